@@ -1,0 +1,350 @@
+"""The numbers of params.yaml as frozen, typed, checked dataclasses.
+
+Every value is written in src/linocut/conf/ and nowhere else, so no field has a default here: a key
+that is missing, unknown, of the wrong type or out of range is a `ConfigError` that names the key,
+the value, and what is allowed. `linocut.params` composes conf/ into params.yaml.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import pathlib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+from linocut.errors import ConfigError
+
+Config = TypeVar("Config")
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Closed interval that a number has to lie in."""
+
+    lowest: float = -math.inf
+    highest: float = math.inf
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Names that a mapping may hold, each with the dataclass of its value."""
+
+    configs: Mapping[str, type[Any]]
+
+
+Count = Annotated[int, Range(1)]
+Natural = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(1e-12)]
+NonNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+
+
+# --- architectures: one dataclass and one conf/arch/NAME.yaml each --------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class CaeConfig:
+    """Convolutional autoencoder with wavelet-initialised linear paths."""
+
+    levels: Annotated[int, Range(1, 8)]
+    analysis_channels: Count
+    synthesis_channels: Count
+    synthesis_layers: Count
+
+
+@dataclasses.dataclass(frozen=True)
+class GenerativeConfig:
+    """Encoder into the latent of a DCGAN-style generator, trained against a discriminator."""
+
+    levels: Annotated[int, Range(1, 8)]
+    generator_channels: Count
+    discriminator_channels: Count
+    adversarial_weight: NonNegative
+    schedule: Literal["cascade", "joint"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Cae2018Config:
+    """The autoencoder of Cheng et al., PCS 2018."""
+
+    channels: Count
+
+
+ArchConfig = CaeConfig | GenerativeConfig | Cae2018Config
+ARCH_CONFIGS: Mapping[str, type[ArchConfig]] = {
+    "cae": CaeConfig,
+    "generative": GenerativeConfig,
+    "cae2018": Cae2018Config,
+}
+
+
+# --- losses: one dataclass and one conf/loss/NAME.yaml each ---------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class PlainLossConfig:
+    """A loss without parameters of its own."""
+
+
+@dataclasses.dataclass(frozen=True)
+class MixLossConfig:
+    """alpha * MS-SSIM + (1 - alpha) * Gaussian-weighted L1."""
+
+    alpha: Share
+
+
+LossConfig = PlainLossConfig | MixLossConfig
+LOSS_CONFIGS: Mapping[str, type[LossConfig]] = {
+    "l2": PlainLossConfig,
+    "l1": PlainLossConfig,
+    "ssim": PlainLossConfig,
+    "ms_ssim": PlainLossConfig,
+    "mix": MixLossConfig,
+}
+
+
+# --- sections -------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """Where the pictures come from. `$NAME` in a folder is an environment variable."""
+
+    source: Literal["samples", "folder"]
+    folder: str
+    more_train: tuple[str, ...]
+    test: Literal["source", "samples", "kodak"]
+    validation_share: Share
+    test_share: Share
+    skip_bad: bool
+
+    def __post_init__(self) -> None:
+        if self.validation_share + self.test_share >= 1:
+            raise ConfigError(
+                f"data.validation_share + data.test_share is {self.validation_share} + "
+                f"{self.test_share}: nothing is left for training"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class PrepareConfig:
+    """Training crops: `crops` squares of `crop_px`, `dead_leaves` of generated pictures."""
+
+    crop_px: Annotated[int, Range(32, 4096)]
+    crops: Count
+    dead_leaves: Natural
+    validation_pictures: Count
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """One training, in megapixels seen rather than in iterations."""
+
+    init: Literal["base", "scratch", "release"]
+    base_megapixels: NonNegative
+    megapixels: NonNegative
+    batch_size: Count
+    crop_px: Annotated[int, Range(32, 4096)]
+    learning_rate: Positive
+    ema_decay: Share
+    gradient_clip: Positive
+    step_range: tuple[Positive, Positive]
+
+    def __post_init__(self) -> None:
+        _require_rising("train.step_range", self.step_range)
+
+
+@dataclasses.dataclass(frozen=True)
+class PcaConfig:
+    """Rotation of the latent channels, fitted on `crops` training crops."""
+
+    mode: Literal["none", "global", "per_image"]
+    crops: Count
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeConfig:
+    """Rate points, encoder effort and size of the entropy coder's tables."""
+
+    rates_bpp: tuple[Positive, ...]
+    effort: Annotated[int, Range(0, 9)]
+    context_bins: Annotated[int, Range(1, 255)]
+
+    def __post_init__(self) -> None:
+        _require_rising("code.rates_bpp", self.rates_bpp)
+
+
+@dataclasses.dataclass(frozen=True)
+class AnchorsConfig:
+    """Reference codecs, each at `points` settings."""
+
+    codecs: tuple[Literal["jpeg", "jpeg2000", "webp", "avif_420", "avif_444"], ...]
+    points: Annotated[int, Range(2, 100)]
+    avif_speed: Annotated[int, Range(0, 10)]
+
+
+@dataclasses.dataclass(frozen=True)
+class CompareConfig:
+    """What the report shows: bootstrap draws, and how many pictures side by side at which rate."""
+
+    bootstrap_draws: Count
+    shown_pictures: Natural
+    shown_bpp: Positive
+
+
+@dataclasses.dataclass(frozen=True)
+class GridConfig:
+    """The cells of the experiment: every architecture with every loss."""
+
+    arch: tuple[str, ...]
+    loss: tuple[str, ...]
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Names of the cells, `arch-loss`, in the order of the grid."""
+        return tuple(f"{arch}-{loss}" for arch in self.arch for loss in self.loss)
+
+
+@dataclasses.dataclass(frozen=True)
+class Params:
+    """The whole of params.yaml."""
+
+    seed: Natural
+    arch: Annotated[dict[str, ArchConfig], Options(ARCH_CONFIGS)]
+    loss: Annotated[dict[str, LossConfig], Options(LOSS_CONFIGS)]
+    data: DataConfig
+    prepare: PrepareConfig
+    train: TrainConfig
+    pca: PcaConfig
+    code: CodeConfig
+    anchors: AnchorsConfig
+    compare: CompareConfig
+    grid: GridConfig
+
+    def __post_init__(self) -> None:
+        for axis, chosen in (("arch", self.arch), ("loss", self.loss)):
+            names = getattr(self.grid, axis)
+            if not names or sorted(names) != sorted(chosen):
+                raise ConfigError(
+                    f"grid.{axis} is {list(names)}, expected the keys of {axis}: {list(chosen)}"
+                )
+
+
+def load_params(path: pathlib.Path) -> Params:
+    """Read and check a params.yaml.
+
+    Raises:
+        ConfigError: the file is missing or is not YAML, or a key or value is not allowed.
+    """
+    import yaml  # here, because a decoder needs this module but never a YAML file
+
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{path} does not exist: make it with `make params`") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+    return from_mapping(Params, raw)
+
+
+def from_mapping(cls: type[Config], raw: object, key: str = "") -> Config:
+    """Build the dataclass `cls` from plain data; `key` is the dotted place that errors name."""
+    where = key or "params.yaml"
+    hints = get_type_hints(cls, include_extras=True)
+    named = _require_known(raw, list(hints), where)
+    missing = [name for name in hints if name not in named]
+    if missing:
+        raise ConfigError(f"{where} lacks {', '.join(missing)}; expected {', '.join(hints)}")
+    prefix = f"{key}." if key else ""
+    return cls(**{name: _typed(named[name], hint, prefix + name) for name, hint in hints.items()})
+
+
+def to_mapping(config: Any) -> dict[str, Any]:
+    """Plain data of a config dataclass, as JSON and YAML hold it (tuples become lists)."""
+    return {
+        field.name: _plain(getattr(config, field.name)) for field in dataclasses.fields(config)
+    }
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return to_mapping(value)
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _typed(value: object, hint: Any, key: str) -> Any:
+    """`value` as the type `hint` wants it, or a ConfigError that names `key`."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _constrained(value, arguments[0], arguments[1], key)
+    if origin is Literal:
+        if value not in arguments:
+            raise ConfigError(f"{key} is {value!r}, expected one of {', '.join(arguments)}")
+        return value
+    if origin is tuple:
+        return _items(value, arguments, key)
+    if dataclasses.is_dataclass(hint):
+        return from_mapping(hint, value, key)  # type: ignore[arg-type]  # a type, not an instance
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint or (hint is float and not math.isfinite(value)):  # type: ignore[arg-type]
+        raise ConfigError(f"{key} is {value!r}, expected {_described(value, hint)}")
+    return value
+
+
+def _constrained(value: object, hint: Any, limit: Range | Options, key: str) -> Any:
+    if isinstance(limit, Options):
+        named = _require_known(value, list(limit.configs), key)
+        return {
+            name: from_mapping(limit.configs[name], raw, f"{key}.{name}")
+            for name, raw in named.items()
+        }
+    number = _typed(value, hint, key)
+    if not limit.lowest <= number <= limit.highest:
+        raise ConfigError(f"{key} is {value!r}, expected {limit.lowest} to {limit.highest}")
+    return number
+
+
+def _items(value: object, hints: tuple[Any, ...], key: str) -> tuple[Any, ...]:
+    if not isinstance(value, list):
+        raise ConfigError(f"{key} is {value!r}, expected a list")
+    if hints[-1] is Ellipsis:
+        hints = hints[:1] * len(value)
+    if len(value) != len(hints):
+        raise ConfigError(f"{key} is {value!r}, expected {len(hints)} items")
+    return tuple(
+        _typed(item, hint, f"{key}[{index}]")
+        for index, (item, hint) in enumerate(zip(value, hints, strict=True))
+    )
+
+
+def _described(value: object, hint: type) -> str:
+    """What was expected; for `1e-4`, which YAML 1.1 reads as text, also how to write it."""
+    if hint is float and isinstance(value, str):
+        try:
+            return f"a number: write {float(value)!r} with a dot, as in 1.0e-4"
+        except ValueError:
+            pass
+    return {float: "a finite number", int: "a whole number", bool: "true or false"}.get(
+        hint, "a text"
+    )
+
+
+def _require_known(raw: object, allowed: list[str], where: str) -> Mapping[str, object]:
+    if not isinstance(raw, Mapping):
+        raise ConfigError(f"{where} is {raw!r}, expected a mapping of {', '.join(allowed)}")
+    for name in raw:
+        if name not in allowed:
+            expected = ", ".join(allowed) or "no key at all"
+            raise ConfigError(f"{where} has the unknown key {name!r}; expected {expected}")
+    return raw
+
+
+def _require_rising(key: str, numbers: tuple[float, ...]) -> None:
+    if not numbers or any(a >= b for a, b in zip(numbers, numbers[1:], strict=False)):
+        raise ConfigError(f"{key} is {list(numbers)}, expected numbers that rise")
