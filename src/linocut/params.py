@@ -13,8 +13,9 @@ import pathlib
 import sys
 from collections.abc import Sequence
 
-from linocut.config import Params, from_mapping
+from linocut.config import Params
 from linocut.errors import ConfigError
+from linocut.schema import from_mapping
 
 CONF = pathlib.Path(__file__).resolve().parent / "conf"
 
