@@ -1,0 +1,78 @@
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test smoke check format params deps report ui exps bench lock clean
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+BIN := $(abspath $(VENV))/bin
+PIP := $(BIN)/pip --disable-pip-version-check -qqq
+STAMP := $(VENV)/.installed
+
+export PATH := $(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export DO_NOT_TRACK := true
+
+help: ## show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## build the environment in .venv (again only when the lock changed)
+
+$(STAMP): requirements.lock pyproject.toml
+	@echo "Installing into $(VENV) (a few minutes the first time)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install -r requirements.lock
+	@$(PIP) install --no-build-isolation --no-deps --editable .
+	@touch $@
+
+repro: setup ## run the pipeline: train every cell, compress, measure, compare
+	@python -m linocut.params --check
+	dvc repro
+	@$(MAKE) --no-print-directory report
+
+report: setup ## print the comparison and where to look next
+	@python stages/compare.py --show
+
+test: setup ## run all tests
+	python -m pytest
+
+smoke: setup ## run the whole pipeline on tiny numbers in a temporary copy
+	python -m pytest -m smoke
+
+check: setup ## lint, format, types, import contracts, params.yaml
+	ruff check .
+	ruff format --check .
+	mypy
+	lint-imports
+	python -m linocut.params --check
+
+format: setup ## sort imports and format
+	ruff check --fix --quiet . || true
+	ruff format .
+
+params: setup ## compose src/linocut/conf/ into params.yaml
+	python -m linocut.params --write
+
+deps: setup ## write the modules that each stage imports into dvc.yaml
+	python tests/import_closure.py --write
+
+ui: setup ## open MLflow on the runs (http://127.0.0.1:5000)
+	python -m linocut.tracking sync
+	mlflow server --backend-store-uri sqlite:///$(CURDIR)/.mlflow/mlflow.db \
+	  --artifacts-destination $(CURDIR)/.mlflow/artifacts --workers 1
+
+exps: setup ## table of the DVC experiments
+	dvc exp show --only-changed --drop 'artifacts|stages|src|data/'
+
+bench: setup ## measure speed: training throughput, compress and decompress
+	python -m benchmarks
+
+lock: setup ## pin what is installed now into requirements.lock
+	@sed -n '/^#/p' requirements.lock > requirements.lock.new
+	@$(PIP) list --format=freeze --exclude linocut --exclude pip 2>/dev/null \
+	  | sed 's/+cpu$$//' >> requirements.lock.new
+	@mv requirements.lock.new requirements.lock
+
+clean: ## remove caches and training states; artifacts/ and DVC's cache stay
+	rm -rf .state .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache dvc_plots
+	find src stages tests benchmarks -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
