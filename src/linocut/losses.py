@@ -38,9 +38,10 @@ networks", IEEE TCI 2017, arXiv 1511.08861.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -94,7 +95,7 @@ def l1(x_hat: Tensor, x: Tensor) -> Tensor:
 def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
     """1 - SSIM, for pictures of at least 11 x 11 pixels."""
     x_hat, x = _pair(x_hat, x, SSIM_MIN_SIDE_PX)
-    with torch.autocast(x.device.type, enabled=False):
+    with _full_precision(x.device):
         luminance, contrast = _similarity(x_hat, x)
         return 1.0 - (luminance * contrast).mean()
 
@@ -104,7 +105,7 @@ def ms_ssim(x_hat: Tensor, x: Tensor) -> Tensor:
     x_hat, x = _pair(x_hat, x, MS_SSIM_MIN_SIDE_PX)
     product = x.new_ones(())
     last = len(MS_SSIM_WEIGHTS) - 1
-    with torch.autocast(x.device.type, enabled=False):
+    with _full_precision(x.device):
         for scale, weight in enumerate(MS_SSIM_WEIGHTS):
             luminance, contrast = _similarity(x_hat, x)
             term = contrast if scale < last else luminance * contrast
@@ -148,6 +149,20 @@ def _pair(x_hat: Tensor, x: Tensor, min_side_px: int = 1) -> tuple[Tensor, Tenso
         )
     dtype = torch.promote_types(torch.promote_types(x_hat.dtype, x.dtype), torch.float32)
     return x_hat.to(dtype), x.to(dtype)
+
+
+@contextlib.contextmanager
+def _full_precision(device: torch.device) -> Iterator[None]:
+    """Neither mixed precision nor TF32: a variance is a small difference of two large means."""
+    precision = torch.get_float32_matmul_precision()
+    with torch.autocast(device.type, enabled=False):
+        try:
+            if precision != "highest":
+                torch.set_float32_matmul_precision("highest")
+            yield
+        finally:
+            if precision != "highest":
+                torch.set_float32_matmul_precision(precision)
 
 
 def _similarity(x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
