@@ -134,7 +134,7 @@ def test_value_and_gradient_equal_those_of_pytorch_msssim(name, library, shape):
     (our_gradient,) = torch.autograd.grad(ours, x_hat)
     (their_gradient,) = torch.autograd.grad(theirs, x_hat)
     torch.testing.assert_close(
-        our_gradient, their_gradient, rtol=0, atol=1e-5 * their_gradient.abs().max().item()
+        our_gradient, their_gradient, rtol=0, atol=1e-4 * their_gradient.abs().max().item()
     )
 
 
