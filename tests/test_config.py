@@ -1,0 +1,123 @@
+"""Parameters are refused with the key, the value and what is allowed, or they are typed."""
+
+import copy
+import pathlib
+from typing import Any
+
+import pytest
+import yaml
+
+from linocut import config
+from linocut.errors import ConfigError
+from linocut.schema import from_mapping, to_mapping
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PARAMS = ROOT / "params.yaml"
+
+
+@pytest.fixture
+def raw() -> dict[str, Any]:
+    return copy.deepcopy(yaml.safe_load(PARAMS.read_text(encoding="utf-8")))
+
+
+def refused(raw: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        from_mapping(config.Params, raw)
+
+
+def test_the_committed_parameters_load_and_convert_back() -> None:
+    params = config.load_params(PARAMS)
+    assert to_mapping(params) == yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+
+
+def test_cells_are_every_architecture_with_every_loss() -> None:
+    grid = config.GridConfig(arch=("a", "b"), loss=("l1", "l2"))
+    assert grid.cells == ("a-l1", "a-l2", "b-l1", "b-l2")
+
+
+def test_an_unknown_key_is_named_with_the_allowed_ones(raw: dict[str, Any]) -> None:
+    raw["train"]["learning_rat"] = 0.1
+    refused(raw, r"train has the unknown key 'learning_rat'; expected .*learning_rate")
+
+
+def test_a_missing_key_is_named(raw: dict[str, Any]) -> None:
+    del raw["train"]["learning_rate"]
+    refused(raw, r"train lacks learning_rate")
+
+
+def test_a_float_that_yaml_reads_as_text_says_how_to_write_it(raw: dict[str, Any]) -> None:
+    raw["train"]["learning_rate"] = yaml.safe_load("1e-4")
+    refused(raw, r"train\.learning_rate is '1e-4', expected a number: .* 1\.0e-4")
+
+
+@pytest.mark.parametrize("value", ["4", 4.0, True, None, [4]])
+def test_a_count_is_a_whole_number_and_nothing_else(raw: dict[str, Any], value: object) -> None:
+    raw["train"]["batch_size"] = value
+    refused(raw, r"train\.batch_size is .*, expected a whole number")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), True])
+def test_a_number_is_finite(raw: dict[str, Any], value: object) -> None:
+    raw["train"]["learning_rate"] = value
+    refused(raw, r"train\.learning_rate is .*, expected a finite number")
+
+
+def test_a_whole_number_will_do_for_a_float(raw: dict[str, Any]) -> None:
+    raw["train"]["gradient_clip"] = 2
+    clip = from_mapping(config.Params, raw).train.gradient_clip
+    assert isinstance(clip, float)
+
+
+def test_a_number_out_of_range_is_named_with_the_range(raw: dict[str, Any]) -> None:
+    raw["loss"]["mix"]["alpha"] = 1.5
+    refused(raw, r"loss\.mix\.alpha is 1\.5, expected 0 to 1")
+
+
+def test_a_choice_lists_its_options(raw: dict[str, Any]) -> None:
+    raw["pca"]["mode"] = "gobal"
+    refused(raw, r"pca\.mode is 'gobal', expected one of none, global, per_image")
+
+
+def test_an_item_of_a_list_is_named_by_its_place(raw: dict[str, Any]) -> None:
+    raw["code"]["rates_bpp"] = [0.1, "x"]
+    refused(raw, r"code\.rates_bpp\[1\] is 'x'")
+
+
+@pytest.mark.parametrize("rates", [[], [0.5, 0.5], [0.5, 0.1]])
+def test_rates_rise(raw: dict[str, Any], rates: list[float]) -> None:
+    raw["code"]["rates_bpp"] = rates
+    refused(raw, r"code\.rates_bpp is .*, expected numbers that rise")
+
+
+def test_an_unknown_loss_lists_the_known_ones(raw: dict[str, Any]) -> None:
+    raw["loss"]["l3"] = {}
+    refused(raw, r"loss has the unknown key 'l3'; expected l2, l1, ssim, ms_ssim, mix")
+
+
+def test_a_loss_without_parameters_takes_none(raw: dict[str, Any]) -> None:
+    raw["loss"]["l1"] = {"weight": 1.0}
+    refused(raw, r"loss\.l1 has the unknown key 'weight'; expected no key at all")
+
+
+@pytest.mark.parametrize("axis", ["arch", "loss"])
+def test_the_grid_names_what_is_configured(raw: dict[str, Any], axis: str) -> None:
+    raw["grid"][axis] = []
+    refused(raw, rf"grid\.{axis} is \[\], expected the keys of {axis}")
+
+
+def test_shares_leave_something_for_training(raw: dict[str, Any]) -> None:
+    raw["data"] |= {"validation_share": 0.5, "test_share": 0.5}
+    refused(raw, "nothing is left for training")
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "seed: [", "\x00"])
+def test_a_file_that_holds_no_parameters_is_refused(tmp_path: pathlib.Path, text: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"params\.yaml is"):
+        config.load_params(path)
+
+
+def test_a_missing_file_says_how_to_make_it(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(ConfigError, match="make params"):
+        config.load_params(tmp_path / "params.yaml")
