@@ -40,7 +40,7 @@ def test_a_list_of_losses_is_a_grid_of_them() -> None:
 
 
 def test_a_misspelt_loss_lists_the_losses() -> None:
-    with pytest.raises(ConfigError, match="Available options in 'loss'.* l1 l2 mix ms_ssim ssim"):
+    with pytest.raises(ConfigError, match=r"Available options in 'loss'.* l1 l2 mix ms_ssim ssim"):
         params.compose(["loss=zzz"])
 
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import yaml
-from import_closure import WATCHERS, closure
 
+from import_closure import WATCHERS, closure
 from linocut.config import ARCH_CONFIGS, LOSS_CONFIGS
 from linocut.params import CONF
 
