@@ -1,0 +1,68 @@
+"""Worker processes for work that is one function over many pictures.
+
+Processes are spawned, so each one is fresh and loads only what its function needs, and each uses
+one thread, so that the machine is full and no more. How many there are is a fact of the machine:
+`LINOCUT_WORKERS`, or one a core.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import TypeVar
+
+from linocut.errors import ConfigError
+
+Task = TypeVar("Task")
+Result = TypeVar("Result")
+
+VARIABLE = "LINOCUT_WORKERS"
+
+
+def worker_count() -> int:
+    """Processes to use: `LINOCUT_WORKERS`, or the cores that this process may run on.
+
+    Raises:
+        ConfigError: the variable is not a whole number above 0.
+    """
+    value = os.environ.get(VARIABLE, "")
+    if not value:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    if not value.isdecimal() or int(value) < 1:
+        raise ConfigError(f"{VARIABLE} is {value!r}, expected a whole number above 0")
+    return int(value)
+
+
+def map_in_processes(
+    function: Callable[[Task], Result], tasks: Sequence[Task], *, label: str
+) -> list[Result]:
+    """Apply a module-level function to every task in fresh processes; results in order.
+
+    Args:
+        function: what to do; like the tasks and results it has to be picklable.
+        tasks: its arguments.
+        label: the words beside the progress bar.
+    """
+    if not tasks:
+        return []
+    workers = min(worker_count(), len(tasks))
+    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_use_one_thread) as pool:
+        return list(_with_progress(pool.map(function, tasks), len(tasks), label))
+
+
+def _with_progress(results: Iterable[Result], total: int, label: str) -> Iterable[Result]:
+    from tqdm import tqdm
+
+    progress: Iterable[Result] = tqdm(results, total=total, desc=label, unit="task", leave=False)
+    return progress
+
+
+def _use_one_thread() -> None:
+    """Keep numpy, torch and the coders of a worker on one thread."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"  # read when the libraries load, which is after this
+    import torch
+
+    torch.set_num_threads(1)
