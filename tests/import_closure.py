@@ -5,7 +5,7 @@
 
 DVC does not see imports, so dvc.yaml has to list the modules; `test_pipeline.py` compares the list
 with this closure. Left out: `linocut/__init__.py`, which holds the version alone, and `tracking`,
-which watches a stage without touching its outputs (docs/decisions/0001).
+which watches a stage without touching its outputs (docs/decisions/0003).
 """
 
 from __future__ import annotations
