@@ -1,0 +1,219 @@
+"""Prepared data: the same every time, no picture twice, nothing bad without saying so."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from linocut.config import DataConfig, PrepareConfig
+from linocut.data import list_files, pixels_sha256, prepare, split_by_hash
+from linocut.errors import DataError
+from linocut.image import read_image, write_png
+from linocut.sources import KODAK_VARIABLE
+
+DECLARATIONS = Path(__file__).parents[1] / "data"
+SIDE = 168
+
+FOLDER = DataConfig(
+    source="folder", folder="", more_train=(), test="source", validation_share=0.2,
+    test_share=0.2, skip_bad=False,
+)  # fmt: skip
+SMALL = PrepareConfig(crop_px=64, crops=6, dead_leaves=0, validation_pictures=2)
+
+
+def picture(seed: int, side: int = SIDE) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (side, side, 3), np.uint8)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder with two pictures in each split."""
+    root = tmp_path / "pictures"
+    for i, split in enumerate(["train", "validation", "test"]):
+        (root / split).mkdir(parents=True)
+        for j in range(2):
+            write_png(root / split / f"{split}{j}.png", picture(10 * i + j))
+    return root
+
+
+def run(
+    folder: Path, out: Path, *, seed: int = 0, dead_leaves: int = 0, **changes: Any
+) -> dict[str, Any]:
+    data = dataclasses.replace(FOLDER, folder=str(folder), **changes)
+    config = dataclasses.replace(SMALL, dead_leaves=dead_leaves)
+    prepare(data, config, seed=seed, out=out, declarations=DECLARATIONS)
+    manifest: dict[str, Any] = json.loads((out / "manifest.json").read_text())
+    return manifest
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+def test_a_folder_becomes_crops_and_pictures(folder: Path, tmp_path: Path) -> None:
+    manifest = run(folder, tmp_path / "out")
+    crops = np.load(tmp_path / "out" / "train.npy")
+    assert crops.shape == (6, 64, 64, 3)
+    assert crops.dtype == np.uint8
+    assert crops.std(axis=(1, 2, 3)).min() > 5  # every slot was filled
+    assert sorted(path.name for path in (tmp_path / "out" / "test").iterdir()) == [
+        "test0.png", "test1.png",
+    ]  # fmt: skip
+    assert np.array_equal(read_image(tmp_path / "out" / "test" / "test0.png"), picture(20))
+    assert manifest["counts"] == {"test": 2, "validation": 2, "train": 2}
+    assert sum(entry["crops"] for entry in manifest["pictures"]) == 6
+
+
+def test_the_manifest_identifies_every_picture(folder: Path, tmp_path: Path) -> None:
+    manifest = run(folder, tmp_path / "out")
+    entry = next(e for e in manifest["pictures"] if e["name"] == "train0")
+    content = (folder / "train" / "train0.png").read_bytes()
+    assert entry["sha256"] == hashlib.sha256(content).hexdigest()
+    assert entry["pixels_sha256"] == pixels_sha256(picture(0))
+    assert (entry["bytes"], entry["width"], entry["height"]) == (len(content), SIDE, SIDE)
+    assert {"source", "licence", "split"} < set(entry)
+
+
+def test_the_same_settings_give_the_same_bytes_and_another_seed_others(
+    folder: Path, tmp_path: Path
+) -> None:
+    run(folder, tmp_path / "a")
+    run(folder, tmp_path / "b")
+    run(folder, tmp_path / "c", seed=1)
+    assert digests(tmp_path / "a") == digests(tmp_path / "b")
+    assert digests(tmp_path / "a")["train.npy"] != digests(tmp_path / "c")["train.npy"]
+
+
+def test_no_picture_is_in_two_splits_by_content_not_by_name(folder: Path, tmp_path: Path) -> None:
+    copy = folder / "train" / "another name.bmp"
+    Image.fromarray(picture(20)).save(copy)
+    with pytest.raises(DataError, match=r"another name\.bmp: same pixels as test picture test0"):
+        run(folder, tmp_path / "out")
+    manifest = run(folder, tmp_path / "out", skip_bad=True)
+    hashes = [entry["pixels_sha256"] for entry in manifest["pictures"]]
+    assert len(hashes) == len(set(hashes))
+    (rejected,) = manifest["rejected"]
+    assert rejected["name"] == "another name.bmp"
+
+
+def test_bad_pictures_are_listed_by_name_with_the_reason(folder: Path, tmp_path: Path) -> None:
+    train = folder / "train"
+    whole = (train / "train0.png").read_bytes()
+    (train / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (train / "words.jpg").write_text("no picture")
+    write_png(train / "tiny.png", picture(5, 63))
+    write_png(folder / "test" / "small.png", picture(6, 160))
+    write_png(train / "twin.png", picture(0))
+    frames = [Image.new("RGB", (200, 200), (i, 0, 0)) for i in (0, 200)]
+    frames[0].save(train / "moving.gif", save_all=True, append_images=frames[1:])
+    reasons = {
+        "cut.png": "damaged or truncated",
+        "words.jpg": "not a picture",
+        "tiny.png": "too small, 63x63, training crops need 64 px a side",
+        "small.png": "too small, 160x160, MS-SSIM needs 161 px a side",
+        "twin.png": "same pixels as train picture train0",
+        "moving.gif": "an animation of 2 pictures",
+    }
+    with pytest.raises(DataError, match="6 of 12 pictures cannot be used") as stopped:
+        run(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    manifest = run(folder, tmp_path / "out", skip_bad=True)
+    found = {entry["name"]: entry["reason"] for entry in manifest["rejected"]}
+    assert set(found) == set(reasons)
+    for name, reason in reasons.items():
+        assert reason in found[name]
+        assert f"{name}: {found[name]}" in str(stopped.value)
+
+
+def test_grey_pictures_train_as_three_equal_channels(folder: Path, tmp_path: Path) -> None:
+    for path in (folder / "train").iterdir():
+        path.unlink()
+    Image.fromarray(picture(1)[..., 0]).save(folder / "train" / "grey.png")
+    run(folder, tmp_path / "out")
+    crops = np.load(tmp_path / "out" / "train.npy")
+    assert np.array_equal(crops[..., 0], crops[..., 1])
+    assert np.array_equal(crops[..., 0], crops[..., 2])
+
+
+def test_names_that_collide_are_told_apart(folder: Path, tmp_path: Path) -> None:
+    Image.fromarray(picture(40)).save(folder / "test" / "test0.bmp")
+    run(folder, tmp_path / "out")
+    names = sorted(path.name for path in (tmp_path / "out" / "test").iterdir())
+    assert names == ["test0.png", "test0_2.png", "test1.png"]
+
+
+def test_a_flat_folder_is_split_by_content(tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i in range(12):
+        write_png(flat / f"{i}.png", picture(i))
+    before = run(flat, tmp_path / "a")
+    for i in range(12):
+        (flat / f"{i}.png").rename(flat / f"renamed{i}.png")
+    after = run(flat, tmp_path / "b")
+    assert {
+        e["pixels_sha256"]: e["split"] for e in before["pictures"] if e["source"] == "flat"
+    } == {e["pixels_sha256"]: e["split"] for e in after["pictures"] if e["source"] == "flat"}
+
+
+def test_hash_split_follows_the_shares() -> None:
+    hashes = [hashlib.sha256(bytes([i % 256, i // 256])).hexdigest() for i in range(4000)]
+    splits = [split_by_hash(digest, 0.1, 0.2) for digest in hashes]
+    assert abs(splits.count("test") / 4000 - 0.2) < 0.03
+    assert abs(splits.count("validation") / 4000 - 0.1) < 0.03
+
+
+def test_an_empty_split_is_refused(folder: Path, tmp_path: Path) -> None:
+    for path in (folder / "test").iterdir():
+        path.unlink()
+    (folder / "test").rmdir()
+    with pytest.raises(DataError, match="no test pictures"):
+        run(folder, tmp_path / "out")
+
+
+def test_generated_pictures_fill_up_missing_validation(folder: Path, tmp_path: Path) -> None:
+    (folder / "validation" / "validation0.png").unlink()
+    manifest = run(folder, tmp_path / "out", dead_leaves=1)
+    assert manifest["counts"]["train"] == 3
+    assert np.load(tmp_path / "out" / "train.npy").std(axis=(1, 2, 3)).min() > 1
+    validation = [e["name"] for e in manifest["pictures"] if e["split"] == "validation"]
+    assert validation == ["validation1", "dead_leaves_0001"]
+
+
+def test_surplus_validation_pictures_are_not_trained_on(folder: Path, tmp_path: Path) -> None:
+    for i in range(4):
+        write_png(folder / "validation" / f"more{i}.png", picture(50 + i))
+    manifest = run(folder, tmp_path / "out")
+    assert manifest["counts"] == {"test": 2, "validation": 2, "train": 2}
+
+
+def test_samples_need_no_network_and_keep_test_out_of_training() -> None:
+    data = dataclasses.replace(FOLDER, source="samples")
+    splits: dict[str, set[str]] = {"train": set(), "validation": set(), "test": set()}
+    for file in list_files(data, DECLARATIONS):
+        assert file.split is not None
+        splits[file.split].add(pixels_sha256(read_image(file.path)))
+    assert len(splits["test"]) == 7
+    assert not splits["test"] & (splits["train"] | splits["validation"])
+    assert not splits["train"] & splits["validation"]
+
+
+@pytest.mark.skipif(
+    KODAK_VARIABLE not in os.environ, reason=f"{KODAK_VARIABLE} names no folder of Kodak files"
+)
+def test_kodak_replaces_the_test_pictures_of_the_source(folder: Path) -> None:
+    data = dataclasses.replace(FOLDER, folder=str(folder), test="kodak")
+    names = [file.name for file in list_files(data, DECLARATIONS) if file.split == "test"]
+    assert names == [f"kodim{i:02d}" for i in range(1, 25)]
