@@ -1,6 +1,6 @@
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test smoke check format params deps report ui exps bench lock clean
+.PHONY: help setup repro test smoke check format params deps readme report ui exps bench lock clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -55,6 +55,9 @@ params: setup ## compose src/linocut/conf/ into params.yaml
 
 deps: setup ## write the modules that each stage imports into dvc.yaml
 	python tests/import_closure.py --write
+
+readme: setup ## write the tables of README.md that come from other files
+	python tests/readme_blocks.py --write
 
 ui: setup ## open MLflow on the runs (http://127.0.0.1:5000)
 	python -m linocut.tracking sync
