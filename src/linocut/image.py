@@ -34,6 +34,13 @@ PICTURE_SUFFIXES = frozenset(
 )
 """File names that a folder of pictures is searched for, lower case."""
 
+WRITABLE = {
+    ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP", ".bmp": "BMP", ".ppm": "PPM",
+}  # fmt: skip
+"""File names that `encode_picture` writes, all without loss, and Pillow's name of the format."""
+
+_HOLDS_METADATA = {"PNG", "TIFF", "WEBP"}
+
 _SIXTEEN_BIT_GREY = {"I;16", "I;16L", "I;16B", "I;16N"}
 _GREY_MODES = {"1", "L", "LA", "La", "I", *_SIXTEEN_BIT_GREY}
 
@@ -102,6 +109,40 @@ def read_image(source: str | Path | BinaryIO, *, name: str | None = None) -> Rgb
             "(flatten it onto a background first)"
         )
     return picture.rgb
+
+
+def encode_picture(picture: Picture, kind: str = "PNG") -> tuple[bytes, tuple[str, ...]]:
+    """A picture as a file of a format in `WRITABLE`, without loss.
+
+    Returns:
+        The file, and what the format could not keep, one short phrase each.
+    """
+    from PIL import Image
+
+    lost = []
+    samples = picture.rgb[..., :1] if picture.grey else picture.rgb
+    if picture.alpha is not None and kind != "PPM" and not (kind == "BMP" and picture.grey):
+        samples = np.dstack([samples, picture.alpha])
+    elif picture.alpha is not None:
+        lost.append(f"{kind} cannot hold the alpha channel: dropped")
+    image = Image.fromarray(
+        np.ascontiguousarray(samples.squeeze(2) if samples.shape[2] == 1 else samples)
+    )
+    options: dict[str, Any] = {"lossless": True, "exact": True} if kind == "WEBP" else {}
+    for name, key, data in (
+        ("ICC profile", "icc_profile", picture.icc),
+        ("EXIF", "exif", picture.exif),
+    ):
+        if data is not None and kind in _HOLDS_METADATA:
+            options[key] = data
+        elif data is not None:
+            lost.append(f"{kind} cannot hold the {name}: dropped")
+    buffer = BytesIO()
+    try:
+        image.save(buffer, kind, **options)
+    except (OSError, ValueError) as error:
+        raise DataError(f"cannot be written as {kind}: {error}") from error
+    return buffer.getvalue(), tuple(lost)
 
 
 def write_png(path: str | Path, image: RgbArray) -> None:
