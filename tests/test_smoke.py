@@ -144,7 +144,7 @@ def test_a_smaller_grid_runs_nothing_but_the_comparison_and_leaves_no_stale_cell
     assert ran == ["Running stage 'compare':"]
     evaluated = {path.name for path in (checkout / "artifacts/evaluated").iterdir()}
     assert evaluated == {"cae-l2", "generative-l2"}
-    assert "ms_ssim" not in (checkout / "reports/plots/rd.csv").read_text(encoding="utf-8")
+    assert "-ms_ssim" not in (checkout / "reports/plots/rd.csv").read_text(encoding="utf-8")
 
 
 def test_a_hand_edited_grid_leaves_no_stale_cell_either(checkout: pathlib.Path) -> None:
