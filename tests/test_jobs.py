@@ -1,0 +1,107 @@
+"""Inputs and outputs of the command line are paired without surprises."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from linocut.errors import DataError
+from linocut.jobs import Job, plan_jobs, require_free
+
+READABLE = frozenset({".png", ".jpg"})
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("a.png", "b.jpg", "notes.txt", "deep/c.PNG", "deep/.hidden.png", "x[1].png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def plan(*inputs: str, output: str | None = None) -> list[tuple[str, str]]:
+    jobs = plan_jobs(inputs, output, readable=READABLE, suffix=".lino")
+    return [(str(job.source or "-"), str(job.target or "-").replace("\\", "/")) for job in jobs]
+
+
+@pytest.mark.usefixtures("here")
+def test_outputs_lie_beside_their_inputs() -> None:
+    assert plan("a.png", "deep/c.PNG") == [("a.png", "a.lino"), ("deep/c.PNG", "deep/c.lino")]
+
+
+@pytest.mark.usefixtures("here")
+def test_one_input_takes_a_named_output() -> None:
+    assert plan("a.png", output="z.bin") == [("a.png", "z.bin")]
+    assert plan("a.png", output="deep") == [("a.png", "deep/a.lino")]
+    assert plan("a.png", output="new/") == [("a.png", "new/a.lino")]
+
+
+@pytest.mark.usefixtures("here")
+def test_folders_are_searched_and_their_tree_is_kept() -> None:
+    assert plan(".", output="out") == [
+        ("a.png", "out/a.lino"), ("b.jpg", "out/b.lino"), ("deep/c.PNG", "out/deep/c.lino"),
+        ("x[1].png", "out/x[1].lino"),
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("here")
+def test_globs_are_expanded_where_the_shell_did_not() -> None:
+    assert plan("*.[jp]*g", output="out") == [
+        ("a.png", "out/a.lino"), ("b.jpg", "out/b.lino"), ("x[1].png", "out/x[1].lino"),
+    ]  # fmt: skip
+    assert plan("x[1].png") == [("x[1].png", "x[1].lino")]
+
+
+def test_two_inputs_of_one_stem_keep_both_suffixes(here: Path) -> None:
+    (here / "a.jpg").write_bytes(b"")
+    assert plan("a.png", "a.jpg", "b.jpg") == [
+        ("a.png", "a.png.lino"), ("a.jpg", "a.jpg.lino"), ("b.jpg", "b.lino"),
+    ]  # fmt: skip
+
+
+@pytest.mark.usefixtures("here")
+def test_streams() -> None:
+    assert plan("-") == [("-", "-")]
+    assert plan("-", output="z.lino") == [("-", "z.lino")]
+    assert plan("a.png", output="-") == [("a.png", "-")]
+    with pytest.raises(DataError, match="stands alone"):
+        plan("-", "a.png")
+    with pytest.raises(DataError, match="2 inputs cannot all go to standard output"):
+        plan("a.png", "b.jpg", output="-")
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("absent.png", "no such file"), ("*.bmp", "matches no file")],
+)
+def test_missing_inputs_are_named(name: str, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        plan(name)
+
+
+def test_an_empty_folder_is_refused(here: Path) -> None:
+    (here / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no \.jpg \.png files in this folder"):
+        plan("empty")
+
+
+@pytest.mark.usefixtures("here")
+def test_many_outputs_need_a_folder() -> None:
+    with pytest.raises(DataError, match=r"notes\.txt: is a file, expected a folder"):
+        plan("a.png", "b.jpg", output="notes.txt")
+
+
+@pytest.mark.usefixtures("here")
+def test_existing_files_are_kept_without_force() -> None:
+    job = Job(Path("a.png"), Path("notes.txt"))
+    with pytest.raises(DataError, match="exists already"):
+        require_free(job, force=False)
+    require_free(job, force=True)
+    require_free(Job(Path("a.png"), None), force=False)
+    with pytest.raises(DataError, match="is the input itself"):
+        require_free(Job(Path("a.png"), Path("./a.png")), force=True)
+    with pytest.raises(DataError, match="is a folder"):
+        require_free(Job(Path("a.png"), Path("deep")), force=True)
