@@ -68,7 +68,8 @@ def state_folder(root: pathlib.Path, inputs: object, files: Iterable[pathlib.Pat
     code = {
         name: _sha256(pathlib.Path(str(module.__file__)))
         for name, module in sorted(sys.modules.items())
-        if name.startswith("linocut.") and name != "linocut.tracking"  # which only watches
+        if name.startswith("linocut.")
+        and not name.startswith("linocut.tracking")  # these only watch
     }
     described = json.dumps([inputs, [_sha256(path) for path in files], code], sort_keys=True)
     name = hashlib.sha256(described.encode()).hexdigest()[:16]

@@ -1,0 +1,135 @@
+"""The MLflow store: where it is, and that nobody waits for it longer than seconds.
+
+`$MLFLOW_TRACKING_URI` names a server. Without it the runs are in `.mlflow/` of the checkout that
+DVC runs from, `$DVC_ROOT`: a queued experiment works in a copy that is thrown away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import logging
+import os
+import pathlib
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+EXPERIMENT = "linocut"
+KILOPIXELS = 1000
+"""The steps of training curves: MLflow's are integers, so they count thousands of pixels."""
+SERVER_TIMEOUT_S = 2
+
+
+def local_folder() -> pathlib.Path:
+    """Folder of the local store: the SQLite file, the artifacts and the lock."""
+    return pathlib.Path(os.environ.get("DVC_ROOT", ".")).resolve() / ".mlflow"
+
+
+def open_store() -> tuple[MlflowClient, str]:
+    """A client and the id of the experiment `linocut`, both made where they are missing.
+
+    Raises:
+        Exception: whatever MLflow raises when its store is out of reach.
+    """
+    # MLflow's own patience is 7 retries over four minutes.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SERVER_TIMEOUT_S))
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # it reports each table that it makes
+    logging.getLogger("alembic").setLevel(logging.ERROR)
+    import mlflow
+
+    server = os.environ.get("MLFLOW_TRACKING_URI")
+    if server:
+        mlflow.set_tracking_uri(server)
+        client = mlflow.MlflowClient()
+        return client, _experiment(client, artifact_location=None)
+    folder = local_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+    with _locked(folder / "init.lock"):  # making the tables twice at once fails
+        client = mlflow.MlflowClient()
+        return client, _experiment(client, artifact_location=(folder / "artifacts").as_uri())
+
+
+def find_run(client: MlflowClient, experiment: str, **tags: str) -> Run | None:
+    """The newest run of which every tag `linocut.NAME` has the value given."""
+    query = " and ".join(f"tags.`linocut.{name}` = '{value}'" for name, value in tags.items())
+    found = client.search_runs([experiment], query, max_results=1)
+    return found[0] if found else None
+
+
+def all_runs(client: MlflowClient, experiment: str) -> Iterator[Run]:
+    """Every run of the experiment, the newest first."""
+    token: str | None = ""
+    while token is not None:
+        page = client.search_runs([experiment], page_token=token or None)
+        yield from page
+        token = page.token or None
+
+
+@contextlib.contextmanager
+def collected(files: Mapping[str, pathlib.Path]) -> Iterator[pathlib.Path]:
+    """A temporary folder with copies of files under new names."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, source in files.items():
+            target = pathlib.Path(folder, name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+        yield pathlib.Path(folder)
+
+
+def flat(params: dict[str, object]) -> dict[str, str]:
+    """Parameters as MLflow shows them: names with dots, values as text."""
+    texts: dict[str, str] = {}
+    for name, value in params.items():
+        if isinstance(value, dict):
+            texts |= flat({f"{name}.{inner}": deep for inner, deep in value.items()})
+        elif isinstance(value, list | tuple):
+            texts[name] = ", ".join(str(item) for item in value)
+        else:
+            texts[name] = str(value)
+    return texts
+
+
+def digest(content: bytes) -> str:
+    """The first 16 hexadecimal digits of SHA-256."""
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def git_commit() -> str:
+    """Commit of this checkout, or an empty string outside git."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        command = ["git", "rev-parse", "HEAD"]
+        return subprocess.run(
+            command, capture_output=True, check=True, text=True, timeout=5
+        ).stdout.strip()
+    return ""
+
+
+def _experiment(client: MlflowClient, artifact_location: str | None) -> str:
+    for attempt in (1, 2):
+        found = client.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            return str(found.experiment_id)
+        try:
+            return str(client.create_experiment(EXPERIMENT, artifact_location=artifact_location))
+        except Exception:  # another process may have been first
+            if attempt == 2:
+                raise
+    raise AssertionError("unreachable")
+
+
+@contextlib.contextmanager
+def _locked(path: pathlib.Path) -> Iterator[None]:
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,254 @@
+"""Runs in MLflow for all results that DVC has, whoever and whatever made them.
+
+    dvc.lock, DVC's cache --> a run per cell --> a parent per study --> the champion
+
+Doing it twice changes nothing. The run that a training wrote while it went on is completed; a
+result that came from the cache, or from a colleague, gets a run of its own. A study is what shares
+its data and its numbers: the whole grid, and each part of it that was run for itself.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from linocut import tracking_registry, tracking_results
+from linocut.dvc_lock import Cell, Revision, revisions
+from linocut.tracking_results import Curve, Point
+from linocut.tracking_store import all_runs, collected, digest, flat, open_store
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+STUDY_PARAMS = ("seed", "data", "prepare", "train", "pca", "code")
+HIDDEN_PARAMS = ("prepare", "compare", "data.more_train", "data.skip_bad", "data.folder")
+"""A page of more than 30 parameters is not read."""
+UPLOAD_TIMEOUT_S = 120
+
+
+def sync(root: pathlib.Path) -> str:
+    """Make or complete the runs of the checkout `root` and of its experiments; say what was done.
+
+    Raises:
+        Exception: whatever MLflow raises when its store is out of reach.
+    """
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(UPLOAD_TIMEOUT_S))
+    sync = _Sync(*open_store())
+    anchors: dict[str, dict[str, Curve]] = {}
+    studies: dict[str, dict[str, tuple[Cell, Run]]] = {}
+    contenders: list[tuple[float, Cell, Run]] = []
+    for revision in revisions(root):
+        curves = tracking_results.anchor_curves(revision.files("anchors"))
+        for cell in revision.cells():
+            study = _study(cell)
+            anchors.setdefault(study, curves)
+            run = sync.put_cell(cell, revision, curves)
+            studies.setdefault(study, {}).setdefault(cell.name, (cell, run))
+            if not revision.experiment:
+                contenders.append((tracking_results.ranking(cell, curves), cell, run))
+    for study, members in studies.items():
+        sync.put_study(study, members, anchors[study])
+    done = f"MLflow runs: {sync.made} made, {sync.completed} completed, {sync.kept} unchanged"
+    if contenders:
+        done += sync.crown(*min(contenders, key=lambda contender: contender[0]))
+    return done
+
+
+class _Sync:
+    """The runs of the store, by the results that they show, and what was done to them."""
+
+    def __init__(self, client: MlflowClient, experiment: str) -> None:
+        self.made = self.completed = self.kept = 0
+        self._client = client
+        self._experiment = experiment
+        self._runs = {run.info.run_id: run for run in all_runs(client, experiment)}
+
+    def put_cell(self, cell: Cell, revision: Revision, anchors: Mapping[str, Curve]) -> Run:
+        """The run of a cell, made or completed if need be."""
+        result = tracking_results.result_key(cell)
+        weights = digest(cell.files["train"]["model.safetensors"].read_bytes())
+        run = self._find({"linocut.result": result})
+        if run is not None:
+            self.kept += 1
+        else:
+            run = self._find({"linocut.weights": weights, "linocut.result": None})
+            if run is not None:
+                self.completed += 1
+            else:
+                run = self._make(cell)
+                self.made += 1
+            self._fill(run, cell, anchors)
+            self._tag(
+                run,
+                {
+                    "linocut.cell": cell.name,
+                    "linocut.arch": cell.arch,
+                    "linocut.loss": cell.loss,
+                    "linocut.weights": weights,
+                    "dvc.out": cell.outs["evaluate"],
+                    "mlflow.source.name": "dvc.yaml",
+                    "mlflow.source.git.commit": revision.commit,
+                    "mlflow.note.content": _note(cell, revision),
+                    "linocut.result": result,
+                },
+            )
+        names = [name for name in run.data.tags.get("dvc.exp", "").split(", ") if name]
+        if revision.experiment and revision.experiment not in names:
+            self._tag(run, {"dvc.exp": ", ".join(sorted([*names, revision.experiment]))})
+        return run
+
+    def put_study(
+        self, study: str, members: Mapping[str, tuple[Cell, Run]], anchors: Mapping[str, Curve]
+    ) -> None:
+        """The parent of all cells of a study, with their curves in one figure."""
+        cells = [cell for cell, _ in members.values()]
+        parent = self._find({"linocut.study": study})
+        if parent is None:
+            parent = self._client.create_run(self._experiment, run_name=_title(cells[0]))
+            shared = {name: cells[0].params.get(name, {}) for name in STUDY_PARAMS}
+            self._params(parent, shared)
+            self._tag(parent, {"linocut.study": study, "mlflow.source.name": "dvc.yaml"})
+            self._client.set_terminated(parent.info.run_id)
+        for _, run in members.values():
+            if run.data.tags.get("mlflow.parentRunId") != parent.info.run_id:
+                self._tag(run, {"mlflow.parentRunId": parent.info.run_id})
+        shown = digest(json.dumps(sorted(cell.outs["evaluate"] for cell in cells)).encode())
+        if parent.data.tags.get("linocut.shown") != shown:
+            curves = {cell.name: tracking_results.cell_curve(cell) for cell in cells}
+            figure = tracking_results.figure(curves, anchors)
+            self._client.log_figure(parent.info.run_id, figure, "rd.png")
+            note = f"{len(cells)} cells on the same data with the same numbers: see `rd.png`."
+            self._tag(parent, {"mlflow.note.content": note, "linocut.shown": shown})
+
+    def crown(self, bd_rate: float, cell: Cell, run: Run) -> str:
+        """Make a cell the champion; say so."""
+        version = tracking_registry.crown(
+            self._client,
+            run.info.run_id,
+            tracking_results.codec_files(cell),
+            tracking_results.middle_step(cell),
+            {
+                "linocut.cell": cell.name,
+                "linocut.result": run.data.tags["linocut.result"],
+                "dvc.out": cell.outs["entropy_code"],
+                "BD-rate PSNR vs jpeg2000 in percent": f"{bd_rate:.2f}",
+            },
+        )
+        return f"; champion: {cell.name}, version {version}"
+
+    def _find(self, tags: Mapping[str, str | None]) -> Run | None:
+        for run in self._runs.values():
+            if all(run.data.tags.get(name) == value for name, value in tags.items()):
+                return run
+        return None
+
+    def _make(self, cell: Cell) -> Run:
+        curve = tracking_results.history(cell)
+        end = cell.files["train"]["history.csv"].stat().st_mtime
+        start = int(1000 * (end - max((point.seconds for point in curve), default=0.0)))
+        run = self._client.create_run(self._experiment, start_time=start, run_name=cell.name)
+        self._points(run, curve)
+        self._client.set_terminated(run.info.run_id, end_time=int(1000 * end))
+        return run
+
+    def _fill(self, run: Run, cell: Cell, anchors: Mapping[str, Curve]) -> None:
+        run_id = run.info.run_id
+        shown = {name: value for name, value in cell.params.items() if name not in HIDDEN_PARAMS}
+        self._params(run, {"arch": cell.arch, "loss": cell.loss, **shown})
+        self._points(run, tracking_results.results(cell, anchors))
+        self._inputs(run_id, cell)
+        self._pictures(run_id, cell)
+        figure = tracking_results.figure({cell.name: tracking_results.cell_curve(cell)}, anchors)
+        self._client.log_figure(run_id, figure, "rd.png")
+        files = {
+            pathlib.PurePath(name).name: path
+            for stage in cell.files.values()
+            for name, path in stage.items()
+            if name.endswith(".csv")
+        }
+        codec = tracking_results.codec_files(cell)
+        with collected(files | {f"codec/{name}": path for name, path in codec.items()}) as folder:
+            self._client.log_artifacts(run_id, str(folder))
+        if run.info.status == "RUNNING":
+            self._client.set_terminated(run_id)
+
+    def _pictures(self, run_id: str, cell: Cell) -> None:
+        from PIL import Image
+
+        for name, path in sorted(cell.files["evaluate"].items()):
+            if name.startswith("pictures/"):
+                picture, _, point = pathlib.PurePath(name).stem.rpartition("-")
+                with Image.open(path) as opened:
+                    self._client.log_image(
+                        run_id, opened, key=f"decoded/{picture}", step=int(point)
+                    )
+
+    def _inputs(self, run_id: str, cell: Cell) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        source = cell.params.get("data", {}).get("source", "pictures")
+        inputs = [
+            DatasetInput(
+                Dataset(f"{source}-{use}", md5, "dvc", json.dumps({"path": path, "md5": md5})),
+                [InputTag("mlflow.data.context", use)],
+            )
+            for use, path in (("train", "prepared/train.npy"), ("test", "prepared/test"))
+            if (md5 := cell.data.get(use))
+        ]
+        self._client.log_inputs(run_id, inputs)
+
+    def _params(self, run: Run, params: Mapping[str, object]) -> None:
+        from mlflow.entities import Param
+
+        texts = {
+            name.removeprefix(f"arch.{params.get('arch')}."): text
+            for name, text in flat(dict(params)).items()
+            if name not in HIDDEN_PARAMS and name not in run.data.params
+        }
+        self._client.log_batch(run.info.run_id, params=[Param(*item) for item in texts.items()])
+
+    def _points(self, run: Run, points: Sequence[Point]) -> None:
+        from mlflow.entities import Metric
+
+        start = run.info.start_time
+        metrics = [
+            Metric(point.name, point.value, start + int(1000 * point.seconds), point.step)
+            for point in points
+        ]
+        for first in range(0, len(metrics), 900):  # 1000 is the most that one call may hold
+            self._client.log_batch(run.info.run_id, metrics=metrics[first : first + 900])
+
+    def _tag(self, run: Run, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self._client.log_batch(run.info.run_id, tags=[RunTag(*item) for item in tags.items()])
+        run.data.tags.update(tags)
+        self._runs[run.info.run_id] = run
+
+
+def _study(cell: Cell) -> str:
+    """Identity of the study that a cell belongs to."""
+    shared = {name: cell.params.get(name) for name in STUDY_PARAMS}
+    return digest(json.dumps([shared, dict(cell.data)], sort_keys=True).encode())
+
+
+def _title(cell: Cell) -> str:
+    source = cell.params.get("data", {}).get("source", "pictures")
+    megapixels = cell.params.get("train", {}).get("megapixels", 0)
+    return f"study: {source}, {megapixels:g} Mpx, seed {cell.params.get('seed')}"
+
+
+def _note(cell: Cell, revision: Revision) -> str:
+    if revision.experiment:
+        return (
+            f"From the DVC experiment `{revision.experiment}`:\n\n"
+            f"    dvc exp apply {revision.experiment}\n    dvc repro evaluate@{cell.name}"
+        )
+    return (
+        f"Made, or taken from DVC's cache, by\n\n    git checkout {revision.commit[:12]}\n"
+        f"    dvc repro evaluate@{cell.name}"
+    )
