@@ -1,10 +1,7 @@
 """A stage never fails nor waits because of MLflow, and no result is missing from it in the end."""
 
-import json
 import logging
-import os
 import pathlib
-import shutil
 import socket
 import subprocess
 import sys
@@ -14,53 +11,22 @@ import pytest
 
 from linocut import tracking, tracking_store
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-
 # MLflow leaves connections to SQLite to the garbage collector.
 pytestmark = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.usefixtures("isolated"),
 ]
 
 
-@pytest.fixture(scope="session")
-def fresh_store(tmp_path_factory):
-    """A store with tables and no runs: making the tables takes seconds."""
-    folder = tmp_path_factory.mktemp("store")
-    script = "from linocut import tracking_store; tracking_store.open_store()"
-    environment = os.environ | {"DVC_ROOT": str(folder), "PYTHONPATH": str(ROOT / "src")}
-    environment.pop("MLFLOW_TRACKING_URI", None)
-    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=120)
-    return folder / ".mlflow" / "mlflow.db"
-
-
-@pytest.fixture(autouse=True)
-def patience(monkeypatch):
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(tracking_store.SERVER_TIMEOUT_S))
-    for name in ("MLFLOW_TRACKING_URI", "DVC_STAGE", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
-        monkeypatch.delenv(name, raising=False)
-
-
-@pytest.fixture
-def store(fresh_store, tmp_path, monkeypatch):
-    """A store of this test alone, in tmp_path/.mlflow."""
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    (tmp_path / ".mlflow").mkdir()
-    shutil.copy(fresh_store, tmp_path / ".mlflow" / "mlflow.db")
-    return tmp_path / ".mlflow"
-
-
-def all_runs():
-    return list(tracking_store.all_runs(*tracking_store.open_store()))
-
-
-def train(fingerprint="f1", rows=3, **changes):
+def train(fingerprint="f1", rows=3, killed=False, **changes):
     described = {"arch": "cae", "loss": "l1", "params": {"seed": 0, "train": {"range": (1, 2)}}}
     with tracking.run("cae-l1", fingerprint=fingerprint, **(described | changes)) as log:
         for i in range(rows):
             log({"loss": 1 / (i + 1), "psnr_db": 20.0 + i}, 0.3 * i)
+        if killed:
+            raise RuntimeError("killed")
 
 
 def curve(run, name):
@@ -77,7 +43,7 @@ def test_a_training_becomes_a_run_with_curves_parameters_and_tags(store, monkeyp
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"weights")
     train(weights=weights)
-    (run,) = all_runs()
+    (run,) = store()
     assert run.info.run_name == "cae-l1"
     assert run.info.status == "FINISHED"
     assert run.data.params == {"seed": "0", "train.range": "1, 2"}
@@ -91,14 +57,11 @@ def test_a_training_becomes_a_run_with_curves_parameters_and_tags(store, monkeyp
 
 def test_a_resumed_training_goes_on_in_the_same_run_without_repeating_rows(store):
     with pytest.raises(RuntimeError, match="killed"):
-        with tracking.run("cae-l1", arch="cae", loss="l1", params={}, fingerprint="f1") as log:
-            log({"loss": 1.0}, 0.0)
-            log({"loss": 0.5}, 0.3)
-            raise RuntimeError("killed")
-    (broken,) = all_runs()
+        train(rows=2, killed=True)
+    (broken,) = store()
     assert broken.info.status == "FAILED"
-    train(fingerprint="f1", rows=4)
-    (run,) = all_runs()
+    train(rows=4)
+    (run,) = store()
     assert run.info.run_id == broken.info.run_id
     assert run.info.status == "FINISHED"
     client, _ = tracking_store.open_store()
@@ -109,7 +72,7 @@ def test_a_resumed_training_goes_on_in_the_same_run_without_repeating_rows(store
 def test_another_fingerprint_is_another_run(store):
     train(fingerprint="f1")
     train(fingerprint="f2")
-    assert len(all_runs()) == 2
+    assert len(store()) == 2
 
 
 def test_system_metrics_are_logged_beside_the_curves(store, monkeypatch):
@@ -119,7 +82,7 @@ def test_system_metrics_are_logged_beside_the_curves(store, monkeypatch):
         "cae-l1", arch="cae", loss="l1", params={}, fingerprint="f", system_metrics=True
     ):
         time.sleep(1.5)
-    (run,) = all_runs()
+    (run,) = store()
     assert any(name.startswith("system/cpu") for name in run.data.metrics)
 
 
@@ -167,30 +130,18 @@ def test_logging_a_row_returns_at_once_while_the_server_hangs(silent_server, mon
         assert time.monotonic() - started < 0.5
 
 
-def test_three_processes_that_open_a_fresh_store_at_once_all_get_a_run(tmp_path, monkeypatch):
-    script = (
-        "import sys; from linocut import tracking\n"
-        "with tracking.run('cae-l1', arch='cae', loss='l1', params={}, fingerprint=sys.argv[1])"
-        " as log: log({'loss': 1.0}, 0.0)"
-    )
-    environment = os.environ | {"DVC_ROOT": str(tmp_path), "PYTHONPATH": str(ROOT / "src")}
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-c", script, name], env=environment, stderr=subprocess.PIPE, text=True
-        )
-        for name in ("f1", "f2", "f3")
-    ]
-    complaints = [process.communicate(timeout=180)[1] for process in running]
-    assert [process.returncode for process in running] == [0, 0, 0]
-    assert "out of reach" not in "".join(complaints)
-    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    assert sorted(run.data.tags["linocut.fingerprint"] for run in all_runs()) == ["f1", "f2", "f3"]
+def test_three_processes_that_open_a_fresh_store_at_once_all_get_a_run(race, monkeypatch):
+    assert race.returncodes == [0, 0, 0]
+    assert race.complaints == ""
+    monkeypatch.setenv("DVC_ROOT", str(race.folder))
+    runs = tracking_store.all_runs(*tracking_store.open_store())
+    assert sorted(run.data.tags["linocut.fingerprint"] for run in runs) == ["f1", "f2", "f3"]
 
 
 def test_importing_tracking_does_not_import_mlflow():
     script = "import sys; from linocut import tracking; sys.exit('mlflow' in sys.modules)"
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
-    subprocess.run([sys.executable, "-c", script], env=environment, check=True, timeout=60)
+    path = str(pathlib.Path(tracking.__file__).parents[1])
+    subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": path}, check=True, timeout=60)
 
 
 def test_sync_on_a_dead_server_says_so_in_one_line(monkeypatch, capsys, tmp_path):
@@ -198,4 +149,3 @@ def test_sync_on_a_dead_server_says_so_in_one_line(monkeypatch, capsys, tmp_path
     monkeypatch.chdir(tmp_path)
     assert tracking.main(["sync"]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1
-    assert json  # placeholder

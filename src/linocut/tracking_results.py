@@ -154,7 +154,7 @@ def figure(curves: Mapping[str, Curve], anchors: Mapping[str, Curve]) -> Figure:
     """Rate-distortion curves of cells, before those of the anchors in grey."""
     from matplotlib.figure import Figure
 
-    drawing = Figure(figsize=(11, 4.5), layout="constrained")
+    drawing = Figure(figsize=(11, 4.5))
     axes = drawing.subplots(1, 2)
     styles = ("-", "--", ":", "-.", (0, (1, 1)))
     for axis, (name, label) in zip(
@@ -166,7 +166,8 @@ def figure(curves: Mapping[str, Curve], anchors: Mapping[str, Curve]) -> Figure:
             axis.plot(curve.bpp, getattr(curve, name), marker="o", ms=3.5, label=title)
         axis.set(xlabel="rate [bits per pixel]", ylabel=label, xscale="log")
         axis.xaxis.set_major_formatter("{x:g}")
-        axis.grid(alpha=0.3, which="both")
+        axis.grid(alpha=0.3)
+    drawing.subplots_adjust(left=0.06, right=0.99, top=0.97, bottom=0.11, wspace=0.14)
     axes[1].legend(fontsize="small", loc="lower right")
     return drawing
 

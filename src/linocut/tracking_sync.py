@@ -153,7 +153,7 @@ class _Sync:
         run = self._client.create_run(self._experiment, start_time=start, run_name=cell.name)
         self._points(run, curve)
         self._client.set_terminated(run.info.run_id, end_time=int(1000 * end))
-        return run
+        return self._client.get_run(run.info.run_id)
 
     def _fill(self, run: Run, cell: Cell, anchors: Mapping[str, Curve]) -> None:
         run_id = run.info.run_id

@@ -1,0 +1,91 @@
+"""What several test modules need: an MLflow store, which takes seconds to make."""
+
+import os
+import pathlib
+import shutil
+import sqlite3
+import subprocess
+import sys
+from dataclasses import dataclass
+
+import pytest
+
+from linocut import tracking_store
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RACER = """
+import sys
+from linocut import tracking
+with tracking.run("cae-l1", arch="cae", loss="l1", params={}, fingerprint=sys.argv[1]) as log:
+    log({"loss": 1.0}, 0.0)
+"""
+
+
+@dataclass(frozen=True)
+class Race:
+    """What three processes did that opened one store at once, before it existed."""
+
+    folder: pathlib.Path
+    returncodes: list[int]
+    complaints: str
+
+
+@pytest.fixture(scope="session")
+def race(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("race")
+    environment = os.environ | {"DVC_ROOT": str(folder), "PYTHONPATH": str(ROOT / "src")}
+    environment.pop("MLFLOW_TRACKING_URI", None)
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACER, name], env=environment, stderr=subprocess.PIPE, text=True
+        )
+        for name in ("f1", "f2", "f3")
+    ]
+    complaints = [process.communicate(timeout=240)[1] for process in running]
+    return Race(folder, [process.returncode for process in running], "".join(complaints))
+
+
+def isolate(patch, folder):
+    """No server, no DVC around, no patience, and the store in `folder`."""
+    patch.setenv("DVC_ROOT", str(folder))
+    patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(tracking_store.SERVER_TIMEOUT_S))
+    for name in ("MLFLOW_TRACKING_URI", "DVC_STAGE", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
+        patch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def make_store(race):
+    """A function that makes a store without runs in a folder/.mlflow."""
+
+    def make(folder):
+        (folder / ".mlflow").mkdir(parents=True)
+        copy = folder / ".mlflow" / "mlflow.db"
+        shutil.copy(race.folder / ".mlflow" / "mlflow.db", copy)
+        database = sqlite3.connect(copy)
+        for table in ("metrics", "latest_metrics", "params", "tags", "runs"):
+            database.execute(f"DELETE FROM {table}")
+        location = (folder / ".mlflow" / "artifacts").as_uri()
+        database.execute("UPDATE experiments SET artifact_location = ?", [location])
+        database.commit()
+        database.close()
+
+    return make
+
+
+@pytest.fixture
+def isolated(monkeypatch, tmp_path):
+    """No store, and no server."""
+    isolate(monkeypatch, tmp_path)
+
+
+@pytest.fixture
+def store(isolated, make_store, tmp_path):
+    """A store without runs, in tmp_path/.mlflow; gives a function that lists its runs."""
+    make_store(tmp_path)
+    return list_runs
+
+
+def list_runs():
+    """The runs of the store that the environment names."""
+    return list(tracking_store.all_runs(*tracking_store.open_store()))

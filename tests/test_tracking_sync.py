@@ -1,0 +1,172 @@
+"""MLflow shows every result that DVC has, once, whoever made it."""
+
+import pathlib
+from dataclasses import dataclass
+
+import pytest
+from matplotlib.figure import Figure
+
+from conftest import isolate, list_runs
+from fake_checkout import RATES_BPP, FakeCheckout
+from linocut import tracking, tracking_registry, tracking_results, tracking_store, tracking_sync
+from linocut.dvc_lock import revisions
+
+# MLflow leaves connections to SQLite to the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+]
+
+
+def replace_slow_parts(patch):
+    """Neither draw figures nor register models; gives the cells that were made champion."""
+    champions = []
+
+    def crown(client, run_id, codec, step, tags):
+        champions.append(tags["linocut.cell"])
+        return "1"
+
+    patch.setattr(tracking_registry, "crown", crown)
+    patch.setattr(tracking_results, "figure", lambda curves, anchors: Figure())
+    return champions
+
+
+def two_cells(folder):
+    made = FakeCheckout(folder)
+    made.add_cell("cae-l1")
+    made.add_cell("cae-l2", gain_db=1.0)
+    made.commit()
+    return made
+
+
+@dataclass(frozen=True)
+class Synced:
+    checkout: FakeCheckout
+    summary: str
+    champions: list[str]
+
+
+@pytest.fixture(scope="module")
+def synced(make_store, tmp_path_factory):
+    """Two cells after the first sync, for tests that change nothing."""
+    folder = tmp_path_factory.mktemp("synced")
+    make_store(folder)
+    checkout = two_cells(folder / "checkout")
+    with pytest.MonkeyPatch.context() as patch:
+        isolate(patch, folder)
+        champions = replace_slow_parts(patch)
+        yield Synced(checkout, tracking_sync.sync(checkout.root), champions)
+
+
+@pytest.fixture
+def checkout(store, monkeypatch, tmp_path):
+    """Two cells before the first sync."""
+    replace_slow_parts(monkeypatch)
+    return two_cells(tmp_path / "checkout")
+
+
+def cells(runs):
+    return {run.info.run_name: run for run in runs if "linocut.cell" in run.data.tags}
+
+
+def studies(runs):
+    return [run for run in runs if "linocut.study" in run.data.tags]
+
+
+def test_every_cell_of_the_cache_gets_a_run_with_all_that_a_page_shows(synced):
+    assert "2 made, 0 completed, 0 unchanged" in synced.summary
+    run = cells(list_runs())["cae-l2"]
+    assert run.data.params["arch"] == "cae"
+    assert run.data.params["train.learning_rate"] == "0.001"
+    assert len(run.data.params) < 30
+    assert run.data.metrics["train/psnr_db"] == 27.0
+    assert run.data.metrics["eval/psnr_db at 0.5 bpp"] == pytest.approx(25.0, abs=0.01)
+    assert run.data.metrics["eval/BD-rate PSNR vs jpeg2000 in percent"] < -5
+    assert run.data.metrics["eval/rate over estimate in percent"] == pytest.approx(1.0)
+    assert run.info.end_time - run.info.start_time == 10_000  # the seconds of history.csv
+    client, _ = tracking_store.open_store()
+    points = client.get_metric_history(run.info.run_id, "rd/psnr_db")
+    assert [point.step for point in points] == [round(1000 * bpp) for bpp in RATES_BPP]
+    names = {file.path for file in client.list_artifacts(run.info.run_id)}
+    assert {"codec", "rd.png", "evaluation.csv", "history.csv", "energy.csv", "images"} <= names
+    digests = {entry.dataset.name: entry.dataset.digest for entry in run.inputs.dataset_inputs}
+    assert digests == {"samples-train": "a" * 32, "samples-test": synced.checkout.prepared}
+    lock = synced.checkout.stages["evaluate@cae-l2"]["outs"][0]["md5"]
+    assert run.data.tags["dvc.out"] == lock
+    assert "dvc repro evaluate@cae-l2" in run.data.tags["mlflow.note.content"]
+
+
+def test_the_cells_of_a_study_have_one_parent(synced):
+    (parent,) = studies(list_runs())
+    assert parent.info.run_name == "study: samples, 15 Mpx, seed 0"
+    parents = {run.data.tags["mlflow.parentRunId"] for run in cells(list_runs()).values()}
+    assert parents == {parent.info.run_id}
+
+
+def test_a_second_sync_changes_nothing(synced):
+    before = {run.info.run_id: (run.data.tags, run.data.metrics) for run in list_runs()}
+    summary = tracking_sync.sync(synced.checkout.root)
+    assert "0 made, 0 completed, 2 unchanged" in summary
+    assert {run.info.run_id: (run.data.tags, run.data.metrics) for run in list_runs()} == before
+
+
+def test_the_run_of_a_training_is_completed_instead_of_doubled(checkout, store):
+    (revision,) = revisions(checkout.root)
+    cell = next(cell for cell in revision.cells() if cell.name == "cae-l1")
+    with tracking.run(
+        "cae-l1",
+        arch="cae",
+        loss="l1",
+        params={"arch": "cae", "seed": 0},
+        fingerprint="f1",
+        weights=pathlib.Path(cell.files["train"]["model.safetensors"]),
+    ) as log:
+        log({"loss": 2.0}, 0.0)
+    summary = tracking_sync.sync(checkout.root)
+    assert "1 made, 1 completed, 0 unchanged" in summary
+    run = cells(store())["cae-l1"]
+    assert run.data.tags["linocut.fingerprint"] == "f1"
+    assert "eval/psnr_db at 0.5 bpp" in run.data.metrics
+    assert len(store()) == 3
+
+
+def test_measuring_again_does_not_make_another_run_because_of_the_times(checkout, store):
+    tracking_sync.sync(checkout.root)
+    checkout.add_cell("cae-l1", seconds=2.0)
+    assert "0 made" in tracking_sync.sync(checkout.root)
+
+
+def test_other_numbers_are_another_run_in_another_study(checkout, store):
+    tracking_sync.sync(checkout.root)
+    checkout.add_cell("cae-l1", gain_db=0.5, megapixels=30.0)
+    assert "1 made, 0 completed, 1 unchanged" in tracking_sync.sync(checkout.root)
+    assert len(studies(store())) == 2
+
+
+def test_the_cells_of_dvc_experiments_are_there_under_their_names(checkout, store):
+    checkout.add_cell("cae-l1", gain_db=0.5, megapixels=30.0)
+    checkout.save_experiment("tidy-moth")
+    assert "3 made" in tracking_sync.sync(checkout.root)
+    runs = [run for run in store() if run.info.run_name == "cae-l1"]
+    assert sorted(run.data.tags.get("dvc.exp", "") for run in runs) == ["", "tidy-moth"]
+    shared = cells(store())["cae-l2"]  # the experiment took it from the cache
+    assert shared.data.tags["dvc.exp"] == "tidy-moth"
+
+
+def test_a_cell_whose_stages_do_not_fit_together_yet_is_left_out(checkout, store):
+    evaluated = checkout.stages["evaluate@cae-l1"]
+    checkout.add_cell("cae-l1", gain_db=0.5)
+    checkout.stages["evaluate@cae-l1"] = evaluated  # of the training before
+    checkout.commit()
+    assert "1 made" in tracking_sync.sync(checkout.root)
+
+
+def test_a_cell_that_is_not_in_the_cache_is_left_out(checkout, store):
+    listing = checkout.stages["evaluate@cae-l1"]["outs"][0]["md5"]
+    (checkout.root / ".dvc/cache/files/md5" / listing[:2] / listing[2:]).unlink()
+    assert "1 made" in tracking_sync.sync(checkout.root)
+
+
+def test_the_champion_needs_the_fewest_bits(synced):
+    assert set(synced.champions) == {"cae-l2"}
