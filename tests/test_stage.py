@@ -39,6 +39,16 @@ def test_a_wrong_picture_ends_a_stage_with_one_line(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err.endswith("a.png: truncated\n")
 
 
+def test_cells_outside_the_grid_are_removed_and_the_others_kept(tmp_path: pathlib.Path) -> None:
+    for cell in ("cae-l1", "cae-l2"):
+        (tmp_path / cell).mkdir()
+        (tmp_path / cell / "evaluation.csv").touch()
+    (tmp_path / "notes.txt").touch()
+    stage.keep_only(tmp_path, ["cae-l2", "cae-mix"])
+    assert [path.name for path in tmp_path.rglob("*")] == ["cae-l2", "evaluation.csv"]
+    stage.keep_only(tmp_path / "nothing", [])
+
+
 def test_a_resume_state_is_found_again_and_only_by_the_same_inputs(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

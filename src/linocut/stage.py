@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Sequence
 
@@ -51,6 +52,14 @@ def run(
     except LinocutError as error:
         print(f"{pathlib.Path(sys.argv[0]).name}: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def keep_only(folder: pathlib.Path, names: Iterable[str]) -> None:
+    """Remove what a larger grid left in a folder of cells, so that DVC records no stale cell."""
+    kept = set(names)
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if path.name not in kept:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def state_folder(root: pathlib.Path, inputs: object, files: Iterable[pathlib.Path]) -> pathlib.Path:
