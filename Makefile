@@ -31,12 +31,8 @@ repro: setup ## run the pipeline: train every cell, compress, measure, compare
 	@$(MAKE) --no-print-directory report
 
 report: setup ## print the comparison and where to look next
-	@awk '/^<!-- results/ {on = 1; next} /^<!-- \/results/ {on = 0} on' reports/report.md
-	@echo
-	@echo "The whole comparison   reports/report.md, reports/plots/"
-	@echo "Trainings in MLflow    make ui"
-	@echo "Interactive curves     dvc plots show"
-	@echo "One loss only          dvc exp run -S loss=l1      then: make exps"
+	@python -c 'import pathlib; from linocut.report import comparison_table as table; \
+	  print(table(pathlib.Path("reports")))'
 
 test: setup ## run all tests
 	python -m pytest
