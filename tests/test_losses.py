@@ -17,10 +17,15 @@ ALPHA = 0.84
 SIDE = 176
 
 
-def distortion(name):
+def per_picture(name, alpha=ALPHA):
     return losses.build_loss(
-        name, MixLossConfig(alpha=ALPHA) if name == "mix" else PlainLossConfig()
+        name, MixLossConfig(alpha=alpha) if name == "mix" else PlainLossConfig()
     )
+
+
+def distortion(name, alpha=ALPHA):
+    """The mean over the batch."""
+    return lambda x_hat, x: per_picture(name, alpha)(x_hat, x).mean()
 
 
 def noisy_pair(side, pictures=1, noise=0.1, seed=0, dtype=torch.float64):
@@ -116,10 +121,12 @@ def test_equals_the_formula_on_the_smallest_picture_of_five_scales(name, large_p
 
 
 @pytest.mark.parametrize("name", list(losses.LOSSES))
-def test_a_batch_scores_the_mean_of_its_pictures(name):
+def test_every_picture_of_a_batch_scores_as_it_does_alone(name):
     x_hat, x = noisy_pair(SIDE, pictures=3)
-    alone = [distortion(name)(x_hat[i : i + 1], x[i : i + 1]).item() for i in range(3)]
-    assert distortion(name)(x_hat, x).item() == pytest.approx(np.mean(alone), rel=1e-12)
+    alone = torch.cat([per_picture(name)(x_hat[i : i + 1], x[i : i + 1]) for i in range(3)])
+    together = per_picture(name)(x_hat, x)
+    assert together.shape == (3,)
+    torch.testing.assert_close(together, alone, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize(
@@ -227,17 +234,17 @@ def test_blur_scores_worse_than_a_brightness_shift_of_the_same_l2(name):
 def test_mix_is_ms_ssim_at_alpha_one_and_weighted_l1_at_alpha_zero(large_pair):
     x_hat, x = large_pair
     assert torch.equal(
-        losses.build_loss("mix", MixLossConfig(alpha=1.0))(x_hat, x),
+        distortion("mix", alpha=1.0)(x_hat, x),
         distortion("ms_ssim")(x_hat, x),
     )
-    only_l1 = losses.build_loss("mix", MixLossConfig(alpha=0.0))(x_hat, x).item()
+    only_l1 = distortion("mix", alpha=0.0)(x_hat, x).item()
     assert only_l1 == pytest.approx(slow_weighted_l1(x_hat[0].numpy(), x[0].numpy()), rel=1e-9)
 
 
 def test_the_gaussian_of_mix_weighs_the_interior_equally_and_lets_the_rim_fade():
     x = torch.zeros(1, 3, 192, 192, dtype=torch.float64)
     x_hat = x.clone().requires_grad_()
-    loss = losses.build_loss("mix", MixLossConfig(alpha=0.0))
+    loss = distortion("mix", alpha=0.0)
     (gradient,) = torch.autograd.grad(loss(x_hat + 1e-3, x), x_hat)
     assert gradient.sum().item() == pytest.approx(1.0)
     weights = gradient[0, 0]

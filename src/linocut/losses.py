@@ -1,13 +1,13 @@
-"""Distortions that the networks are trained for: one number, 0 for equal pictures, per batch.
+"""Distortions that the networks are trained for: one number for each picture, 0 for equal ones.
 
 Pictures are float tensors (n, 3, h, w) with values in [0, 1] (data range 1, explicit everywhere);
 `x` is the original, `x_hat` the reconstruction, which may leave [0, 1]. With means taken over the
-pictures n, the channels c and the positions p:
+channels c and the positions p of one picture:
 
     l2       mean (x_hat - x)^2
     l1       mean |x_hat - x|
     ssim     1 - mean luminance(p) * contrast(p)
-    ms_ssim  1 - mean_{n,c} luminance_5^w_5 * prod_{j=1..5} contrast_j^w_j
+    ms_ssim  1 - mean_c luminance_5^w_5 * prod_{j=1..5} contrast_j^w_j
     mix      alpha * ms_ssim + (1 - alpha) * mean_p (G_8 * |x_hat - x|)(p)
 
     luminance = (2 mu_x mu_xhat + C1) / (mu_x^2 + mu_xhat^2 + C1)             C1 = 0.01^2
@@ -51,7 +51,7 @@ from linocut.config import LOSS_CONFIGS, LossConfig
 from linocut.errors import ConfigError
 
 Distortion = Callable[[Tensor, Tensor], Tensor]
-"""Takes x_hat and x, both (n, 3, h, w), and returns a scalar; 0 for equal pictures."""
+"""Takes x_hat and x, both (n, 3, h, w), and returns (n,); 0 for equal pictures."""
 
 DATA_RANGE = 1.0
 C1 = (0.01 * DATA_RANGE) ** 2
@@ -83,13 +83,13 @@ def build_loss(name: str, config: LossConfig) -> Distortion:
 def l2(x_hat: Tensor, x: Tensor) -> Tensor:
     """Mean squared error."""
     x_hat, x = _pair(x_hat, x)
-    return F.mse_loss(x_hat, x)
+    return (x_hat - x).square().mean((1, 2, 3))
 
 
 def l1(x_hat: Tensor, x: Tensor) -> Tensor:
     """Mean absolute error."""
     x_hat, x = _pair(x_hat, x)
-    return F.l1_loss(x_hat, x)
+    return (x_hat - x).abs().mean((1, 2, 3))
 
 
 def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
@@ -97,7 +97,7 @@ def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
     x_hat, x = _pair(x_hat, x, SSIM_MIN_SIDE_PX)
     with _full_precision(x.device):
         luminance, contrast = _similarity(x_hat, x)
-        return 1.0 - (luminance * contrast).mean()
+        return 1.0 - (luminance * contrast).mean((1, 2, 3))
 
 
 def ms_ssim(x_hat: Tensor, x: Tensor) -> Tensor:
@@ -113,7 +113,7 @@ def ms_ssim(x_hat: Tensor, x: Tensor) -> Tensor:
             if scale < last:
                 padding = (x.shape[2] % 2, x.shape[3] % 2)  # zeros around odd sides, as the library
                 x_hat, x = (F.avg_pool2d(picture, 2, padding=padding) for picture in (x_hat, x))
-        return 1.0 - product.mean()
+        return 1.0 - product.mean(1)
 
 
 def mix(x_hat: Tensor, x: Tensor, alpha: float) -> Tensor:
@@ -122,7 +122,7 @@ def mix(x_hat: Tensor, x: Tensor, alpha: float) -> Tensor:
     x_hat, x = _pair(x_hat, x)
     # The mean of the blurred error is a weighted mean of the error: no blur needed.
     rows, columns = (_rim_weights(side, x.dtype, x.device) for side in x.shape[2:])
-    error = (rows[:, None] * columns * (x_hat - x).abs()).sum((2, 3)).mean()
+    error = (rows[:, None] * columns * (x_hat - x).abs()).sum((2, 3)).mean(1)
     return alpha * structure + (1.0 - alpha) * error
 
 
