@@ -1,0 +1,201 @@
+"""The comparison stage: everything that people read about a set of cells.
+
+artifacts/{anchors,evaluated,prepared,rotated,trained}  -->  reports/
+    metrics.json        the headline numbers, for `dvc metrics` and `dvc exp show`
+    report.md           tables, figures and pictures
+    plots/*.csv         the numbers behind the figures, for `dvc plots`
+    plots/*.png         the figures
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from linocut import figures, side_by_side
+from linocut.comparison import METRICS, REFERENCES, BdRow, Comparison, RdRow, compare_curves, title
+from linocut.errors import DataError
+from linocut.rd import Floats
+from linocut.report_markdown import bd_cell, report_text
+from linocut.tables import read_rows, write_rows
+
+if TYPE_CHECKING:
+    from linocut.config import CompareConfig
+
+
+@dataclass(frozen=True)
+class HistoryRow:
+    """A moment of a training."""
+
+    megapixels: float
+    rate_bpp: float
+    psnr_db: float
+
+
+@dataclass(frozen=True)
+class EnergyRow:
+    """The variance of one rotated latent channel."""
+
+    band: str
+    channel: int
+    variance: float
+
+
+def compare(
+    cells: Sequence[str], *, artifacts: Path, reports: Path, config: CompareConfig, seed: int
+) -> None:
+    """Compare exactly these cells with the anchors and write `reports/` anew.
+
+    Args:
+        cells: names of cells, `arch-loss`, in the order in which they are shown.
+        artifacts: what the stages before have made.
+        reports: where the report goes; its `plots/` is replaced.
+        config: draws behind the intervals.
+        seed: of the draws.
+
+    Raises:
+        DataError: a stage's output is missing or incomplete.
+    """
+    comparison = compare_curves(cells, artifacts, bootstrap_draws=config.bootstrap_draws, seed=seed)
+    plots = reports / "plots"
+    shutil.rmtree(plots, ignore_errors=True)
+    plots.mkdir(parents=True)
+    write_rows(plots / "rd.csv", RdRow, comparison.points)
+    write_rows(plots / "bd_rate.csv", BdRow, comparison.bd_rates)
+    figures.draw_rd(cells, comparison.points, plots / "rd.png")
+    figures.draw_bd_rates(comparison, plots / "bd_rate.png")
+    _draw_training(cells, artifacts / "trained", plots / "training.png")
+    _draw_energy(cells, artifacts / "rotated", plots / "pca.png")
+    exhibits = side_by_side.collect(comparison, artifacts, _shown_anchors(comparison))
+    columns = max(len(group) for group in figures.architectures(cells).values())
+    for exhibit in exhibits:
+        side_by_side.draw_matched(exhibit, plots / f"matched-{exhibit.picture}.png")
+        side_by_side.draw_cells(exhibit, plots / f"cells-{exhibit.picture}.png", columns)
+    text = json.dumps(metrics(comparison), indent=2) + "\n"
+    (reports / "metrics.json").write_text(text, encoding="utf-8")
+    versions = json.loads((artifacts / "anchors" / "versions.json").read_text(encoding="utf-8"))
+    drawn = sorted(path.name for path in plots.glob("*.png"))
+    text = report_text(comparison, versions=versions, pictures=drawn)
+    (reports / "report.md").write_text(text, encoding="utf-8")
+
+
+def metrics(comparison: Comparison) -> dict[str, Any]:
+    """The headline numbers, few enough for the columns of `dvc exp show`.
+
+    BD-rates that do not exist are left out; the intervals are in plots/bd_rate.csv.
+    """
+    rates: dict[str, dict[str, dict[str, float]]] = {}
+    for metric in METRICS:
+        name = f"bd_rate_{metric.removesuffix('_db')}"
+        rates[name] = {cell: {} for cell in comparison.cells}
+        for row in comparison.bd_rates:
+            wanted = row.kind == "cell" and row.metric == metric and row.anchor in REFERENCES
+            if wanted and math.isfinite(row.bd_rate):
+                rates[name][row.curve][row.anchor] = round(row.bd_rate, 2)
+    gaps = {cell: round(comparison.rate_gap_percent(cell), 3) for cell in comparison.cells}
+    return {
+        "best_cell": comparison.best_cell("psnr_db"),
+        "files": sum(len(rows) for rows in comparison.cells.values()),
+        **rates,
+        "rate_over_estimate_percent": gaps,
+    }
+
+
+def comparison_table(reports: Path) -> str:
+    """The comparison as text, from the files in `reports/`.
+
+    Raises:
+        DataError: there is no report yet.
+    """
+    path = reports / "metrics.json"
+    if not path.exists():
+        raise DataError(f"{path} does not exist: run `dvc repro` first")
+    recorded = json.loads(path.read_text(encoding="utf-8"))
+    rows = read_rows(reports / "plots" / "bd_rate.csv", BdRow)
+    shown = [name for name in REFERENCES if any(row.anchor == name for row in rows)]
+    curves = list(dict.fromkeys(row.curve for row in rows))
+    width = max(map(len, map(title, curves)))
+    lines = ["BD-rate, per cent of bits at equal quality (negative: fewer) [95 % interval]"]
+    for metric, kind in METRICS.items():
+        lines += ["", f"{kind.title:<{width}}" + "".join(f"  {title(a):>22}" for a in shown)]
+        for curve in curves:
+            found = {
+                row.anchor: bd_cell(row)
+                for row in rows
+                if (row.curve, row.metric) == (curve, metric)
+            }
+            cells = "".join(f"  {found.get(anchor, ''):>22}" for anchor in shown)
+            lines.append(f"{title(curve):<{width}}{cells}")
+    gaps = recorded["rate_over_estimate_percent"].values()
+    lines += [
+        "",
+        f"Best cell in PSNR: {recorded['best_cell']}. {recorded['files']} files, "
+        f"at most {max(gaps, key=abs):+.2f} % off their estimated size.",
+        "Next: reports/report.md (pictures and curves), `make ui` (trainings in MLflow), "
+        "`dvc metrics diff`.",
+    ]
+    return "\n".join(lines)
+
+
+def _shown_anchors(comparison: Comparison) -> list[str]:
+    return [name for name in reversed(REFERENCES) if name in comparison.anchors]
+
+
+def _draw_training(cells: Sequence[str], trained: Path, path: Path) -> None:
+    """Quality and rate over the training, where there was one."""
+    histories: dict[str, list[HistoryRow]] = {}
+    for cell in cells:
+        file = trained / cell / "history.csv"
+        rows = read_rows(file, HistoryRow) if file.exists() else []
+        if len(rows) > 1:
+            histories[cell] = rows
+    if not histories:
+        return
+    quantities = {
+        "PSNR of training crops [dB]": "psnr_db",
+        "rate of training crops [bpp]": "rate_bpp",
+    }
+    panels = {
+        label: _by_architecture(
+            {
+                cell: (
+                    np.array([row.megapixels for row in rows]),
+                    np.array([getattr(row, column) for row in rows]),
+                )
+                for cell, rows in histories.items()
+            }
+        )
+        for label, column in quantities.items()
+    }
+    figures.draw_small_multiples(panels, path, xlabel="megapixels seen")
+
+
+def _draw_energy(cells: Sequence[str], rotated: Path, path: Path) -> None:
+    """Share of the latent's energy that its strongest channels leave out, all bands together."""
+    lines = {}
+    for cell in cells:
+        file = rotated / cell / "energy.csv"
+        variances = [row.variance for row in read_rows(file, EnergyRow)] if file.exists() else []
+        if len(variances) > 2:
+            weakest_first = np.cumsum(np.sort(variances))
+            left_out = weakest_first[:-1][::-1] / weakest_first[-1]
+            lines[cell] = (np.arange(1.0, len(variances)), 100 * left_out)
+    if lines:
+        panels = {"energy outside of them [%]": _by_architecture(lines)}
+        figures.draw_small_multiples(panels, path, xlabel="strongest channels", logarithmic=True)
+
+
+def _by_architecture(
+    lines: Mapping[str, tuple[Floats, Floats]],
+) -> dict[str, list[figures.Series]]:
+    return {
+        arch: [figures.Series(figures.loss_of(cell), *lines[cell]) for cell in group]
+        for arch, group in figures.architectures(tuple(lines)).items()
+    }

@@ -1,0 +1,88 @@
+"""A small experiment with known answers, as the stages before the comparison would leave it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import skimage.data
+
+from linocut.anchors import AnchorRow
+from linocut.evaluation import EvaluationRow
+from linocut.image import write_png
+from linocut.tables import write_rows
+
+CELLS = ("cae-l2", "cae-ms_ssim", "generative-l2")
+PICTURES = ("chelsea", "coffee", "rocket")
+
+RATE_FACTORS = {"cae-l2": 0.8, "cae-ms_ssim": 1.5, "generative-l2": 1.1}
+"""Rates of the cells at the PSNR of JPEG 2000: BD-rates of -20, +50 and +10 per cent."""
+
+SIMILARITY_FACTORS = {"cae-l2": 1.0, "cae-ms_ssim": 0.4, "generative-l2": 1.0}
+"""What is left of 1 - MS-SSIM at each point."""
+
+_BPP = np.array([0.1, 0.2, 0.4, 0.8, 1.6])
+_PSNR_DB = np.array([26.0, 28.5, 31.2, 34.2, 37.5])
+_DISSIMILARITY = 10 ** (-np.array([9.0, 11.5, 14.0, 17.0, 20.0]) / 10)
+_JPEG_FACTOR = 1.6
+
+
+def write_experiment(artifacts: Path, *, side: int = 176) -> None:
+    """Write the tables and pictures of `CELLS` and of two anchors; pictures are `side` squares."""
+    pixels = side * side
+    spread = dict(zip(PICTURES, (0.8, 1.0, 1.3), strict=True))
+    test = artifacts / "prepared" / "test"
+    test.mkdir(parents=True)
+    originals = {}
+    for name in PICTURES:
+        originals[name] = np.ascontiguousarray(getattr(skimage.data, name)()[:side, :side])
+        write_png(test / f"{name}.png", originals[name])
+    anchors = []
+    for codec, factor in (("jpeg2000", 1.0), ("jpeg", _JPEG_FACTOR)):
+        for name in PICTURES:
+            for point, setting in enumerate((240, 120, 60, 30, 15)):
+                bpp = float(_BPP[point] * spread[name] * factor)
+                size = round(bpp * pixels / 8)
+                quality = (_PSNR_DB[point], 0.9, 1 - _DISSIMILARITY[point])
+                anchors.append(AnchorRow(codec, name, setting, size, bpp, *quality, 0.1, 0.05))
+    (artifacts / "anchors").mkdir()
+    write_rows(artifacts / "anchors" / "anchors.csv", AnchorRow, anchors)
+    (artifacts / "anchors" / "versions.json").write_text('{"pillow": "1.2.3"}')
+    for cell in CELLS:
+        folder = artifacts / "evaluated" / cell
+        (folder / "pictures").mkdir(parents=True)
+        rows = []
+        for name in PICTURES:
+            for point in range(5):
+                bpp = float(_BPP[point] * spread[name] * RATE_FACTORS[cell])
+                size = round(bpp * pixels / 8)
+                ms_ssim = 1 - _DISSIMILARITY[point] * SIMILARITY_FACTORS[cell]
+                quality = (_PSNR_DB[point], 0.9, ms_ssim)
+                estimate = bpp / 1.01
+                rows.append(
+                    EvaluationRow(name, point, 0.1, size, bpp, estimate, *quality, 0.2, 0.1)
+                )
+        write_rows(folder / "evaluation.csv", EvaluationRow, rows)
+        write_png(folder / "pictures" / "coffee-2.png", 255 - originals["coffee"])
+        _write_text(artifacts / "trained" / cell / "history.csv", _HISTORY)
+        _write_text(artifacts / "rotated" / cell / "energy.csv", _ENERGY)
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+
+
+_HISTORY = """\
+megapixels,loss,rate_bpp,distortion,psnr_db,learning_rate,seconds
+1,2.0,0.6,0.01,28.0,0.001,3
+2,1.5,0.5,0.01,29.0,0.0005,6
+"""
+
+_ENERGY = """\
+band,channel,variance,share,cumulative
+a,0,8.0,0.8,0.8
+a,1,1.5,0.15,0.95
+b,0,0.4,0.04,0.99
+b,1,0.1,0.01,1.0
+"""

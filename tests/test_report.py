@@ -1,0 +1,163 @@
+"""The report says what the comparison found, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiment import CELLS, write_experiment
+from linocut.comparison import BdRow, RdRow
+from linocut.config import CompareConfig
+from linocut.errors import DataError
+from linocut.figures import _push_apart, colour
+from linocut.report import compare, comparison_table
+from linocut.side_by_side import busiest_corner, crop
+from linocut.tables import read_rows
+
+CONFIG = CompareConfig(bootstrap_draws=50, shown_pictures=1, shown_bpp=0.25)
+
+
+def report(artifacts: Path, reports: Path, cells: tuple[str, ...] = CELLS) -> str:
+    compare(cells, artifacts=artifacts, reports=reports, config=CONFIG, seed=0)
+    return (reports / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """artifacts/ and reports/ of a whole experiment."""
+    folder = tmp_path_factory.mktemp("experiment")
+    write_experiment(folder / "artifacts")
+    (folder / "reports" / "plots").mkdir(parents=True)
+    (folder / "reports" / "plots" / "cells-of-yesterday.png").touch()
+    report(folder / "artifacts", folder / "reports")
+    return folder
+
+
+def test_metrics_hold_the_headline_numbers(folder: Path) -> None:
+    found = json.loads((folder / "reports" / "metrics.json").read_text())
+    assert found["best_cell"] == "cae-l2"
+    assert found["files"] == 45
+    assert found["bd_rate_psnr"]["cae-l2"] == {"jpeg2000": -20.0, "jpeg": -50.0}
+    assert found["bd_rate_ms_ssim"]["cae-ms_ssim"]["jpeg2000"] < -15
+    assert found["rate_over_estimate_percent"]["cae-l2"] == pytest.approx(1.0)
+
+
+def test_tables_behind_the_figures_are_long(folder: Path) -> None:
+    points = read_rows(folder / "reports" / "plots" / "rd.csv", RdRow)
+    assert len(points) == 5 * (len(CELLS) + 2)
+    rates = read_rows(folder / "reports" / "plots" / "bd_rate.csv", BdRow)
+    assert len(rates) == 2 * (2 * len(CELLS) + 2)
+
+
+def test_the_report_names_every_cell_and_its_number(folder: Path) -> None:
+    text = (folder / "reports" / "report.md").read_text(encoding="utf-8")
+    assert "| cae-l2 | -50.0 [-50.0, -50.0] | -20.0 [-20.0, -20.0] |" in text
+    for cell in CELLS:
+        assert text.count(f"| {cell} |") == 5
+    assert "pillow 1.2.3" in text
+
+
+def test_the_block_for_the_readme_has_no_paths(folder: Path) -> None:
+    text = (folder / "reports" / "report.md").read_text(encoding="utf-8")
+    block = re.search(r"<!-- results -->\n(.*)<!-- /results -->", text, re.DOTALL)
+    assert block
+    assert "**cae-l2** with -20.0 %" in block[1]
+    assert "](" not in block[1]
+
+
+def test_every_picture_of_the_report_exists_and_nothing_stale_is_left(folder: Path) -> None:
+    text = (folder / "reports" / "report.md").read_text(encoding="utf-8")
+    linked = set(re.findall(r"!\[[^\]]*\]\(plots/([^)]+)\)", text))
+    assert linked == {path.name for path in (folder / "reports" / "plots").glob("*.png")}
+    assert {"rd.png", "bd_rate.png", "training.png", "pca.png"} < linked
+    assert {"matched-coffee.png", "cells-coffee.png"} < linked
+    assert "cells-of-yesterday.png" not in linked
+    for name in linked:
+        with Image.open(folder / "reports" / "plots" / name) as picture:
+            assert min(picture.size) > 150
+
+
+def test_the_decoded_picture_is_what_is_shown(folder: Path) -> None:
+    """The cells' picture in this experiment is the negative of the original."""
+    strip = np.asarray(Image.open(folder / "reports" / "plots" / "matched-coffee.png"))
+    tiles = [strip[36:212, 8 + 200 * index :][:, :176].astype(int) for index in range(3)]
+    assert np.array_equal(tiles[1], 255 - tiles[2])
+
+
+def test_the_same_inputs_give_the_same_bytes(folder: Path, tmp_path: Path) -> None:
+    report(folder / "artifacts", tmp_path)
+    for path in sorted((folder / "reports").rglob("*.*")):
+        again = tmp_path / path.relative_to(folder / "reports")
+        assert again.read_bytes() == path.read_bytes(), path.name
+
+
+def test_the_printed_table_agrees_with_the_report(folder: Path) -> None:
+    table = comparison_table(folder / "reports")
+    assert re.search(r"cae-l2 +-50\.0 \[-50\.0, -50\.0\] +-20\.0 \[-20\.0, -20\.0\]", table)
+    assert "45 files" in table
+    assert max(map(len, table.splitlines())) < 110
+
+
+def test_the_table_needs_a_report(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="run `dvc repro` first"):
+        comparison_table(tmp_path)
+
+
+def test_small_pictures_leave_ms_ssim_out_and_say_why(folder: Path, tmp_path: Path) -> None:
+    write_experiment(tmp_path / "artifacts", side=64)
+    for table in (tmp_path / "artifacts").rglob("*.csv"):
+        lines = table.read_text().splitlines()
+        header = lines[0].split(",")
+        if "ms_ssim" in header:
+            column = header.index("ms_ssim")
+            rows = [line.split(",") for line in lines[1:]]
+            blanked = [[*row[:column], "nan", *row[column + 1 :]] for row in rows]
+            table.write_text("\n".join([lines[0], *map(",".join, blanked)]) + "\n")
+    text = report(tmp_path / "artifacts", tmp_path / "reports")
+    assert "| cae-l2 | - | - |" in text
+    assert "cae-l2 against JPEG 2000 in MS-SSIM: anchor curve has values" in text
+    found = json.loads((tmp_path / "reports" / "metrics.json").read_text())
+    assert found["bd_rate_ms_ssim"]["cae-l2"] == {}
+    assert "nan" not in (tmp_path / "reports" / "metrics.json").read_text().lower()
+
+
+def test_a_comparison_without_training_or_rotation_has_fewer_figures(
+    folder: Path, tmp_path: Path
+) -> None:
+    write_experiment(tmp_path / "artifacts")
+    for cell in CELLS:
+        (tmp_path / "artifacts" / "trained" / cell / "history.csv").unlink()
+        (tmp_path / "artifacts" / "rotated" / cell / "energy.csv").unlink()
+    text = report(tmp_path / "artifacts", tmp_path / "reports", ("cae-l2",))
+    assert "training.png" not in text
+    assert "pca.png" not in text
+
+
+def test_the_crop_is_where_the_gradients_are() -> None:
+    picture = np.full((300, 400, 3), 128, np.uint8)
+    picture[40:140:2, 250:350] = 0
+    y, x = busiest_corner(picture, side=100)
+    assert (abs(y - 40) <= 1, abs(x - 250) <= 1) == (True, True)
+    assert busiest_corner(picture[:50, :60], side=100) == (0, 0)
+    assert crop(picture, (250, 350), side=100).shape == (50, 50, 3)
+
+
+def test_labels_are_pushed_apart_about_their_places_and_stay_below_the_top() -> None:
+    assert _push_apart([0.1, 0.5], 0.1) == pytest.approx([0.1, 0.5])
+    assert _push_apart([0.5, 0.5, 0.5], 0.1) == pytest.approx([0.4, 0.5, 0.6])
+    placed = _push_apart([0.95, 0.97, 0.99, 1.0], 0.1)
+    assert placed == pytest.approx([0.7, 0.8, 0.9, 1.0])
+    gaps = np.diff(_push_apart(sorted(np.random.default_rng(0).uniform(0, 0.4, 9)), 0.05))
+    assert gaps.min() > 0.05 - 1e-9
+
+
+def test_unknown_losses_have_colours_too() -> None:
+    assert colour("l2") == "#0072B2"
+    assert colour("charbonnier").startswith("#")
+    assert math.isfinite(int(colour("charbonnier")[1:], 16))
