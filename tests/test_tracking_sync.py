@@ -4,12 +4,12 @@ import pathlib
 from dataclasses import dataclass
 
 import pytest
-from matplotlib.figure import Figure
 
 from conftest import isolate, list_runs
 from fake_checkout import RATES_BPP, FakeCheckout
 from linocut import tracking, tracking_registry, tracking_results, tracking_store, tracking_sync
 from linocut.dvc_lock import revisions
+from linocut.tracking_results import draw_curves
 
 # MLflow leaves connections to SQLite to the garbage collector.
 pytestmark = [
@@ -28,7 +28,7 @@ def replace_slow_parts(patch):
         return "1"
 
     patch.setattr(tracking_registry, "crown", crown)
-    patch.setattr(tracking_results, "figure", lambda curves, anchors: Figure())
+    patch.setattr(tracking_results, "draw_curves", lambda cells, anchors, path: path.touch())
     return champions
 
 
@@ -81,12 +81,12 @@ def test_every_cell_of_the_cache_gets_a_run_with_all_that_a_page_shows(synced):
     assert run.data.params["train.learning_rate"] == "0.001"
     assert len(run.data.params) < 30
     assert run.data.metrics["train/psnr_db"] == 27.0
-    assert run.data.metrics["eval/psnr_db at 0.5 bpp"] == pytest.approx(25.0, abs=0.01)
-    assert run.data.metrics["eval/BD-rate PSNR vs jpeg2000 in percent"] < -5
+    assert run.data.metrics["eval/PSNR in dB at 0.5 bpp"] == pytest.approx(25.0, abs=0.01)
+    assert run.data.metrics["eval/BD-rate in PSNR against jpeg2000 in percent"] < -5
     assert run.data.metrics["eval/rate over estimate in percent"] == pytest.approx(1.0)
     assert run.info.end_time - run.info.start_time == 10_000  # the seconds of history.csv
     client, _ = tracking_store.open_store()
-    points = client.get_metric_history(run.info.run_id, "rd/psnr_db")
+    points = client.get_metric_history(run.info.run_id, "rd/PSNR in dB")
     assert [point.step for point in points] == [round(1000 * bpp) for bpp in RATES_BPP]
     names = {file.path for file in client.list_artifacts(run.info.run_id)}
     assert {"codec", "rd.png", "evaluation.csv", "history.csv", "energy.csv", "images"} <= names
@@ -127,7 +127,7 @@ def test_the_run_of_a_training_is_completed_instead_of_doubled(checkout, store):
     assert "1 made, 1 completed, 0 unchanged" in summary
     run = cells(store())["cae-l1"]
     assert run.data.tags["linocut.fingerprint"] == "f1"
-    assert "eval/psnr_db at 0.5 bpp" in run.data.metrics
+    assert "eval/PSNR in dB at 0.5 bpp" in run.data.metrics
     assert len(store()) == 3
 
 
@@ -170,3 +170,11 @@ def test_a_cell_that_is_not_in_the_cache_is_left_out(checkout, store):
 
 def test_the_champion_needs_the_fewest_bits(synced):
     assert set(synced.champions) == {"cae-l2"}
+
+
+def test_the_figure_of_a_run_is_a_picture(tmp_path):
+    checkout = two_cells(tmp_path / "checkout")
+    (revision,) = revisions(checkout.root)
+    anchors = tracking_results.anchor_rows(revision.files("anchors"))
+    draw_curves(list(revision.cells()), anchors, tmp_path / "rd.png")
+    assert (tmp_path / "rd.png").read_bytes().startswith(b"\x89PNG")

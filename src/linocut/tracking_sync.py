@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from linocut import tracking_registry, tracking_results
 from linocut.dvc_lock import Cell, Revision, revisions
-from linocut.tracking_results import Curve, Point
+from linocut.tracking_results import Anchors, Point
 from linocut.tracking_store import all_runs, collected, digest, flat, open_store
 
 if TYPE_CHECKING:
@@ -38,18 +38,18 @@ def sync(root: pathlib.Path) -> str:
     """
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(UPLOAD_TIMEOUT_S))
     sync = _Sync(*open_store())
-    anchors: dict[str, dict[str, Curve]] = {}
+    anchors: dict[str, Anchors] = {}
     studies: dict[str, dict[str, tuple[Cell, Run]]] = {}
     contenders: list[tuple[float, Cell, Run]] = []
     for revision in revisions(root):
-        curves = tracking_results.anchor_curves(revision.files("anchors"))
+        references = tracking_results.anchor_rows(revision.files("anchors"))
         for cell in revision.cells():
             study = _study(cell)
-            anchors.setdefault(study, curves)
-            run = sync.put_cell(cell, revision, curves)
+            anchors.setdefault(study, references)
+            run = sync.put_cell(cell, revision, references)
             studies.setdefault(study, {}).setdefault(cell.name, (cell, run))
             if not revision.experiment:
-                contenders.append((tracking_results.ranking(cell, curves), cell, run))
+                contenders.append((tracking_results.ranking(cell, references), cell, run))
     for study, members in studies.items():
         sync.put_study(study, members, anchors[study])
     done = f"MLflow runs: {sync.made} made, {sync.completed} completed, {sync.kept} unchanged"
@@ -67,7 +67,7 @@ class _Sync:
         self._experiment = experiment
         self._runs = {run.info.run_id: run for run in all_runs(client, experiment)}
 
-    def put_cell(self, cell: Cell, revision: Revision, anchors: Mapping[str, Curve]) -> Run:
+    def put_cell(self, cell: Cell, revision: Revision, anchors: Anchors) -> Run:
         """The run of a cell, made or completed if need be."""
         result = tracking_results.result_key(cell)
         weights = digest(cell.files["train"]["model.safetensors"].read_bytes())
@@ -102,7 +102,7 @@ class _Sync:
         return run
 
     def put_study(
-        self, study: str, members: Mapping[str, tuple[Cell, Run]], anchors: Mapping[str, Curve]
+        self, study: str, members: Mapping[str, tuple[Cell, Run]], anchors: Anchors
     ) -> None:
         """The parent of all cells of a study, with their curves in one figure."""
         cells = [cell for cell, _ in members.values()]
@@ -118,9 +118,7 @@ class _Sync:
                 self._tag(run, {"mlflow.parentRunId": parent.info.run_id})
         shown = digest(json.dumps(sorted(cell.outs["evaluate"] for cell in cells)).encode())
         if parent.data.tags.get("linocut.shown") != shown:
-            curves = {cell.name: tracking_results.cell_curve(cell) for cell in cells}
-            figure = tracking_results.figure(curves, anchors)
-            self._client.log_figure(parent.info.run_id, figure, "rd.png")
+            self._figure(parent.info.run_id, cells, anchors)
             note = f"{len(cells)} cells on the same data with the same numbers: see `rd.png`."
             self._tag(parent, {"mlflow.note.content": note, "linocut.shown": shown})
 
@@ -135,7 +133,7 @@ class _Sync:
                 "linocut.cell": cell.name,
                 "linocut.result": run.data.tags["linocut.result"],
                 "dvc.out": cell.outs["entropy_code"],
-                "BD-rate PSNR vs jpeg2000 in percent": f"{bd_rate:.2f}",
+                "BD-rate in PSNR in percent": f"{bd_rate:.2f}",
             },
         )
         return f"; champion: {cell.name}, version {version}"
@@ -155,15 +153,14 @@ class _Sync:
         self._client.set_terminated(run.info.run_id, end_time=int(1000 * end))
         return self._client.get_run(run.info.run_id)
 
-    def _fill(self, run: Run, cell: Cell, anchors: Mapping[str, Curve]) -> None:
+    def _fill(self, run: Run, cell: Cell, anchors: Anchors) -> None:
         run_id = run.info.run_id
         shown = {name: value for name, value in cell.params.items() if name not in HIDDEN_PARAMS}
         self._params(run, {"arch": cell.arch, "loss": cell.loss, **shown})
         self._points(run, tracking_results.results(cell, anchors))
         self._inputs(run_id, cell)
         self._pictures(run_id, cell)
-        figure = tracking_results.figure({cell.name: tracking_results.cell_curve(cell)}, anchors)
-        self._client.log_figure(run_id, figure, "rd.png")
+        self._figure(run_id, [cell], anchors)
         files = {
             pathlib.PurePath(name).name: path
             for stage in cell.files.values()
@@ -186,6 +183,11 @@ class _Sync:
                     self._client.log_image(
                         run_id, opened, key=f"decoded/{picture}", step=int(point)
                     )
+
+    def _figure(self, run_id: str, cells: Sequence[Cell], anchors: Anchors) -> None:
+        with collected({}) as folder:
+            tracking_results.draw_curves(cells, anchors, folder / "rd.png")
+            self._client.log_artifact(run_id, str(folder / "rd.png"))
 
     def _inputs(self, run_id: str, cell: Cell) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
