@@ -43,10 +43,14 @@ class CaeConfig:
 class GenerativeConfig:
     """Encoder into the latent of a DCGAN-style generator, trained against a discriminator."""
 
-    levels: Annotated[int, Range(1, 8)]
+    levels: Annotated[int, Range(2, 8)]
+    gain_channels: Count
+    analysis_channels: Count
+    analysis_layers: Natural
     generator_channels: Count
     discriminator_channels: Count
     adversarial_weight: NonNegative
+    feature_weight: NonNegative
     schedule: Literal["cascade", "joint"]
 
 
@@ -130,12 +134,14 @@ class TrainConfig:
     init: Literal["base", "scratch", "release"]
     base_megapixels: NonNegative
     megapixels: NonNegative
+    frozen_analysis_share: Share
     batch_size: Count
     crop_px: Annotated[int, Range(32, 4096)]
     learning_rate: Positive
     ema_decay: Share
     gradient_clip: Positive
     step_range: tuple[Positive, Positive]
+    checkpoint_every_s: Positive
 
     def __post_init__(self) -> None:
         _require_rising("train.step_range", self.step_range)

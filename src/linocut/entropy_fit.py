@@ -1,0 +1,188 @@
+"""Fits the integer context weights and probability tables of `linocut.entropy` on training latents."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+from linocut.contexts import (
+    BINS,
+    WEIGHT_UNIT,
+    ContextState,
+    Integers,
+    Plane,
+    context_bins,
+    context_sum,
+    plane_passes,
+    planes_of,
+    smooth_bin,
+    smooth_prediction,
+)
+from linocut.entropy import FREQUENCY_BITS, TOKENS, EntropyTables, tokens_of
+from linocut.latents import Band
+
+LARGEST_WEIGHT = 1024
+KEPT_FEATURES = 12
+ROWS_PER_PASS = 30_000
+POOLED_WEIGHT = 60.0
+OCTAVES = 9
+
+Sample = tuple[Sequence[Integers], int]
+"""Symbols of one training latent and the index of the step they were quantised with."""
+
+
+def fit_tables(bands: Sequence[Band], samples: Sequence[Sample], *, contexts: bool = True) -> EntropyTables:
+    """Fit all tables on training latents quantised at many steps.
+
+    Args:
+        bands: the latent's bands.
+        samples: (symbols per band (c, h, w), step index) pairs.
+        contexts: False gives one table per plane, for the ablation.
+    """
+    planes = planes_of(bands)
+    symbols = [[band[c] for band in latent for c in range(len(band))] for latent, _ in samples]
+    states = [
+        ContextState(planes, [plane.shape for plane in values], step)
+        for values, (_, step) in zip(symbols, samples, strict=True)
+    ]
+    width = max(plane.features for plane in planes)
+    weights = np.zeros((len(planes), 4, width), dtype=np.int32)
+    counts = np.zeros((len(planes), BINS, TOKENS))
+    occupied = np.ones((len(planes), OCTAVES, 2))
+    for index, plane in enumerate(planes):
+        for values, state, (_, step) in zip(symbols, states, samples, strict=True):
+            state.open(index)
+            occupied[index, min(step // 64, OCTAVES - 1), int(values[index].any())] += 1
+        if plane.smooth:
+            for values, (_, step) in zip(symbols, samples, strict=True):
+                _count_smooth(counts[index], plane, values[index], step)
+        else:
+            for kind in range(4):
+                if contexts:
+                    weights[index, kind, : plane.features] = _fit_weights(
+                        plane, index, kind, symbols, states
+                    )
+                else:
+                    weights[index, kind, 0] = WEIGHT_UNIT
+                _count_details(counts[index], plane, index, kind, weights[index, kind], symbols, states)
+        for state in states:
+            state.close(index)
+    ones = occupied[..., 1] / occupied.sum(-1)
+    limit = (1 << FREQUENCY_BITS) - 1
+    return EntropyTables(
+        weights,
+        _frequencies(counts, planes),
+        np.clip(np.round(ones * limit), 1, limit).astype(np.uint16),
+    )
+
+
+def _pass(plane: Plane, shape: tuple[int, int], kind: int) -> tuple[slice, slice] | None:
+    for found, rows, columns in plane_passes(plane, shape):
+        if found == kind:
+            return rows, columns
+    return None
+
+
+def _fit_weights(
+    plane: Plane,
+    index: int,
+    kind: int,
+    symbols: Sequence[Sequence[Integers]],
+    states: Sequence[ContextState],
+) -> Integers:
+    """Non-negative weights that predict |symbol|, relative errors weighing equally, in units of 1/256."""
+    share = max(1, ROWS_PER_PASS // len(symbols))
+    tables: list[NDArray[np.float64]] = []
+    targets: list[NDArray[np.float64]] = []
+    rng = np.random.default_rng(index * 4 + kind)
+    for values, state in zip(symbols, states, strict=True):
+        grid = _pass(plane, values[index].shape, kind)
+        if grid is None or not values[index].any():
+            continue
+        target = np.abs(values[index][grid]).ravel()
+        chosen = rng.choice(target.size, min(share, target.size), replace=False)
+        features = state.features(index, kind, *grid)
+        columns = [
+            np.full(len(chosen), f) if isinstance(f, int) else f.ravel()[chosen] for f in features
+        ]
+        tables.append(np.stack(columns, 1).astype(np.float64))
+        targets.append(target[chosen].astype(np.float64))
+    weights = np.zeros(plane.features, dtype=np.int32)
+    if not tables:
+        weights[0] = 1
+        return weights
+    a, b = np.concatenate(tables), np.concatenate(targets)
+    scale = np.maximum(a.mean(0), 1e-6)
+    importance = np.full(len(b), 1.0)
+    keep = np.flatnonzero(a.any(0))
+    solution = np.zeros(plane.features)
+    for round_ in range(4):
+        solution[:] = 0.0
+        solution[keep] = nnls(a[:, keep] / scale[keep] * importance[:, None], b * importance)[0]
+        if round_ == 1 and len(keep) > KEPT_FEATURES:
+            keep = np.sort(np.argsort(-solution)[:KEPT_FEATURES])
+        importance = 1.0 / (a[:, keep] / scale[keep] @ solution[keep] + 0.05)
+    solution[keep] /= scale[keep]
+    weights[:] = np.minimum(np.round(solution * WEIGHT_UNIT), LARGEST_WEIGHT)
+    weights[0] = max(weights[0], 1)
+    return weights
+
+
+def _count_details(
+    counts: NDArray[np.float64],
+    plane: Plane,
+    index: int,
+    kind: int,
+    weights: Integers,
+    symbols: Sequence[Sequence[Integers]],
+    states: Sequence[ContextState],
+) -> None:
+    for values, state in zip(symbols, states, strict=True):
+        grid = _pass(plane, values[index].shape, kind)
+        if grid is None:
+            continue
+        actual = values[index][grid]
+        if values[index].any():
+            features = state.features(index, kind, *grid)
+            bins = context_bins(context_sum(features, weights[: plane.features], actual.shape))
+            _add(counts, bins.ravel(), tokens_of(np.abs(actual).ravel()))
+        state.put(*grid, actual)
+
+
+def _count_smooth(counts: NDArray[np.float64], plane: Plane, values: Integers, step: int) -> None:
+    for kind, rows, columns in plane_passes(plane, values.shape):
+        residual = values[rows, columns] - smooth_prediction(values, kind, rows, columns)
+        tokens = tokens_of(np.abs(residual).ravel())
+        _add(counts, np.full(tokens.size, smooth_bin(kind, step)), tokens)
+
+
+def _add(counts: NDArray[np.float64], bins: NDArray[np.integer], tokens: Integers) -> None:
+    flat = np.bincount(bins.astype(np.int64) * TOKENS + tokens, minlength=BINS * TOKENS)
+    counts += flat.reshape(BINS, TOKENS)
+
+
+def _frequencies(counts: NDArray[np.float64], planes: Sequence[Plane]) -> NDArray[np.uint16]:
+    """Counts (planes, BINS, TOKENS) -> frequencies; rows with few counts lean on the row pooled over planes."""
+    smooth = np.array([plane.smooth for plane in planes])
+    result = np.empty(counts.shape, dtype=np.uint16)
+    for group in (smooth, ~smooth):
+        if not group.any():
+            continue
+        pooled = counts[group].sum(0) + 0.02 * np.exp(-np.arange(TOKENS) / 3.0)
+        prior = pooled / pooled.sum(-1, keepdims=True)
+        for index in np.flatnonzero(group):
+            row = counts[index] + POOLED_WEIGHT * prior
+            for table in range(BINS):
+                result[index, table] = whole_frequencies(row[table])
+    return result
+
+
+def whole_frequencies(weights: NDArray[np.float64]) -> NDArray[np.uint16]:
+    """Positive weights -> integers >= 1 that sum to 2^16, by largest remainder."""
+    total = 1 << FREQUENCY_BITS
+    shares = weights / weights.sum() * (total - len(weights))
+    whole = np.floor(shares).astype(np.int64)
+    missing = total - len(weights) - int(whole.sum())
+    whole[np.argsort(whole - shares, kind="stable")[:missing]] += 1
+    return (whole + 1).astype(np.uint16)
