@@ -16,7 +16,7 @@ from linocut.comparison import BdRow, RdRow
 from linocut.config import CompareConfig
 from linocut.errors import DataError
 from linocut.figures import _push_apart, colour
-from linocut.report import compare, comparison_table
+from linocut.report import RankingRow, compare, comparison_table
 from linocut.side_by_side import busiest_corner, crop
 from linocut.tables import read_rows
 
@@ -59,8 +59,21 @@ def test_the_report_names_every_cell_and_its_number(folder: Path) -> None:
     text = (folder / "reports" / "report.md").read_text(encoding="utf-8")
     assert "| cae-l2 | -50.0 [-50.0, -50.0] | -20.0 [-20.0, -20.0] |" in text
     for cell in CELLS:
-        assert text.count(f"| {cell} |") == 5
+        assert text.count(f"\n| {cell} |") == 5
     assert "pillow 1.2.3" in text
+
+
+def test_losses_are_ranked_within_their_architecture(folder: Path) -> None:
+    text = (folder / "reports" / "report.md").read_text(encoding="utf-8")
+    assert re.search(
+        r"\| PSNR \| cae-l2 \| cae-ms_ssim \| \+87\.5 \[\+87\.5, \+87\.5\] \| 0\.250 \|", text
+    )
+    assert "With 3 pictures no uncorrected p is below 0.25" in text
+    rows = read_rows(folder / "reports" / "plots" / "ranking.csv", RankingRow)
+    assert {(row.metric, row.arch, row.best) for row in rows} == {
+        ("psnr_db", "cae", "cae-l2"),
+        ("ms_ssim_db", "cae", "cae-ms_ssim"),
+    }
 
 
 def test_the_block_for_the_readme_has_no_paths(folder: Path) -> None:

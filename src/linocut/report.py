@@ -24,6 +24,7 @@ from linocut.comparison import METRICS, REFERENCES, BdRow, Comparison, RdRow, co
 from linocut.errors import DataError
 from linocut.rd import Floats
 from linocut.report_markdown import bd_cell, report_text
+from linocut.statistics import Ranked, rank
 from linocut.tables import read_rows, write_rows
 
 if TYPE_CHECKING:
@@ -48,6 +49,21 @@ class EnergyRow:
     variance: float
 
 
+@dataclass(frozen=True)
+class RankingRow:
+    """A loss beside the best one of its architecture, see `statistics.Ranked`."""
+
+    metric: str
+    arch: str
+    curve: str
+    best: str
+    bd_rate: float
+    low: float
+    high: float
+    p_value: float
+    detectable: float
+
+
 def compare(
     cells: Sequence[str], *, artifacts: Path, reports: Path, config: CompareConfig, seed: int
 ) -> None:
@@ -69,6 +85,13 @@ def compare(
     plots.mkdir(parents=True)
     write_rows(plots / "rd.csv", RdRow, comparison.points)
     write_rows(plots / "bd_rate.csv", BdRow, comparison.bd_rates)
+    rankings = rank_losses(comparison)
+    rows = [
+        RankingRow(metric, arch, **vars(row))
+        for (metric, arch), ranked in rankings.items()
+        for row in ranked
+    ]
+    write_rows(plots / "ranking.csv", RankingRow, rows)
     figures.draw_rd(cells, comparison.points, plots / "rd.png")
     figures.draw_bd_rates(comparison, plots / "bd_rate.png")
     _draw_training(cells, artifacts / "trained", plots / "training.png")
@@ -82,8 +105,17 @@ def compare(
     (reports / "metrics.json").write_text(text, encoding="utf-8")
     versions = json.loads((artifacts / "anchors" / "versions.json").read_text(encoding="utf-8"))
     drawn = sorted(path.name for path in plots.glob("*.png"))
-    text = report_text(comparison, versions=versions, pictures=drawn)
+    text = report_text(comparison, rankings, versions=versions, pictures=drawn)
     (reports / "report.md").write_text(text, encoding="utf-8")
+
+
+def rank_losses(comparison: Comparison) -> dict[tuple[str, str], list[Ranked]]:
+    """The losses of each architecture in order, by metric and architecture."""
+    return {
+        (metric, arch): rank({cell: curves[cell] for cell in cells}, comparison.draws)
+        for metric, curves in comparison.curves.items()
+        for arch, cells in figures.architectures(tuple(comparison.cells)).items()
+    }
 
 
 def metrics(comparison: Comparison) -> dict[str, Any]:

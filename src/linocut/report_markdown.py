@@ -9,6 +9,7 @@ import numpy as np
 
 from linocut.comparison import METRICS, REFERENCES, BdRow, Comparison, MeasuredRow, is_kodak, title
 from linocut.rd import Interval
+from linocut.statistics import Ranked
 
 QUOTED_BPP = (0.25, 0.5, 1.0)
 """Rates at which the curves are read off in a table."""
@@ -31,12 +32,17 @@ HOW = """\
 
 
 def report_text(
-    comparison: Comparison, *, versions: Mapping[str, str], pictures: Sequence[str]
+    comparison: Comparison,
+    rankings: Mapping[tuple[str, str], Sequence[Ranked]],
+    *,
+    versions: Mapping[str, str],
+    pictures: Sequence[str],
 ) -> str:
     """The whole report.
 
     Args:
         comparison: the numbers.
+        rankings: of the losses, by metric and architecture.
         versions: of the anchors' libraries, by codec.
         pictures: names of the PNGs in plots/.
     """
@@ -57,6 +63,7 @@ def report_text(
     parts += [
         *_refusals(comparison),
         _image("BD-rates with intervals", "bd_rate.png", pictures),
+        *_ranking(comparison, rankings),
         "## Quality at equal rate\n",
         "PSNR / MS-SSIM in dB, read off the mean curves.\n",
         _quality_table(comparison),
@@ -155,6 +162,37 @@ def _refusals(comparison: Comparison) -> list[str]:
         if curve in comparison.cells and anchor in REFERENCES
     ]
     return ["Not comparable (-):", *lines, ""] if lines else []
+
+
+def _ranking(
+    comparison: Comparison, rankings: Mapping[tuple[str, str], Sequence[Ranked]]
+) -> list[str]:
+    """The losses of each architecture against the best of them; nothing for a single loss."""
+    rows = []
+    for (metric, _), ranked in rankings.items():
+        for row in ranked[1:]:
+            bounds = f"{row.bd_rate:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
+            found = (bounds, _p_value(row.p_value), f"{row.detectable:.1f}")
+            rows.append([METRICS[metric].title, row.best, row.curve, *found])
+    if not rows:
+        return []
+    count = len(comparison.pictures)
+    header = ["metric", "best loss", "other loss", "more bits than best [%]", "p", "detectable [%]"]
+    return [
+        "## Losses against each other\n",
+        "Every loss against the best of its architecture, at equal quality. p: exact sign-flip "
+        f"test over the {count} pictures, Holm's correction over all pairs of losses; below 0.05 "
+        f"counts. With {count} pictures no uncorrected p is below {2.0 ** (1 - count):.2g}. "
+        "Detectable: the difference that such a set of pictures shows four times in five.\n",
+        _table(header, rows),
+        "",
+    ]
+
+
+def _p_value(p_value: float) -> str:
+    if not _known(p_value):
+        return "-"
+    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
 def _quality_table(comparison: Comparison) -> str:
