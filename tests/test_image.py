@@ -11,9 +11,17 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms
 from PIL.Image import Exif
+from PIL.PngImagePlugin import PngInfo
 
 from linocut.errors import DataError
-from linocut.image import read_image, read_picture, write_atomically, write_png
+from linocut.image import (
+    Picture,
+    encode_picture,
+    read_image,
+    read_picture,
+    write_atomically,
+    write_png,
+)
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (6, 9, 3), np.uint8)
@@ -157,6 +165,54 @@ def test_orientation_is_applied_and_removed(orientation: int) -> None:
 def test_colour_profile_is_kept() -> None:
     picture = read_picture(file_of(Image.fromarray(RGB), icc_profile=SRGB))
     assert picture.icc == SRGB
+
+
+def test_what_is_not_kept_is_said() -> None:
+    text = PngInfo()
+    text.add_text("Title", "a title")
+    text.add_itxt("XML:com.adobe.xmp", "<x/>")
+    assert read_picture(file_of(Image.fromarray(RGB), pnginfo=text)).notes == (
+        "XMP not kept", "text comments not kept",
+    )  # fmt: skip
+    jpeg = file_of(Image.fromarray(RGB), "JPEG", comment=b"hello")
+    assert read_picture(jpeg).notes == ("text comments not kept",)
+    linear = PngInfo()
+    linear.add(b"gAMA", struct.pack(">I", 100_000))
+    assert read_picture(file_of(Image.fromarray(RGB), pnginfo=linear)).notes == (
+        "gamma of 1 not kept",
+    )
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP"])
+def test_written_pictures_keep_everything(kind: str) -> None:
+    alpha = RNG.integers(0, 256, RGB.shape[:2], np.uint8)
+    exif = Exif()
+    exif[0x010E] = "a description"
+    picture = Picture(RGB, alpha, icc=SRGB, exif=exif.tobytes())
+    data, lost = encode_picture(picture, kind)
+    read = read_picture(io.BytesIO(data))
+    assert lost == ()
+    assert np.array_equal(read.rgb, RGB)
+    assert read.alpha is not None
+    assert np.array_equal(read.alpha, alpha)
+    assert read.icc == SRGB
+    assert read.exif is not None
+    again = Exif()
+    again.load(read.exif)
+    assert again[0x010E] == "a description"
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "WEBP", "BMP", "PPM"])
+@pytest.mark.parametrize("grey", [False, True])
+@pytest.mark.parametrize("with_alpha", [False, True])
+def test_what_a_format_cannot_hold_is_said(kind: str, grey: bool, with_alpha: bool) -> None:
+    alpha = RNG.integers(1, 255, RGB.shape[:2], np.uint8) if with_alpha else None
+    rgb = RGB[..., :1].repeat(3, axis=2) if grey else RGB
+    data, lost = encode_picture(Picture(rgb, alpha, grey, icc=SRGB), kind)
+    read = read_picture(io.BytesIO(data))
+    assert np.array_equal(read.rgb, rgb)
+    assert (read.alpha is None) == (not with_alpha or any("alpha" in word for word in lost))
+    assert (read.icc is None) == any("ICC" in word for word in lost)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "PNG", "WEBP"])

@@ -37,7 +37,10 @@ WRITABLE = {
 }  # fmt: skip
 """File names that `encode_picture` writes, all without loss, and Pillow's name of the format."""
 
-_HOLDS_METADATA = {"PNG", "TIFF", "WEBP"}
+_HOLDS_EXTRAS = {"PNG", "TIFF", "WEBP"}
+
+_TIFF_EXIF_TAGS = {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, 0x8769, 0x8825}
+"""Description, camera, software, date, artist, copyright, EXIF and GPS: what is not layout."""
 
 
 @dataclass(frozen=True)
@@ -78,12 +81,13 @@ def read_picture(source: str | Path | BinaryIO, *, name: str | None = None) -> P
         _refuse_sequences(opened, name)
         notes = _notes_before_loading(opened)
         opened.load()
+        notes += _what_is_not_kept(opened)
         orientation = opened.getexif().get(0x0112, 1)
         if orientation != 1:
             notes.append("orientation applied")
         upright = ImageOps.exif_transpose(opened) if orientation != 1 else opened
         icc = opened.info.get("icc_profile") or None
-        exif = upright.info.get("exif") or None
+        exif = upright.info.get("exif") or _exif_of_tiff(opened)
         return _convert(upright, icc, exif, notes, name)
 
 
@@ -96,6 +100,30 @@ def from_pillow(image: Image.Image, icc: bytes | None = None, exif: bytes | None
     image.load()
     notes = ["16 bits a sample reduced to 8"] if image.mode in {"I", *SIXTEEN_BIT_GREY} else []
     return _convert(image, icc, exif, notes, "image")
+
+
+def _exif_of_tiff(opened: Image.Image) -> bytes | None:
+    """The EXIF block of a TIFF file, whose own tags hold it among those of its layout."""
+    if opened.format != "TIFF":
+        return None
+    exif = opened.getexif()
+    for tag in set(exif) - _TIFF_EXIF_TAGS:
+        del exif[tag]
+    return exif.tobytes() if len(exif) else None
+
+
+def _what_is_not_kept(opened: Image.Image) -> list[str]:
+    """What the file carries besides pixels, profile and EXIF."""
+    notes = []
+    if opened.info.get("xmp") or "XML:com.adobe.xmp" in opened.info:
+        notes.append("XMP not kept")
+    texts = set(getattr(opened, "text", ())) - {"XML:com.adobe.xmp"}
+    if texts or opened.info.get("comment"):
+        notes.append("text comments not kept")
+    gamma = opened.info.get("gamma")
+    if gamma and abs(gamma - 1 / 2.2) > 0.01 and "icc_profile" not in opened.info:
+        notes.append(f"gamma of {gamma:.3g} not kept")
+    return notes
 
 
 def _convert(
@@ -133,7 +161,7 @@ def encode_picture(picture: Picture, kind: str = "PNG") -> tuple[bytes, tuple[st
 
     lost = []
     samples = picture.rgb[..., :1] if picture.grey else picture.rgb
-    if picture.alpha is not None and kind != "PPM" and not (kind == "BMP" and picture.grey):
+    if picture.alpha is not None and kind in _HOLDS_EXTRAS:
         samples = np.dstack([samples, picture.alpha])
     elif picture.alpha is not None:
         lost.append(f"{kind} cannot hold the alpha channel: dropped")
@@ -145,7 +173,7 @@ def encode_picture(picture: Picture, kind: str = "PNG") -> tuple[bytes, tuple[st
         ("ICC profile", "icc_profile", picture.icc),
         ("EXIF", "exif", picture.exif),
     ):
-        if data is not None and kind in _HOLDS_METADATA:
+        if data is not None and kind in _HOLDS_EXTRAS:
             options[key] = data
         elif data is not None:
             lost.append(f"{kind} cannot hold the {name}: dropped")
