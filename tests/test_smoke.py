@@ -36,12 +36,12 @@ def environment() -> dict[str, str]:
     }
 
 
-def run(folder: pathlib.Path, *command: str) -> str:
-    """Output of a command that has to succeed."""
+def run(folder: pathlib.Path, *command: str, **further: str) -> str:
+    """Output of a command that has to succeed, with further environment variables."""
     done = subprocess.run(
         command,
         cwd=folder,
-        env=environment(),
+        env=environment() | further,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -63,8 +63,14 @@ def copy_of_checkout(target: pathlib.Path) -> None:
     (target / "dvc.lock").unlink(missing_ok=True)
     shutil.rmtree(target / "reports", ignore_errors=True)
     run(target, "git", "init", "--quiet", "--initial-branch=main")
-    run(target, "python", "-m", "linocut.params", "--write", "profile=smoke")
+    compose(target, "profile=smoke")
     commit(target)
+
+
+def compose(folder: pathlib.Path, *overrides: str) -> None:
+    """Write params.yaml from the conf/ of this folder, not of an editable install."""
+    command = ("python", "-m", "linocut.params", "--write", *overrides)
+    run(folder, *command, PYTHONPATH=str(folder / "src"))
 
 
 def commit(folder: pathlib.Path) -> None:
@@ -150,7 +156,7 @@ def test_a_smaller_grid_runs_nothing_but_the_comparison_and_leaves_no_stale_cell
 def test_a_hand_edited_grid_leaves_no_stale_cell_either(checkout: pathlib.Path) -> None:
     run(checkout, "git", "checkout", "--quiet", ".")
     run(checkout, "dvc", "checkout", "--quiet")
-    run(checkout, "python", "-m", "linocut.params", "--write", "profile=smoke", "arch=cae")
+    compose(checkout, "profile=smoke", "arch=cae")
     run(checkout, "dvc", "repro")
     evaluated = {path.name for path in (checkout / "artifacts/evaluated").iterdir()}
     assert evaluated == {"cae-l2", "cae-ms_ssim"}

@@ -7,6 +7,8 @@ Spectral normalisation keeps it stable. Source: Radford et al. 2016 (4x4 convolu
 Santurkar et al. 2017 (pixel + feature distance); Miyato et al. 2018 (spectral normalisation, hinge).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -52,6 +54,14 @@ class Adversary(nn.Module):
         self.optimiser = torch.optim.Adam(
             self.discriminator.parameters(), lr=learning_rate, betas=(0.5, 0.9)
         )
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The optimiser belongs to the state: without it a resumed training would go another way."""
+        return self.optimiser.state_dict()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Undo `get_extra_state`."""
+        self.optimiser.load_state_dict(state)
 
     def generator_cost(self, x: Tensor, x_hat: Tensor) -> tuple[Tensor, dict[str, float]]:
         """Cost (n,) that x_hat pays for being told from x, to be weighed like a distortion."""

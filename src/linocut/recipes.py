@@ -1,0 +1,160 @@
+"""The two trainings behind a cell: the base network of its architecture, and its own.
+
+    first weights --train_base, L2--> base network --train_cell, its loss--> network of the cell
+
+With `init: base` all losses of an architecture start from one base network, which makes many cells
+affordable and favours none of them. With `scratch` the base network is the untrained one and every
+cell is trained for both lengths together; with `release` it is the one that the package ships.
+"""
+
+from __future__ import annotations
+
+import csv
+import os
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from linocut.adversary import Adversary
+from linocut.checkpoint import load_model, save_model
+from linocut.config import GenerativeConfig, Params
+from linocut.errors import ConfigError, DataError
+from linocut.image import read_image
+from linocut.losses import build_loss, l2
+from linocut.networks import ARCHITECTURES, Network
+from linocut.resume import ResumeState
+from linocut.training import Distortion, Log, Row, Trainer
+
+DEVICE_VARIABLE = "LINOCUT_DEVICE"
+RELEASE = pathlib.Path(__file__).resolve().parent / "release"
+HISTORY_COLUMNS = (
+    "megapixels",
+    "loss",
+    "rate_bpp",
+    "distortion",
+    "psnr_db",
+    "learning_rate",
+    "seconds",
+)
+VALIDATION_PX = 256
+
+
+@dataclass(frozen=True)
+class TrainingPlace:
+    """Where a training reads and writes.
+
+    Attributes:
+        prepared: folder with train.npy and validation/.
+        out: folder for model.safetensors, model.json and history.csv.
+        state: folder for checkpoints.
+    """
+
+    prepared: pathlib.Path
+    out: pathlib.Path
+    state: pathlib.Path
+
+
+def train_base(params: Params, arch: str, place: TrainingPlace, log: Log | None = None) -> None:
+    """Train the network that all cells of one architecture start from."""
+    train = params.train
+    if train.init == "release":
+        network = load_model(RELEASE / arch)
+    else:
+        torch.manual_seed(params.seed)
+        network = ARCHITECTURES[arch](params.arch[arch])
+    megapixels = train.base_megapixels if train.init == "base" else 0.0
+    _train(params, network, l2, megapixels, None, place, log, {"arch": arch, "loss": "l2"})
+
+
+def train_cell(
+    params: Params,
+    arch: str,
+    loss: str,
+    base: pathlib.Path,
+    place: TrainingPlace,
+    log: Log | None = None,
+) -> None:
+    """Train one architecture for one loss, from the base network in the folder `base`."""
+    train = params.train
+    network = load_model(base)
+    torch.manual_seed(params.seed)
+    config = params.arch[arch]
+    adversary = (
+        Adversary(config, train.learning_rate) if isinstance(config, GenerativeConfig) else None
+    )
+    distortion = build_loss(loss, params.loss[loss])
+    megapixels = train.megapixels + (train.base_megapixels if train.init == "scratch" else 0.0)
+    about = {"arch": arch, "loss": loss}
+    _train(params, network, distortion, megapixels, adversary, place, log, about)
+
+
+def pick_device() -> torch.device:
+    """The device that LINOCUT_DEVICE names: `cpu`, `cuda`, or `auto`, the GPU where there is one.
+
+    Raises:
+        ConfigError: it names something else, or a GPU that is not there.
+    """
+    name = os.environ.get(DEVICE_VARIABLE) or "auto"
+    if name not in ("auto", "cpu", "cuda"):
+        raise ConfigError(f"{DEVICE_VARIABLE} is {name!r}, expected auto, cpu or cuda")
+    there = torch.cuda.is_available()
+    if name == "cuda" and not there:
+        raise ConfigError(f"{DEVICE_VARIABLE} is 'cuda', but torch {torch.__version__} sees no GPU")
+    return torch.device("cuda" if there and name != "cpu" else "cpu")
+
+
+def _train(
+    params: Params,
+    network: Network,
+    distortion: Distortion,
+    megapixels: float,
+    adversary: Adversary | None,
+    place: TrainingPlace,
+    log: Log | None,
+    about: dict[str, Any],
+) -> None:
+    history: list[Row] = []
+    if megapixels > 0:
+        history = Trainer(
+            network=network,
+            distortion=distortion,
+            crops=np.load(place.prepared / "train.npy"),
+            validation=_validation(place.prepared / "validation", network.multiple),
+            config=params.train,
+            megapixels=megapixels,
+            seed=params.seed,
+            device=pick_device(),
+            adversary=adversary,
+            resume=ResumeState(place.state),
+            log=log,
+        ).run()
+    about |= {"megapixels": megapixels, "init": params.train.init, "seed": params.seed}
+    save_model(place.out, network, about)
+    _write_history(place.out / "history.csv", history)
+
+
+def _validation(folder: pathlib.Path, multiple: int) -> NDArray[np.uint8]:
+    """Centres of the validation pictures, all as large as the smallest allows: (n, s, s, 3)."""
+    pictures = [read_image(path) for path in sorted(folder.glob("*.png"))]
+    if not pictures:
+        raise DataError(f"{folder} holds no PNG, expected the validation pictures")
+    smallest = min(VALIDATION_PX, *(min(picture.shape[:2]) for picture in pictures))
+    side = smallest // multiple * multiple
+    centres = []
+    for picture in pictures:
+        top, left = ((length - side) // 2 for length in picture.shape[:2])
+        centres.append(picture[top : top + side, left : left + side])
+    return np.stack(centres)
+
+
+def _write_history(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    columns = list(dict.fromkeys([*HISTORY_COLUMNS, *(name for row in rows for name in row)]))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -1,0 +1,47 @@
+"""artifacts/pretrained/<arch> -> artifacts/trained/<cell>: one architecture trained for one loss.
+
+python stages/train.py --arch cae --loss l2
+"""
+
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install of another
+
+from linocut import recipes, stage, tracking
+from linocut.config import Params
+from linocut.schema import to_mapping
+
+PREPARED = ROOT / "artifacts/prepared"
+PRETRAINED = ROOT / "artifacts/pretrained"
+TRAINED = ROOT / "artifacts/trained"
+
+
+def main(params: Params, arch: str, loss: str) -> None:
+    """Train one cell, watched by MLflow; a killed training goes on where it was."""
+    cell = f"{arch}-{loss}"
+    inputs = {
+        "cell": cell,
+        "seed": params.seed,
+        "train": to_mapping(params.train),
+        "arch": to_mapping(params.arch[arch]),
+        "loss": to_mapping(params.loss[loss]),
+    }
+    base = PRETRAINED / arch
+    files = [PREPARED / "train.npy", base / "model.json", base / "model.safetensors"]
+    state = stage.state_folder(ROOT, inputs, files)
+    place = recipes.TrainingPlace(PREPARED, TRAINED / cell, state)
+    with tracking.run(
+        cell,
+        arch=arch,
+        loss=loss,
+        params=inputs,
+        fingerprint=state.name,
+        weights=TRAINED / cell / "model.safetensors",
+    ) as log:
+        recipes.train_cell(params, arch, loss, base, place, log)
+
+
+if __name__ == "__main__":
+    stage.run(main, "arch", "loss", params_file=ROOT / "params.yaml")

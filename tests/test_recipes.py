@@ -1,0 +1,121 @@
+"""Both trainings of a cell: where they start, what they write, and that a killed one is continued."""
+
+import csv
+import dataclasses
+import pathlib
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+
+from linocut import recipes
+from linocut.checkpoint import load_model
+from linocut.config import Params, load_params
+from linocut.errors import ConfigError
+from linocut.image import write_png
+from linocut.networks import ARCHITECTURES
+
+PARAMS = pathlib.Path(__file__).resolve().parents[1] / "params.yaml"
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    """Six iterations of two crops of 64 x 64 px, checkpointed after each."""
+    loaded = load_params(PARAMS)
+    train = dataclasses.replace(
+        loaded.train,
+        init="base",
+        base_megapixels=4 * 2 * 64**2 / 1e6,
+        megapixels=6 * 2 * 64**2 / 1e6,
+        batch_size=2,
+        crop_px=64,
+        checkpoint_every_s=1e-12,
+    )
+    return dataclasses.replace(loaded, train=train)
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
+    """A prepared folder of noise."""
+    folder = tmp_path_factory.mktemp("prepared")
+    rng = np.random.default_rng(0)
+    np.save(folder / "train.npy", rng.integers(0, 256, (4, 64, 64, 3), np.uint8))
+    (folder / "validation").mkdir()
+    for name, shape in {"a": (70, 90, 3), "b": (100, 65, 3)}.items():
+        write_png(folder / f"validation/{name}.png", rng.integers(0, 256, shape, np.uint8))
+    return folder
+
+
+def place(prepared: pathlib.Path, folder: pathlib.Path) -> recipes.TrainingPlace:
+    return recipes.TrainingPlace(prepared, folder / "out", folder / "state")
+
+
+def with_init(params: Params, init: str) -> Params:
+    return dataclasses.replace(params, train=dataclasses.replace(params.train, init=init))
+
+
+def weights(folder: pathlib.Path) -> dict[str, torch.Tensor]:
+    return load_model(folder).state_dict()
+
+
+def test_from_scratch_the_base_network_is_the_untrained_one(
+    params: Params, prepared: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    where = place(prepared, tmp_path)
+    recipes.train_base(with_init(params, "scratch"), "cae", where)
+    torch.manual_seed(params.seed)
+    first = ARCHITECTURES["cae"](params.arch["cae"]).state_dict()
+    assert all(torch.equal(first[name], value) for name, value in weights(where.out).items())
+    assert (where.out / "history.csv").read_text(encoding="utf-8").count("\n") == 1
+
+
+@pytest.mark.parametrize("arch", ["cae", "generative"])
+def test_a_training_that_was_killed_ends_with_the_weights_of_one_that_was_not(
+    arch: str, params: Params, prepared: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    base = place(prepared, tmp_path / "base")
+    recipes.train_base(params, arch, base)
+
+    class KillError(Exception):
+        pass
+
+    def kill(metrics: Mapping[str, float], megapixels: float) -> None:
+        if megapixels > 0.6 * params.train.megapixels:
+            raise KillError
+
+    straight, killed = place(prepared, tmp_path / "straight"), place(prepared, tmp_path / "killed")
+    recipes.train_cell(params, arch, "l1", base.out, straight)
+    with pytest.raises(KillError):
+        recipes.train_cell(params, arch, "l1", base.out, killed, kill)
+    assert any(killed.state.iterdir())
+    assert not killed.out.exists()
+    recipes.train_cell(params, arch, "l1", base.out, killed)
+    expected = weights(straight.out)
+    assert all(torch.equal(expected[name], value) for name, value in weights(killed.out).items())
+    assert not killed.state.exists()
+
+
+def test_the_history_has_the_columns_that_the_report_reads(
+    params: Params, prepared: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    base, cell = place(prepared, tmp_path / "base"), place(prepared, tmp_path / "cell")
+    recipes.train_base(params, "generative", base)
+    recipes.train_cell(params, "generative", "l2", base.out, cell)
+    with (cell.out / "history.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0])[: len(recipes.HISTORY_COLUMNS)] == list(recipes.HISTORY_COLUMNS)
+    assert "discriminator_loss" in rows[0]
+    assert float(rows[-1]["megapixels"]) == pytest.approx(params.train.megapixels, abs=0.01)
+
+
+def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINOCUT_DEVICE", "tpu")
+    with pytest.raises(ConfigError, match="'tpu', expected auto, cpu or cuda"):
+        recipes.pick_device()
+    monkeypatch.setenv("LINOCUT_DEVICE", "cuda")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="sees no GPU"):
+        recipes.pick_device()
+    monkeypatch.setenv("LINOCUT_DEVICE", "cpu")
+    assert recipes.pick_device().type == "cpu"
