@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linocut.errors import DataError
-from linocut.pixel_modes import GREY_MODES, SIXTEEN_BIT_GREY, RgbArray, to_eight_bit
+from linocut.pixel_modes import GREY_MODES, SIXTEEN_BIT_GREY, to_eight_bit
+from linocut.pixel_modes import RgbArray as RgbArray  # of this module's interface
 
 if TYPE_CHECKING:
     from PIL import Image
