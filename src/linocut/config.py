@@ -157,11 +157,12 @@ class PcaConfig:
 
 @dataclasses.dataclass(frozen=True)
 class CodeConfig:
-    """Rate points, encoder effort and size of the entropy coder's tables."""
+    """Rate points, encoder effort, and what the entropy coder's tables are fitted on."""
 
     rates_bpp: tuple[Positive, ...]
-    effort: Annotated[int, Range(0, 9)]
-    context_bins: Annotated[int, Range(1, 255)]
+    effort: Annotated[int, Range(0, 1)]
+    contexts: bool
+    crops: Count
 
     def __post_init__(self) -> None:
         _require_rising("code.rates_bpp", self.rates_bpp)

@@ -24,7 +24,7 @@ from linocut.latents import Band
 
 LARGEST_WEIGHT = 1024
 KEPT_FEATURES = 12
-ROWS_PER_PASS = 30_000
+ROWS_PER_PASS = 6_000
 POOLED_WEIGHT = 60.0
 OCTAVES = 9
 
@@ -117,9 +117,10 @@ def _fit_weights(
     importance = np.full(len(b), 1.0)
     keep = np.flatnonzero(a.any(0))
     solution = np.zeros(plane.features)
-    for round_ in range(4):
+    for round_ in range(3):
         solution[:] = 0.0
-        solution[keep] = nnls(a[:, keep] / scale[keep] * importance[:, None], b * importance)[0]
+        q, r = np.linalg.qr(a[:, keep] / scale[keep] * importance[:, None])
+        solution[keep] = nnls(r, q.T @ (b * importance))[0]
         if round_ == 1 and len(keep) > KEPT_FEATURES:
             keep = np.sort(np.argsort(-solution)[:KEPT_FEATURES])
         importance = 1.0 / (a[:, keep] / scale[keep] @ solution[keep] + 0.05)

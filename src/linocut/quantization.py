@@ -1,14 +1,12 @@
 """Uniform quantisation of latents, and the step grid that files store."""
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 STEPS_PER_OCTAVE = 64
 """A file stores its step as an integer: step = 2^(index / 64) grey levels (1.1 % apart)."""
 
-LARGEST_SYMBOL = 65_535
+LARGEST_SYMBOL = 32_767
 """Largest magnitude of a symbol; the encoder clips what lies beyond."""
 
 
@@ -44,14 +42,3 @@ def quantise(r: NDArray[np.float32], step: float, rounding: float = 0.5) -> NDAr
 def dequantise(symbols: NDArray[np.int32], step: float) -> NDArray[np.float32]:
     """Integer symbols -> latent values in grey levels."""
     return symbols.astype(np.float32) * np.float32(step)
-
-
-def round_straight_through(y: Tensor, step: Tensor) -> Tensor:
-    """Hard rounding to multiples of step whose gradient is that of the identity.
-
-    Args:
-        y: (n, c, h, w) grey levels.
-        step: (n,) grey levels.
-    """
-    size = step[:, None, None, None]
-    return y + (torch.round(y.detach() / size) * size - y.detach())

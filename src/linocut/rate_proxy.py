@@ -83,3 +83,14 @@ class RateProxy(nn.Module):
             bits = laplace_bits(u, scale.clamp(min=SMALLEST_SCALE))
             total = total + bits.sum(dim=(1, 2, 3))
         return total
+
+
+def round_straight_through(y: Tensor, step: Tensor) -> Tensor:
+    """Hard rounding to multiples of step whose gradient is that of the identity.
+
+    Args:
+        y: (n, c, h, w) grey levels.
+        step: (n,) grey levels.
+    """
+    size = step[:, None, None, None]
+    return y + (torch.round(y.detach() / size) * size - y.detach())

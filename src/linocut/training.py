@@ -25,8 +25,7 @@ from tqdm import tqdm
 from linocut.adversary import Adversary
 from linocut.config import TrainConfig
 from linocut.networks import Network
-from linocut.quantization import round_straight_through
-from linocut.rate_proxy import RateProxy
+from linocut.rate_proxy import RateProxy, round_straight_through
 from linocut.resume import ResumeState
 
 Distortion = Callable[[Tensor, Tensor], Tensor]
@@ -142,11 +141,11 @@ class Trainer:
         began = time.monotonic() - self.seconds
         saved = time.monotonic()
         every = max(1, self.iterations // REPORTS)
-        total = self.iterations * self.pixels / 1e6
-        with tqdm(total=round(total, 2), initial=start * self.pixels / 1e6, unit="Mpx") as bar:
+        total, done_before = self.iterations * self.pixels, start * self.pixels
+        with tqdm(total=total, initial=done_before, unit="px", unit_scale=True) as bar:
             for iteration in range(start, self.iterations):
                 row = self._step(iteration)
-                bar.update(self.pixels / 1e6)
+                bar.update(self.pixels)
                 done = iteration + 1
                 if done % every == 0 or done == self.iterations:
                     self.seconds = time.monotonic() - began

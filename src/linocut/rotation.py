@@ -1,0 +1,126 @@
+"""PCA rotation of the channels of every band: r = R (y - mean), y = R^T r + mean.
+
+Fitted in float64 with scikit-learn, components in order of falling variance. Their signs are fixed by scikit-learn's
+rule (the entry of largest magnitude is positive), so the same latents always give the same rotation.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linocut.errors import BitstreamError
+from linocut.latents import Band
+
+Latent = Sequence[NDArray[np.float32]]
+"""Bands (c, h, w) of one picture."""
+
+_UNIT = 32767
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """One orthogonal matrix and one mean for every band.
+
+    Attributes:
+        matrices: float32 (c, c) for each band; rows are components.
+        means: float32 (c,) for each band, grey levels.
+        variances: float64 (c,) for each band: variance of each rotated channel, grey levels squared.
+    """
+
+    matrices: tuple[NDArray[np.float32], ...]
+    means: tuple[NDArray[np.float32], ...]
+    variances: tuple[NDArray[np.float64], ...]
+
+    def transform(self, latent: Latent) -> list[NDArray[np.float32]]:
+        """y -> r, band by band, (c, h, w)."""
+        return [
+            np.einsum("ij,jhw->ihw", matrix, band - mean[:, None, None])
+            for band, matrix, mean in zip(latent, self.matrices, self.means, strict=True)
+        ]
+
+    def inverse_transform(self, rotated: Latent) -> list[NDArray[np.float32]]:
+        """r -> y, band by band, (c, h, w)."""
+        return [
+            np.einsum("ji,jhw->ihw", matrix, band) + mean[:, None, None]
+            for band, matrix, mean in zip(rotated, self.matrices, self.means, strict=True)
+        ]
+
+    def pack(self) -> bytes:
+        """16-bit side information for a file: every matrix row by row; means are not kept (they are zero)."""
+        entries = [np.round(matrix * _UNIT).astype("<i2").tobytes() for matrix in self.matrices]
+        return b"".join(entries)
+
+    @classmethod
+    def unpack(cls, data: bytes, bands: Sequence[Band]) -> "Rotation":
+        """Undo `pack`.
+
+        Raises:
+            BitstreamError: the size is not that of these bands.
+        """
+        expected = 2 * sum(band.channels**2 for band in bands)
+        if len(data) != expected:
+            raise BitstreamError(f"the rotation has {len(data)} bytes, this model's has {expected}")
+        flat = np.frombuffer(data, dtype="<i2").astype(np.float32) / _UNIT
+        matrices, start = [], 0
+        for band in bands:
+            matrices.append(flat[start : start + band.channels**2].reshape(band.channels, -1))
+            start += band.channels**2
+        zeros = tuple(np.zeros(band.channels, dtype=np.float32) for band in bands)
+        return cls(tuple(matrices), zeros, tuple(z.astype(np.float64) for z in zeros))
+
+
+def identity(bands: Sequence[Band]) -> Rotation:
+    """The rotation that changes nothing."""
+    return Rotation(
+        tuple(np.eye(band.channels, dtype=np.float32) for band in bands),
+        tuple(np.zeros(band.channels, dtype=np.float32) for band in bands),
+        tuple(np.ones(band.channels) for band in bands),
+    )
+
+
+def fit(bands: Sequence[Band], latents: Sequence[Latent], *, centre: bool = True) -> Rotation:
+    """Fit every band's PCA on latents.
+
+    Args:
+        bands: their shapes.
+        latents: bands (c, h, w) of one or more pictures.
+        centre: subtract the mean; False keeps it at zero, as files with their own rotation need.
+    """
+    from sklearn.decomposition import PCA  # here, because decoders have no need of scikit-learn
+
+    matrices, means, variances = [], [], []
+    for index, band in enumerate(bands):
+        rows = np.concatenate([latent[index].reshape(band.channels, -1) for latent in latents], 1)
+        samples = rows.T.astype(np.float64)
+        if not centre or band.smooth:
+            samples = np.concatenate([samples, -samples])
+        if len(samples) < 2 or not samples.any():
+            matrices.append(np.eye(band.channels, dtype=np.float32))
+            means.append(np.zeros(band.channels, dtype=np.float32))
+            variances.append(np.zeros(band.channels))
+            continue
+        pca = PCA(svd_solver="covariance_eigh").fit(samples)
+        matrices.append(pca.components_.astype(np.float32))
+        means.append(pca.mean_.astype(np.float32))
+        variances.append(pca.explained_variance_.astype(np.float64))
+    return Rotation(tuple(matrices), tuple(means), tuple(variances))
+
+
+def energy(bands: Sequence[Band], rotation: Rotation) -> list[dict[str, str | int | float]]:
+    """Rows (band, channel, variance, share, cumulative) of the energy-compaction curve."""
+    rows: list[dict[str, str | int | float]] = []
+    for band, variance in zip(bands, rotation.variances, strict=True):
+        share = variance / max(float(variance.sum()), 1e-12)
+        for channel, (v, s, c) in enumerate(zip(variance, share, np.cumsum(share), strict=True)):
+            rows.append(
+                {
+                    "band": band.name,
+                    "channel": channel,
+                    "variance": float(v),
+                    "share": float(s),
+                    "cumulative": float(c),
+                }
+            )
+    return rows
