@@ -46,7 +46,7 @@ def test_a_training_becomes_a_run_with_curves_parameters_and_tags(store, monkeyp
     (run,) = store()
     assert run.info.run_name == "cae-l1"
     assert run.info.status == "FINISHED"
-    assert run.data.params == {"seed": "0", "train.range": "1, 2"}
+    assert run.data.params == {"seed": "0", "train.range": "1, 2", "arch": "cae", "loss": "l1"}
     assert curve(run, "train/psnr_db") == {0: 20.0, 300: 21.0, 600: 22.0}
     tags = run.data.tags
     assert (tags["linocut.arch"], tags["linocut.loss"]) == ("cae", "l1")
@@ -78,9 +78,7 @@ def test_another_fingerprint_is_another_run(store):
 def test_system_metrics_are_logged_beside_the_curves(store, monkeypatch):
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     monkeypatch.setattr(tracking, "FLUSH_S", 0.1)
-    with tracking.run(
-        "cae-l1", arch="cae", loss="l1", params={}, fingerprint="f", system_metrics=True
-    ):
+    with tracking.run("cae-l1", arch="cae", loss="l1", params={}, fingerprint="f"):
         time.sleep(1.5)
     (run,) = store()
     assert any(name.startswith("system/cpu") for name in run.data.metrics)

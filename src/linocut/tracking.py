@@ -46,7 +46,6 @@ def run(
     params: Mapping[str, object],
     fingerprint: str,
     weights: pathlib.Path | None = None,
-    system_metrics: bool = False,
 ) -> Iterator[Log]:
     """Log a training to MLflow as long as MLflow can be reached.
 
@@ -58,10 +57,9 @@ def run(
         fingerprint: hash of everything the training depends on; a training that was interrupted
             and goes on under the same fingerprint goes on in the same run.
         weights: file that the training writes; by its hash `sync` finds this run again.
-        system_metrics: whether to watch CPU, memory and GPU too.
     """
     tags = {"cell": cell, "arch": arch, "loss": loss, "fingerprint": fingerprint}
-    writer = _Writer(tags, tracking_store.flat(dict(params)), system_metrics)
+    writer = _Writer(tags, tracking_store.flat(dict(params)) | {"arch": arch, "loss": loss})
     writer.start()
     status = "FAILED"
     try:
@@ -80,11 +78,10 @@ def run(
 class _Writer(threading.Thread):
     """Owns the connection: whatever goes wrong with MLflow ends this thread and nothing else."""
 
-    def __init__(self, tags: dict[str, str], params: dict[str, str], system_metrics: bool) -> None:
+    def __init__(self, tags: dict[str, str], params: dict[str, str]) -> None:
         super().__init__(name="tracking", daemon=True)
         self._tags = {f"linocut.{name}": value for name, value in tags.items()}
         self._params = params
-        self._system_metrics = system_metrics
         self._fingerprint = tags["fingerprint"]
         self._points: queue.SimpleQueue[tuple[dict[str, float], int, int]] = queue.SimpleQueue()
         self._closing = threading.Event()
@@ -153,7 +150,8 @@ class _Writer(threading.Thread):
 
     @contextlib.contextmanager
     def _watched(self, run_id: str) -> Iterator[None]:
-        if not self._system_metrics:
+        """Log the load of processor, memory and GPU meanwhile, unless that is switched off."""
+        if os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true").lower() == "false":
             yield
             return
         from mlflow.system_metrics import system_metrics_monitor

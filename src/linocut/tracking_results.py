@@ -2,7 +2,7 @@
 
     trained/, coded/, evaluated/ of a cell + anchors/ --> numbers with steps, a figure, a key
 
-The rate-distortion curve of a cell is a metric whose steps are rates: `rd/PSNR in dB` at step 250
+The rate-distortion curve of a cell is a metric whose steps are rates: `rd/PSNR dB` at step 250
 is the PSNR at 0.25 bits per pixel. Charts of several runs then show their curves in one frame.
 """
 
@@ -39,6 +39,9 @@ Anchors = Mapping[str, Sequence[AnchorRow]]
 MILLIBPP = 1000
 """The steps of the rate-distortion curves are thousandths of a bit per pixel."""
 QUOTED_BPP = (0.25, 0.5, 1.0)
+BD_RATES = "BD-rate"
+PALER = {"generative": 0.45, "cae2018": 0.7}
+"""Architectures whose runs have the colour of their loss with so much white in it."""
 
 
 class Point(NamedTuple):
@@ -102,7 +105,7 @@ def results(cell: Cell, anchors: Anchors) -> list[Point]:
     rows, points = measured(cell), []
     for metric, kind in METRICS.items():
         bpp, quality = picture_curves(cell.name, rows, metric).mean()
-        name = f"{kind.title} in dB"
+        name = f"{kind.title} dB"
         points += [
             Point(f"rd/{name}", float(value), round(float(rate) * MILLIBPP))
             for rate, value in zip(bpp, quality, strict=True)
@@ -110,25 +113,25 @@ def results(cell: Cell, anchors: Anchors) -> list[Point]:
         points += [
             Point(
                 f"eval/{name} at {quoted:g} bpp",
-                float(np.interp(math.log(quoted), np.log(bpp), quality)),
+                round(float(np.interp(math.log(quoted), np.log(bpp), quality)), 3),
             )
             for quoted in QUOTED_BPP
             if bpp[0] <= quoted <= bpp[-1]
         ]
         points += [
             Point(
-                f"eval/BD-rate in {kind.title} against {anchor} in percent",
-                _bd_rate(anchors[anchor], rows, metric),
+                f"{BD_RATES}/{kind.title} vs {anchor}",
+                round(_bd_rate(anchors[anchor], rows, metric), 2),
             )
             for anchor in REFERENCES
             if anchor in anchors
         ]
     excess = sum(row.bpp for row in rows) / sum(row.estimated_bpp for row in rows) - 1
     points += [
-        Point("eval/rate over estimate in percent", 100 * excess),
-        Point("eval/encode in s", float(np.mean([row.encode_s for row in rows]))),
-        Point("eval/decode in s", float(np.mean([row.decode_s for row in rows]))),
-        Point("eval/codec in kB", sum(p.stat().st_size for p in codec_files(cell).values()) / 1000),
+        Point("eval/rate over estimate percent", round(100 * excess, 3)),
+        Point("eval/encode s", round(float(np.mean([row.encode_s for row in rows])), 3)),
+        Point("eval/decode s", round(float(np.mean([row.decode_s for row in rows])), 3)),
+        Point("eval/codec kB", sum(p.stat().st_size for p in codec_files(cell).values()) / 1000),
     ]
     return [point for point in points if math.isfinite(point.value)]
 
@@ -143,6 +146,13 @@ def ranking(cell: Cell, anchors: Anchors) -> float:
 def middle_step(cell: Cell) -> float:
     """The quantisation step that gave about half a bit per pixel."""
     return min((abs(math.log(row.bpp / 0.5)), row.step) for row in measured(cell))[1]
+
+
+def colour(cell: Cell) -> str:
+    """Colour of a run in MLflow's charts: that of its loss in the report."""
+    white = PALER.get(cell.arch, 0.0)
+    channels = bytes.fromhex(figures.colour(cell.loss).removeprefix("#"))
+    return "#" + bytes(round(value + white * (255 - value)) for value in channels).hex()
 
 
 def draw_curves(cells: Sequence[Cell], anchors: Anchors, path: Path) -> None:

@@ -15,7 +15,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from linocut import tracking_registry, tracking_results
+from linocut import tracking_registry, tracking_results, tracking_view
 from linocut.dvc_lock import Cell, Revision, revisions
 from linocut.tracking_results import Anchors, Point
 from linocut.tracking_store import all_runs, collected, digest, flat, open_store
@@ -55,7 +55,9 @@ def sync(root: pathlib.Path) -> str:
     done = f"MLflow runs: {sync.made} made, {sync.completed} completed, {sync.kept} unchanged"
     if contenders:
         done += sync.crown(*min(contenders, key=lambda contender: contender[0]))
-    return done
+    uri = os.environ.get("MLFLOW_TRACKING_URI", "")
+    server = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
+    return f"{done}\nTable of the cells, while the server runs: {server}{sync.save_view()}"
 
 
 class _Sync:
@@ -90,6 +92,7 @@ class _Sync:
                     "linocut.loss": cell.loss,
                     "linocut.weights": weights,
                     "dvc.out": cell.outs["evaluate"],
+                    "mlflow.runColor": tracking_results.colour(cell),
                     "mlflow.source.name": "dvc.yaml",
                     "mlflow.source.git.commit": revision.commit,
                     "mlflow.note.content": _note(cell, revision),
@@ -110,7 +113,7 @@ class _Sync:
         if parent is None:
             parent = self._client.create_run(self._experiment, run_name=_title(cells[0]))
             shared = {name: cells[0].params.get(name, {}) for name in STUDY_PARAMS}
-            self._params(parent, shared)
+            self._params(parent, shared, {})
             self._tag(parent, {"linocut.study": study, "mlflow.source.name": "dvc.yaml"})
             self._client.set_terminated(parent.info.run_id)
         for _, run in members.values():
@@ -133,10 +136,15 @@ class _Sync:
                 "linocut.cell": cell.name,
                 "linocut.result": run.data.tags["linocut.result"],
                 "dvc.out": cell.outs["entropy_code"],
-                "BD-rate in PSNR in percent": f"{bd_rate:.2f}",
+                "BD-rate percent": f"{bd_rate:.2f}",
             },
         )
         return f"; champion: {cell.name}, version {version}"
+
+    def save_view(self) -> str:
+        """Describe the table of runs; gives its path on the server."""
+        parents = [name for name, run in self._runs.items() if "linocut.study" in run.data.tags]
+        return tracking_view.save_view(self._client, self._experiment, parents)
 
     def _find(self, tags: Mapping[str, str | None]) -> Run | None:
         for run in self._runs.values():
@@ -156,7 +164,11 @@ class _Sync:
     def _fill(self, run: Run, cell: Cell, anchors: Anchors) -> None:
         run_id = run.info.run_id
         shown = {name: value for name, value in cell.params.items() if name not in HIDDEN_PARAMS}
-        self._params(run, {"arch": cell.arch, "loss": cell.loss, **shown})
+        own = {
+            "arch": shown.pop(f"arch.{cell.arch}", {}),
+            "loss": shown.pop(f"loss.{cell.loss}", {}),
+        }
+        self._params(run, {**shown, **own}, {"arch": cell.arch, "loss": cell.loss})
         self._points(run, tracking_results.results(cell, anchors))
         self._inputs(run_id, cell)
         self._pictures(run_id, cell)
@@ -203,15 +215,15 @@ class _Sync:
         ]
         self._client.log_inputs(run_id, inputs)
 
-    def _params(self, run: Run, params: Mapping[str, object]) -> None:
+    def _params(self, run: Run, params: dict[str, object], names: dict[str, str]) -> None:
         from mlflow.entities import Param
 
-        texts = {
-            name.removeprefix(f"arch.{params.get('arch')}."): text
-            for name, text in flat(dict(params)).items()
+        new = [
+            Param(name, text)
+            for name, text in (flat(params) | names).items()
             if name not in HIDDEN_PARAMS and name not in run.data.params
-        }
-        self._client.log_batch(run.info.run_id, params=[Param(*item) for item in texts.items()])
+        ]
+        self._client.log_batch(run.info.run_id, params=new)
 
     def _points(self, run: Run, points: Sequence[Point]) -> None:
         from mlflow.entities import Metric
