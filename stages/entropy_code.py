@@ -1,4 +1,4 @@
-"""artifacts/trained/<cell>, rotated/<cell> -> artifacts/coded/<cell>: the codec, and the test pictures as files.
+"""artifacts/{trained,rotated}/<cell> -> artifacts/coded/<cell>: the codec, test pictures as files.
 
 python stages/entropy_code.py --arch cae --loss l2
 """

@@ -4,6 +4,7 @@ import re
 import subprocess
 
 import pytest
+
 from readme_blocks import README, ROOT, block, modules, results
 
 TEXT = README.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Both trainings of a cell: where they start, what they write, and that a killed one is continued."""
+"""Both trainings of a cell: where they start, what they write, and that killed ones go on."""
 
 import csv
 import dataclasses

@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from linocut import models
 from linocut.adversary import Adversary
 from linocut.checkpoint import load_model, save_model
 from linocut.config import GenerativeConfig, Params
@@ -31,7 +32,6 @@ from linocut.resume import ResumeState
 from linocut.training import Distortion, Log, Row, Trainer
 
 DEVICE_VARIABLE = "LINOCUT_DEVICE"
-RELEASE = pathlib.Path(__file__).resolve().parent / "release"
 HISTORY_COLUMNS = (
     "megapixels",
     "loss",
@@ -63,7 +63,7 @@ def train_base(params: Params, arch: str, place: TrainingPlace, log: Log | None 
     """Train the network that all cells of one architecture start from."""
     train = params.train
     if train.init == "release":
-        network = load_model(RELEASE / arch)
+        network = load_model(models.folder_of(f"{arch}-l2"))
     else:
         torch.manual_seed(params.seed)
         network = ARCHITECTURES[arch](params.arch[arch])
