@@ -1,6 +1,6 @@
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test smoke check format params deps readme report ui exps bench lock clean
+.PHONY: help setup repro test smoke check format params deps readme report verify ui exps bench lock clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -59,6 +59,9 @@ deps: setup ## write the modules that each stage imports into dvc.yaml
 
 readme: setup ## write the tables of README.md that come from other files
 	python tests/readme_blocks.py --write
+
+verify: setup ## derive the numbers of README and report again from files and pictures
+	python benchmarks/verify.py
 
 ui: setup ## open MLflow on the runs (http://127.0.0.1:5000)
 	python -m linocut.tracking sync

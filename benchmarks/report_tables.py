@@ -1,0 +1,363 @@
+"""What the report must say, given measured points, and whether it does; part of `verify.py`."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import re
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import bjontegaard
+import numpy as np
+import scipy.stats
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
+METRICS = {"psnr_db": "PSNR", "ms_ssim_db": "MS-SSIM"}
+TITLES = {
+    "jpeg": "JPEG", "jpeg2000": "JPEG 2000", "webp": "WebP",
+    "avif_420": "AVIF 4:2:0", "avif_444": "AVIF 4:4:4",
+}  # fmt: skip
+SLACK = {"psnr_db": 1e-3, "ms_ssim_db": 0.03}
+"""Allowed beyond rounding: the library's MS-SSIM runs in float32."""
+
+KODAK_CURVES = "src/linocut/published/kodak_curves.json"
+MEASURED_ON_KODAK = {
+    "jpeg": "MEASURED JPEG 4:2:0 progressive+optimize (Pillow 13.0.0)",
+    "jpeg2000": "MEASURED J2K 9/7 + MCT (Pillow 13.0.0)",
+    "webp": "MEASURED WebP m6 (Pillow 13.0.0)",
+    "avif_420": "MEASURED AVIF 4:2:0 speed6 (Pillow 13.0.0)",
+    "avif_444": "MEASURED AVIF 4:4:4 speed6 (Pillow 13.0.0)",
+}
+
+
+@dataclass
+class Expected:
+    """Every number of the report that follows from the files.
+
+    Attributes:
+        cells: names in order.
+        anchors: names in order.
+        pictures: names of the test pictures.
+        points: (pictures, points, 3) of rate, PSNR and MS-SSIM, by curve.
+        bd: estimate, low and high by (curve, metric, anchor); NaN where there is none.
+        files: how many files each cell has.
+        draws: resampled pictures.
+    """
+
+    cells: list[str]
+    anchors: list[str]
+    pictures: list[str]
+    points: dict[str, Array]
+    bd: dict[tuple[str, str, str], tuple[float, float, float]]
+    files: dict[str, int]
+    draws: np.ndarray[Any, Any]
+
+    @classmethod
+    def compute(
+        cls,
+        cells: Sequence[str],
+        measured: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]],
+        *,
+        seed: int,
+        draws: int,
+    ) -> Expected:
+        """Mean curves, BD-rates and intervals of measured points."""
+        pictures = sorted(next(iter(measured.values())))
+        points = {
+            name: np.array([by_picture[picture] for picture in pictures])
+            for name, by_picture in measured.items()
+        }
+        chosen = np.random.default_rng(seed).integers(0, len(pictures), (draws, len(pictures)))
+        anchors = [name for name in measured if name not in cells]
+        files = {cell: points[cell].shape[0] * points[cell].shape[1] for cell in cells}
+        made = cls(list(cells), anchors, pictures, points, {}, files, chosen)
+        for name in points:
+            for metric in METRICS:
+                for anchor in anchors:
+                    if anchor != name:
+                        made.bd[name, metric, anchor] = made.interval(name, metric, anchor)
+        return made
+
+    def curve(self, name: str, metric: str, pictures: Any = slice(None)) -> tuple[Array, Array]:
+        """Mean rate and quality, rising in rate."""
+        mean = self.points[name][pictures].mean(axis=0)
+        mean = mean[np.argsort(mean[:, 0], kind="stable")]
+        if metric == "psnr_db":
+            return mean[:, 0], mean[:, 1]
+        return mean[:, 0], -10 * np.log10(1 - mean[:, 2])
+
+    def bd_rate(self, test: str, metric: str, anchor: str, pictures: Any, overlap: float) -> float:
+        """BD-rate in per cent, NaN where the curves cannot be compared."""
+        one, two = self.curve(anchor, metric, pictures), self.curve(test, metric, pictures)
+        for rate, quality in (one, two):
+            if not (np.all(np.diff(rate) > 0) and np.all(np.diff(quality) > 0)):
+                return math.nan
+        shared = min(one[1][-1], two[1][-1]) - max(one[1][0], two[1][0])
+        narrower = min(np.ptp(one[1]), np.ptp(two[1]))
+        if not shared > 0 or shared < overlap * narrower:
+            return math.nan
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return float(
+                bjontegaard.bd_rate(
+                    *one, *two, method="pchip", require_matching_points=False, min_overlap=0
+                )
+            )
+
+    def interval(self, test: str, metric: str, anchor: str) -> tuple[float, float, float]:
+        """BD-rate and its bootstrap interval."""
+        estimate = self.bd_rate(test, metric, anchor, slice(None), 0.5)
+        if math.isnan(estimate):
+            return estimate, math.nan, math.nan
+        drawn = np.array([self.bd_rate(test, metric, anchor, d, 0) for d in self.draws])
+        drawn = drawn[np.isfinite(drawn)]
+        if len(drawn) < 0.9 * len(self.draws):
+            return estimate, math.nan, math.nan
+        low, high = np.percentile(drawn, [2.5, 97.5])
+        return estimate, float(low), float(high)
+
+    def ranking(self, metric: str, cells: Sequence[str]) -> dict[str, tuple[str, list[float]]]:
+        """Per losing cell: the best one, then BD-rate, interval, p-value, detectable difference."""
+        pairs = list(combinations(cells, 2))
+        wins = dict.fromkeys(cells, 0)
+        for one, two in pairs:
+            for a, b in ((one, two), (two, one)):
+                wins[b] += self.bd_rate(b, metric, a, slice(None), 0.5) < 0
+        best = max(cells, key=lambda cell: wins[cell])
+        raw = [self.p_value(metric, one, two) for one, two in pairs]
+        order, running, adjusted = np.argsort(raw, kind="stable"), 0.0, {}
+        for place, index in enumerate(order):
+            running = max(running, (len(pairs) - place) * raw[index])
+            adjusted[frozenset(pairs[index])] = min(running, 1.0)
+        found = {}
+        for cell in cells:
+            if cell != best and math.isfinite(self.bd_rate(cell, metric, best, slice(None), 0.5)):
+                drawn = np.array([self.bd_rate(cell, metric, best, d, 0) for d in self.draws])
+                error = np.std(np.log1p(drawn[np.isfinite(drawn)] / 100))
+                numbers = [*self.interval(cell, metric, best), adjusted[frozenset((best, cell))]]
+                found[cell] = (best, [*numbers, 100 * math.expm1(2.8 * error)])
+        return found
+
+    def p_value(self, metric: str, one: str, two: str) -> float:
+        """Sign-flip test of the log-rate differences of the pictures."""
+        rates = [
+            self.bd_rate(two, metric, one, [index], 0.5) for index in range(len(self.pictures))
+        ]
+        return float(
+            scipy.stats.permutation_test(
+                (np.log1p(np.array(rates) / 100),), np.sum, permutation_type="samples",
+                n_resamples=np.inf if len(rates) <= 16 else 20_000, rng=1,
+            ).pvalue
+        )  # fmt: skip
+
+
+def check_report(
+    root: Path,
+    reports: Path,
+    expected: Expected,
+    estimates: Mapping[str, Sequence[Mapping[str, str]]],
+) -> list[str]:
+    """Compare reports/ and README with what follows from the files."""
+    problems = _check_csv(reports / "plots", expected)
+    metrics = json.loads((reports / "metrics.json").read_text(encoding="utf-8"))
+    gaps = {cell: _gap(rows, expected) for cell, rows in estimates.items()}
+    problems += _check_metrics(metrics, expected, gaps)
+    text = (reports / "report.md").read_text(encoding="utf-8")
+    for heading, header, rows in markdown_tables(text):
+        problems += _check_table(heading, header, rows, expected, gaps)
+    for curve, estimate, low, high in re.findall(
+        r"\*\*(\S+)\*\* with (\S+) % \[(\S+), (\S+)\]", text
+    ):
+        metric = "psnr_db" if f"PSNR **{curve}**" in text else "ms_ssim_db"
+        numbers = _bd(expected, curve, metric, _ranking_anchor(expected))
+        problems += _compare(f"headline, {curve}", f"{estimate} {low} {high}", numbers, metric)
+    block = re.compile(r"<!-- results\b[^>]*-->\n(.*?)\n?<!-- /results -->", re.DOTALL)
+    readme = block.search((root / "README.md").read_text(encoding="utf-8"))
+    report = block.search(text)
+    if readme and report and readme[1].strip() and readme[1].strip() != report[1].strip():
+        problems.append("README.md does not repeat the results of report.md: run `make readme`")
+    return problems + _check_kodak(root, expected)
+
+
+def markdown_tables(text: str) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Every table: the heading above it, its header, its rows."""
+    tables: list[tuple[str, list[str], list[list[str]]]] = []
+    heading, inside = "", False
+    for line in text.splitlines():
+        if line.startswith("#"):
+            heading = line.lstrip("# ")
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if not line.startswith("|"):
+            inside = False
+        elif not inside:
+            tables.append((heading, cells, []))
+            inside = True
+        elif set(line) - set("|-: "):
+            tables[-1][2].append(cells)
+    return tables
+
+
+def _check_csv(plots: Path, expected: Expected) -> list[str]:
+    problems = []
+    rows = [row for row in _read(plots / "rd.csv") if row["kind"] != "published"]
+    for name in expected.points:
+        found = [row for row in rows if row["curve"] == name]
+        bpp, psnr = expected.curve(name, "psnr_db")
+        _, similarity = expected.curve(name, "ms_ssim_db")
+        columns = {"bpp": (bpp, 1e-5), "psnr_db": (psnr, 1e-3), "ms_ssim_db": (similarity, 5e-3)}
+        for column, (values, slack) in columns.items():
+            listed = [float(row[column]) for row in found]
+            if len(listed) != len(values) or not np.allclose(
+                listed, values, rtol=0, atol=slack, equal_nan=True
+            ):
+                problems.append(f"plots/rd.csv: {column} of {name}")
+    for row in _read(plots / "bd_rate.csv"):
+        numbers = expected.bd[row["curve"], row["metric"], row["anchor"]]
+        given = [float(row[key]) for key in ("bd_rate", "low", "high")]
+        if not np.allclose(given, numbers, rtol=0, atol=SLACK[row["metric"]], equal_nan=True):
+            problems.append(f"plots/bd_rate.csv: {row['curve']} {row['metric']} {row['anchor']}")
+    return problems
+
+
+def _check_metrics(
+    metrics: Mapping[str, Any], expected: Expected, gaps: Mapping[str, float]
+) -> list[str]:
+    problems = []
+    for metric in METRICS:
+        for cell, found in metrics[f"bd_rate_{metric.removesuffix('_db')}"].items():
+            for anchor, value in found.items():
+                wanted = expected.bd[cell, metric, anchor][0]
+                if not abs(value - wanted) <= 0.005 + SLACK[metric]:
+                    problems.append(f"metrics.json: {cell} {metric} {anchor} is {value}")
+    if metrics["files"] != sum(expected.files.values()):
+        problems.append(f"metrics.json: files is {metrics['files']}")
+    for cell, value in metrics["rate_over_estimate_percent"].items():
+        if not abs(value - gaps[cell]) < 2e-3:
+            problems.append(f"metrics.json: rate over estimate of {cell} is {value}")
+    ranked = {
+        cell: _bd(expected, cell, "psnr_db", _ranking_anchor(expected))[0]
+        for cell in expected.cells
+    }
+    if metrics["best_cell"] != min(ranked, key=lambda c: (math.isnan(ranked[c]), ranked[c])):
+        problems.append(f"metrics.json: best_cell is {metrics['best_cell']}")
+    return problems
+
+
+def _check_table(
+    heading: str,
+    header: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    expected: Expected,
+    gaps: Mapping[str, float],
+) -> list[str]:
+    names = {title: name for name, title in TITLES.items()} | {c: c for c in expected.cells}
+    problems = []
+    for row in rows:
+        where = f"report.md, {heading}, {' '.join(row[:3] if header[0] == 'metric' else row[:1])}"
+        if header[0] == "metric":
+            metric = next(key for key, title in METRICS.items() if title == row[0])
+            arch = [cell for cell in expected.cells if cell.split("-")[0] == row[1].split("-")[0]]
+            best, numbers = expected.ranking(metric, arch).get(row[2], ("", []))
+            if best != row[1]:
+                problems.append(f"{where}: the best is {best}")
+                continue
+            problems += _compare(where, row[3], numbers[:3], metric)
+            problems += _compare(where, row[4].replace("< ", "-"), numbers[3:4], "p")
+            problems += _compare(where, row[5], numbers[4:], metric)
+            continue
+        for title, text in zip(header[1:], row[1:], strict=True):
+            name, place = names[row[0]], f"{where}, {title}"
+            metric = "ms_ssim_db" if "MS-SSIM" in (heading, title.split(" vs ")[0]) else "psnr_db"
+            if "vs " in title:
+                rates = _bd(expected, name, metric, names[title.split("vs ")[1]])
+                problems += _compare(place, text, rates, metric)
+            elif title.endswith(" bpp") and title[0].isdigit():
+                numbers = [_at(expected, name, key, float(title.split()[0])) for key in METRICS]
+                problems += _compare(place, text.replace(" / ", " "), numbers, "ms_ssim_db")
+            elif title == "files":
+                problems += _compare(
+                    place, text, [float(np.prod(expected.points[name].shape[:2]))], "psnr_db"
+                )
+            elif title == "mean bpp":
+                bpp = expected.curve(name, "psnr_db")[0]
+                problems += _compare(place, text, [bpp[0], bpp[-1]], "psnr_db")
+            elif title == "over estimate":
+                problems += _compare(place, text, [gaps[name]] if name in gaps else [], "psnr_db")
+            elif title == "monotone":
+                rising = all(np.all(np.diff(expected.curve(name, m)[1]) > 0) for m in METRICS)
+                if text and ("yes" in text) != rising:
+                    problems.append(f"{place}: says {text}")
+            elif "s/MP" not in title:
+                problems.append(f"{place}: a column that nobody verifies")
+    return problems
+
+
+def _compare(where: str, text: str, numbers: Sequence[float], kind: str) -> list[str]:
+    """The numbers of a text against what they should be, at the precision they are printed with."""
+    printed = re.findall(r"[-+]?\d+(?:\.\d+)?", text.replace(" .. ", " "))
+    wanted = [number for number in numbers if math.isfinite(number)]
+    if len(printed) != len(wanted):
+        return [f"{where}: {text!r} has {len(printed)} numbers, expected {len(wanted)}"]
+    for one, number in zip(printed, wanted, strict=True):
+        rounding = 0.5 * 10.0 ** -len(one.partition(".")[2])
+        slack = 0.02 if kind == "p" else SLACK[kind]
+        if abs(float(one) - number) > rounding + slack:
+            return [f"{where}: {text!r}, expected {number:.3f}"]
+    return []
+
+
+def _bd(expected: Expected, name: str, metric: str, anchor: str) -> Sequence[float]:
+    return expected.bd[name, metric, anchor] if name != anchor else (0.0,)
+
+
+def _ranking_anchor(expected: Expected) -> str:
+    order = ("jpeg2000", "jpeg", "avif_444", "avif_420", "webp")
+    return next(name for name in order if name in expected.anchors)
+
+
+def _at(expected: Expected, name: str, metric: str, bpp: float) -> float:
+    rates, quality = expected.curve(name, metric)
+    if not rates[0] <= bpp <= rates[-1]:
+        return math.nan
+    return float(np.interp(math.log(bpp), np.log(rates), quality))
+
+
+def _gap(rows: Iterable[Mapping[str, str]], expected: Expected) -> float:
+    """Bytes of all files over their estimate, per cent."""
+    total = estimated = 0.0
+    for row in rows:
+        pixels = 8 * float(row["bytes"]) / float(row["bpp"])
+        total += float(row["bytes"])
+        estimated += float(row["estimated_bpp"]) * pixels / 8
+    return 100 * (total / estimated - 1)
+
+
+def _check_kodak(root: Path, expected: Expected) -> list[str]:
+    """Anchors within 1 % of the measured curves, where the test pictures are the Kodak ones."""
+    if expected.pictures != [f"kodim{number:02}" for number in range(1, 25)]:
+        return []
+    curves = json.loads((root / KODAK_CURVES).read_text(encoding="utf-8"))
+    problems = []
+    for anchor in expected.anchors:
+        known = curves[MEASURED_ON_KODAK[anchor]]
+        for bpp, psnr in zip(*expected.curve(anchor, "psnr_db"), strict=True):
+            distance = [
+                max(abs(rate / bpp - 1) / 0.01, abs(quality - psnr) / 0.05)
+                for rate, quality in zip(known["bpp"], known["psnr_db"], strict=True)
+            ]
+            if min(distance) > 1:
+                problems.append(
+                    f"{anchor} at {bpp:.3f} bpp, {psnr:.2f} dB is not on its known curve"
+                )
+    return problems
+
+
+def _read(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))

@@ -1,0 +1,248 @@
+"""Re-derive the numbers of the report from the compressed files and the original pictures.
+
+    python benchmarks/verify.py        after `make repro`; exit 1 and one line per difference
+
+Of this project only the decoder is used (`linocut.codec`): metrics, curves, BD-rates, intervals,
+tests and reference codecs are written again here, or taken from other people's packages, so that an
+error in the pipeline's own measurement shows as a difference. Not re-derivable, and said so: times
+of day and of clocks, and the encoder's estimates of rate, which are only added up again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import importlib
+import io
+import json
+import math
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from PIL import Image
+
+from report_tables import Expected, check_report
+
+ROOT = Path(__file__).resolve().parents[1]
+DECODER = "linocut.codec:Codec"
+
+SAVE: dict[str, tuple[str, dict[str, Any]]] = {
+    "jpeg": ("JPEG", {"optimize": True, "progressive": True, "subsampling": "4:2:0"}),
+    "jpeg2000": ("JPEG2000", {
+        "quality_mode": "rates", "irreversible": True, "mct": 1, "no_jp2": True}),
+    "webp": ("WEBP", {"method": 6}),
+    "avif_420": ("AVIF", {"subsampling": "4:2:0", "max_threads": 1}),
+    "avif_444": ("AVIF", {"subsampling": "4:4:4", "max_threads": 1}),
+}  # fmt: skip
+
+Point = tuple[float, float, float]
+"""Rate in bpp, PSNR in dB, MS-SSIM."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check everything under `--root`; return the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--root", type=Path, default=ROOT, help="checkout to verify")
+    parser.add_argument("--decoder", default=DECODER, help="module:class with load and decompress")
+    parser.add_argument("--skip-anchors", action="store_true", help="take anchors.csv as it is")
+    options = parser.parse_args(arguments)
+    problems = verify(options.root, options.decoder, skip_anchors=options.skip_anchors)
+    for problem in problems:
+        print(f"DIFFERENT: {problem}")
+    print(f"verify: {len(problems)} differences" if problems else "verify: everything agrees")
+    return 1 if problems else 0
+
+
+def verify(root: Path, decoder: str, *, skip_anchors: bool) -> list[str]:
+    """Everything that differs, one line each."""
+    artifacts, reports = root / "artifacts", root / "reports"
+    params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
+    originals = {path.stem: path for path in sorted((artifacts / "prepared/test").glob("*.png"))}
+    problems = check_splits(artifacts / "prepared")
+    cells = [f"{arch}-{loss}" for arch in params["grid"]["arch"] for loss in params["grid"]["loss"]]
+    measured: dict[str, dict[str, list[Point]]] = {}
+    tasks: list[tuple[Any, ...]] = []
+    for cell in cells:
+        for picture, path in originals.items():
+            tasks.append(("cell", decoder, artifacts / "coded" / cell, cell, picture, path))
+    anchor_rows = read_csv(artifacts / "anchors" / "anchors.csv")
+    speed = params["anchors"]["avif_speed"]
+    settings: dict[str, list[int]] = defaultdict(list)
+    for row in anchor_rows:
+        if int(row["setting"]) not in settings[row["codec"]]:
+            settings[row["codec"]].append(int(row["setting"]))
+    if not skip_anchors:
+        for codec, chosen in settings.items():
+            for picture, path in originals.items():
+                tasks.append(("anchor", chosen, speed, codec, picture, path))
+    for name, picture, points, trouble in in_processes(measure, tasks):
+        measured.setdefault(name, {})[picture] = points
+        problems += trouble
+    problems += check_tables(artifacts, cells, measured, anchor_rows)
+    for row in anchor_rows:
+        if skip_anchors:
+            point = (float(row["bpp"]), float(row["psnr_db"]), float(row["ms_ssim"]))
+            measured.setdefault(row["codec"], {}).setdefault(row["picture"], []).append(point)
+    if problems:
+        return problems  # a report made from other files cannot agree
+    expected = Expected.compute(
+        cells, measured, seed=params["seed"], draws=params["compare"]["bootstrap_draws"]
+    )
+    estimates = {cell: read_csv(artifacts / "coded" / cell / "coded.csv") for cell in cells}
+    return check_report(root, reports, expected, estimates)
+
+
+def measure(task: tuple[Any, ...]) -> tuple[str, str, list[Point], list[str]]:
+    """All points of one picture through one codec, from files or by coding again."""
+    torch.set_num_threads(1)
+    kind, first, second, name, picture, path = task
+    original = np.asarray(Image.open(path).convert("RGB"))
+    points, problems = [], []
+    if kind == "anchor":
+        files = [("", encode(name, original, setting, second)) for setting in first]
+    else:
+        paths = sorted((second / "files").glob(f"{picture}-*.lino"), key=point_number)
+        files = [(f"{name}/{file.name}", file.read_bytes()) for file in paths]
+        codec = load_decoder(first, second / "codec")
+    for label, data in files:
+        try:
+            if kind == "anchor":
+                decoded = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+            else:
+                decoded = codec.decompress(data)
+        except Exception as error:
+            problems.append(f"{label} does not decode: {error}")
+            continue
+        bpp = 8 * len(data) / (original.shape[0] * original.shape[1])
+        points.append((bpp, psnr_db(original, decoded), ms_ssim(original, decoded)))
+    return name, picture, points, problems
+
+
+def point_number(path: Path) -> int:
+    """The rate point in a file's name, `<picture>-<point>.lino`."""
+    return int(path.stem.rpartition("-")[2])
+
+
+def load_decoder(name: str, folder: Path) -> Any:
+    """The one thing that is taken from the project."""
+    module, _, attribute = name.partition(":")
+    return getattr(importlib.import_module(module), attribute).load(folder)
+
+
+def encode(codec: str, image: np.ndarray[Any, Any], setting: int, speed: int) -> bytes:
+    """Code a picture with Pillow."""
+    file_format, options = SAVE[codec]
+    chosen: dict[str, Any] = {"quality": setting}
+    if codec == "jpeg2000":
+        chosen = {"quality_layers": [setting]}
+    if file_format == "AVIF":
+        chosen["speed"] = speed
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format=file_format, **options, **chosen)
+    return file.getvalue()
+
+
+def psnr_db(one: np.ndarray[Any, Any], two: np.ndarray[Any, Any]) -> float:
+    """PSNR of 8-bit RGB."""
+    error = np.mean((one.astype(np.float64) - two.astype(np.float64)) ** 2)
+    return 10 * math.log10(255**2 / error) if error else math.inf
+
+
+def ms_ssim(one: np.ndarray[Any, Any], two: np.ndarray[Any, Any]) -> float:
+    """MS-SSIM by pytorch-msssim; NaN for small pictures."""
+    import pytorch_msssim
+
+    if min(one.shape[:2]) <= 160:
+        return math.nan
+    x, y = (torch.tensor(image).permute(2, 0, 1)[None].float() for image in (one, two))
+    return float(pytorch_msssim.ms_ssim(x, y, data_range=255.0))
+
+
+def check_splits(prepared: Path) -> list[str]:
+    """No picture twice, by content; every test picture is the one of the manifest."""
+    manifest = json.loads((prepared / "manifest.json").read_text(encoding="utf-8"))
+    problems: list[str] = []
+    seen: dict[str, str] = {}
+    for entry in manifest["pictures"]:
+        digest = entry["pixels_sha256"]
+        if digest in seen:
+            problems.append(f"{entry['name']} and {seen[digest]} are the same picture")
+        seen[digest] = f"{entry['name']} ({entry['split']})"
+    listed = {entry["name"]: entry for entry in manifest["pictures"] if entry["split"] == "test"}
+    found = {path.stem: path for path in (prepared / "test").glob("*.png")}
+    for name in sorted(set(listed) ^ set(found)):
+        problems.append(
+            f"test picture {name} is only in {'manifest' if name in listed else 'test'}"
+        )
+    for name in sorted(set(listed) & set(found)):
+        image = np.asarray(Image.open(found[name]).convert("RGB"))
+        digest = hashlib.sha256(f"{image.shape[0]}x{image.shape[1]}:".encode())
+        digest.update(np.ascontiguousarray(image).tobytes())
+        if digest.hexdigest() != listed[name]["pixels_sha256"]:
+            problems.append(f"test picture {name} is not the one of the manifest")
+    return problems
+
+
+def check_tables(
+    artifacts: Path,
+    cells: Sequence[str],
+    measured: dict[str, dict[str, list[Point]]],
+    anchor_rows: Sequence[dict[str, str]],
+) -> list[str]:
+    """evaluation.csv and anchors.csv row by row against what was measured here."""
+    tables = {cell: read_csv(artifacts / "evaluated" / cell / "evaluation.csv") for cell in cells}
+    for row in anchor_rows:
+        tables.setdefault(row["codec"], []).append(row)
+    problems = []
+    for name, rows in tables.items():
+        if name not in measured:
+            continue
+        by_picture: dict[str, list[dict[str, str]]] = defaultdict(list)
+        for row in rows:
+            by_picture[row["picture"]].append(row)
+        for picture, points in measured[name].items():
+            listed = by_picture.get(picture, [])
+            if len(listed) != len(points):
+                problems.append(f"{name}, {picture}: {len(points)} files, {len(listed)} in table")
+            for row, point in zip(listed, points, strict=False):
+                for column, value, slack in zip(
+                    ("bpp", "psnr_db", "ms_ssim"), point, (1e-6, 2e-3, 2e-5), strict=True
+                ):
+                    if not same(float(row[column]), value, slack):
+                        where = f"{name}, {picture}, {row.get('point') or row.get('setting')}"
+                        problems.append(f"{where}: {column} is {row[column]}, found {value:.6g}")
+    return problems
+
+
+def same(one: float, two: float, slack: float) -> bool:
+    """Equal up to slack; NaN equals NaN."""
+    return abs(one - two) <= slack or (math.isnan(one) and math.isnan(two)) or one == two
+
+
+def in_processes(function: Any, tasks: Sequence[Any]) -> list[Any]:
+    """Results in order, from LINOCUT_WORKERS processes (1: from this one)."""
+    workers = int(os.environ.get("LINOCUT_WORKERS") or os.cpu_count() or 1)
+    if workers == 1:
+        return [function(task) for task in tasks]
+    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        return list(pool.map(function, tasks))
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """Rows of a CSV with a header."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,213 @@
+"""`make verify` agrees with an honest report, and notices every kind of change to it."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import re
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage.data
+import yaml
+
+from fake_codec import FakeCodec
+from linocut.anchors import run_anchors
+from linocut.config import AnchorsConfig, CompareConfig
+from linocut.evaluation import CodedRow, evaluate_cell
+from linocut.image import write_png
+from linocut.report import compare
+from linocut.tables import write_rows
+
+BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+CELLS = ("cae-l2", "cae-l1")
+CONFIG = CompareConfig(bootstrap_draws=20, shown_pictures=1, shown_bpp=0.5)
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkout whose report was made from its files."""
+    root = tmp_path_factory.mktemp("honest")
+    artifacts = root / "artifacts"
+    test = artifacts / "prepared" / "test"
+    test.mkdir(parents=True)
+    listed = []
+    for name in ("astronaut", "chelsea", "coffee"):
+        image = np.ascontiguousarray(getattr(skimage.data, name)()[40:216, 90:270])
+        write_png(test / f"{name}.png", image)
+        digest = hashlib.sha256(b"176x180:" + image.tobytes()).hexdigest()
+        listed.append({"name": name, "pixels_sha256": digest, "split": "test"})
+        for number, cell in enumerate(CELLS):
+            _code(artifacts / "coded" / cell, name, image, number)
+    manifest = json.dumps({"pictures": listed})
+    (artifacts / "prepared" / "manifest.json").write_text(manifest)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("evaluation", "anchors"):
+            patch.setattr(f"linocut.{module}.map_in_processes", plain_map)
+        for cell in CELLS:
+            coded = artifacts / "coded" / cell
+            write_rows(coded / "coded.csv", CodedRowWithRate, ROWS.pop(coded))
+            out = artifacts / "evaluated" / cell
+            evaluate_cell(coded, test, out, CONFIG, load=FakeCodec.load)
+        run_anchors(test, artifacts / "anchors", AnchorsConfig(("jpeg", "jpeg2000"), 4, 10))
+    (root / "reports").mkdir()
+    compare(CELLS, artifacts=artifacts, reports=root / "reports", config=CONFIG, seed=3)
+    params = {
+        "seed": 3,
+        "grid": {"arch": ["cae"], "loss": ["l2", "l1"]},
+        "compare": {"bootstrap_draws": 20},
+        "anchors": {"avif_speed": 10},
+    }
+    (root / "params.yaml").write_text(yaml.safe_dump(params))
+    report = (root / "reports" / "report.md").read_text()
+    start, end = report.index("<!-- results -->"), report.index("<!-- /results -->")
+    (root / "README.md").write_text(report[start:end] + "<!-- /results -->\n")
+    return root
+
+
+class CodedRowWithRate(CodedRow):
+    """What the coding stage writes: the rate, too."""
+
+    bpp: float
+
+
+ROWS: dict[Path, list[Any]] = {}
+
+
+def _code(folder: Path, name: str, image: Any, number: int) -> None:
+    (folder / "files").mkdir(parents=True, exist_ok=True)
+    for point, quality in enumerate((5, 25, 60, 80)):
+        data = FakeCodec(folder).compress(image, quality + number)
+        (folder / "files" / f"{name}-{point}.lino").write_bytes(data)
+        bpp = 8 * len(data) / (176 * 180)
+        row = CodedRowWithRate(name, point, 0.1, len(data), bpp / 1.005, 0.1)
+        object.__setattr__(row, "bpp", bpp)
+        ROWS.setdefault(folder, []).append(row)
+
+
+def plain_map(function: Callable[[Any], Any], tasks: Sequence[Any], *, label: str) -> list[Any]:
+    return [function(task) for task in tasks]
+
+
+@pytest.fixture
+def verify(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[str]]:
+    """The problems that `make verify` finds in a checkout."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    monkeypatch.setenv("LINOCUT_WORKERS", "1")
+    import verify as module
+
+    return lambda root: module.verify(root, "fake_codec:FakeCodec", skip_anchors=False)
+
+
+def test_an_honest_report_agrees(honest: Path, verify: Callable[[Path], list[str]]) -> None:
+    assert verify(honest) == []
+
+
+def change(root: Path, path: str, after: str, digit: str = "last") -> None:
+    """Change the first or last digit of the first number after a pattern."""
+    text = (root / path).read_text(encoding="utf-8")
+    found = re.search(after, text)
+    assert found
+    number = re.compile(r"\d+(\.\d+)?").search(text, found.end())
+    assert number
+    place = number.start() if digit == "first" else number.end() - 1
+    other = str((int(text[place]) + 5) % 10)
+    (root / path).write_text(text[:place] + other + text[place + 1 :], encoding="utf-8")
+
+
+def noticed(problems: Sequence[str], complaints: Sequence[str]) -> None:
+    for complaint in complaints:
+        assert any(complaint in problem for problem in problems), complaint
+    for problem in problems:
+        assert any(complaint in problem for complaint in complaints), problem
+
+
+def test_every_change_of_the_files_is_noticed(
+    honest: Path, tmp_path: Path, verify: Callable[[Path], list[str]]
+) -> None:
+    root = tmp_path / "changed"
+    shutil.copytree(honest, root)
+    artifacts = root / "artifacts"
+    file = artifacts / "coded/cae-l1/files/coffee-2.lino"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(bytes(data))
+    broken = artifacts / "coded/cae-l1/files/coffee-3.lino"
+    broken.write_bytes(b"X" + broken.read_bytes()[1:])
+    shutil.copy(artifacts / "prepared/test/coffee.png", artifacts / "prepared/test/chelsea.png")
+    path = artifacts / "prepared/manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["pictures"].append({**manifest["pictures"][0], "name": "copy", "split": "train"})
+    path.write_text(json.dumps(manifest))
+    change(root, "artifacts/evaluated/cae-l2/evaluation.csv", r"astronaut,2,0\.1,\d+,", "first")
+    change(root, "artifacts/anchors/anchors.csv", r"jpeg2000,coffee,240,\d+,", "first")
+    noticed(
+        verify(root),
+        [
+            "cae-l1, coffee",
+            "cae-l2, astronaut, 2",
+            "cae-l1/coffee-3.lino does not decode",
+            "chelsea",
+            "copy and astronaut (test) are the same picture",
+            "jpeg2000, coffee, 240: bpp",
+        ],
+    )
+
+
+def test_every_change_of_the_report_is_noticed(
+    honest: Path, tmp_path: Path, verify: Callable[[Path], list[str]]
+) -> None:
+    root = tmp_path / "changed"
+    shutil.copytree(honest, root)
+    change(root, "reports/metrics.json", '"jpeg2000":')
+    change(root, "reports/metrics.json", '"files":')
+    change(root, "reports/metrics.json", '"cae-l1": ')
+    change(root, "reports/plots/bd_rate.csv", "cell,psnr_db,jpeg,", "first")
+    change(root, "reports/plots/rd.csv", "cae-l1,cell,", "first")
+    report = "reports/report.md"
+    change(root, report, r"### MS-SSIM\n\n.*\n.*\n\| cae-l2 \|")
+    change(root, report, r"\n\| JPEG 2000 \|")
+    change(root, report, r"\*\* with ")
+    change(root, report, r"\| PSNR \| cae-l\d \| cae-l\d \|")
+    change(root, report, r"\| 1 bpp \|\n.*\n\| cae-l2 \|")
+    change(root, report, r"s/MP \|\n.*\n\| cae-l2 \|")
+    noticed(
+        verify(root),
+        [
+            "metrics.json: cae-l2 psnr_db jpeg2000",
+            "metrics.json: files is",
+            "metrics.json: ",
+            "plots/bd_rate.csv: cae-l2 psnr_db jpeg",
+            "plots/rd.csv: bpp of cae-l1",
+            "report.md, MS-SSIM, cae-l2, vs JPEG",
+            "report.md, PSNR, JPEG 2000, vs JPEG",
+            "headline, cae-l",
+            "report.md, Losses against each other, PSNR cae-l",
+            "report.md, Quality at equal rate, cae-l2",
+            "report.md, Files and costs, cae-l2, files",
+            "README.md does not repeat",
+        ],
+    )
+
+
+def test_nothing_but_the_decoder_is_shared_with_the_project() -> None:
+    shared = set()
+    for path in (BENCHMARKS / "verify.py", BENCHMARKS / "report_tables.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            shared |= {name for name in names if name.startswith("linocut")}
+    assert shared == set()
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import verify as module
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    assert module.DECODER == "linocut.codec:Codec"
