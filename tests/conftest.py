@@ -73,6 +73,14 @@ def make_store(race):
     return make
 
 
+@pytest.fixture(scope="session")
+def codec_folder(tmp_path_factory):
+    """The folder of a small, untrained, complete codec."""
+    from small_codec import make_codec
+
+    return make_codec(tmp_path_factory.mktemp("codec"))
+
+
 @pytest.fixture
 def isolated(monkeypatch, tmp_path):
     """No store, and no server."""

@@ -1,0 +1,213 @@
+"""A whole picture as a .lino file: what the codec codes, and what it does not.
+
+rgb ──────────────────────────── codec ──> tiles
+alpha, ICC profile, EXIF, grey ──────────> blocks of the file, without loss
+
+block         content
+ALPHA         `linocut.alpha`
+ICC_PROFILE   size as u32, little-endian, then a zlib stream of that size
+EXIF          packed like the profile
+HINTS         one byte, bit 0: the picture is grey, a decoder may give one channel
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from linocut import models
+from linocut.alpha import inflate, pack_alpha, unpack_alpha
+from linocut.bitstream import (
+    ALPHA,
+    EXIF,
+    FLAG_RESILIENT,
+    HINTS,
+    ICC_PROFILE,
+    MAX_STEP_INDEX,
+    unpack,
+)
+from linocut.errors import BitstreamError, CheckpointError
+from linocut.image import Picture, RgbArray
+from linocut.rate_control import fit_bytes, fit_psnr, quality_step, step_quality
+
+_GREY = 1
+
+MOST_METADATA_BYTES = 1 << 22
+"""Longest ICC profile or EXIF block that is kept or accepted."""
+
+STEPS = (1.0, 2.0 ** (MAX_STEP_INDEX / 64))
+"""Finest and coarsest quantisation step of the format, grey levels."""
+
+
+class PictureCodec(Protocol):
+    """What this module needs of `linocut.codec.Codec`."""
+
+    def analyse(self, image: RgbArray) -> Any:
+        """Run the analysis network once, for any number of `encode` calls."""
+
+    def encode(
+        self, analysed: Any, *, step: float, effort: int, extras: Mapping[int, bytes] | None
+    ) -> bytes:
+        """Quantise and code."""
+
+    def decompress(self, data: bytes) -> RgbArray:
+        """The picture (h, w, 3) of a file, without its blocks."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """What the encoder aims at.
+
+    Attributes:
+        kind: `quality` 1 to 100; `bpp` at most that many bits a pixel of the whole file;
+            `psnr` at least that many dB; `max_bytes` at most that many bytes.
+        value: the number.
+    """
+
+    kind: Literal["quality", "bpp", "psnr", "max_bytes"]
+    value: float
+
+
+def compress_picture(
+    codec: PictureCodec, picture: Picture, target: Target, *, effort: int = 1, strip: bool = False
+) -> tuple[bytes, tuple[str, ...]]:
+    """Compress a picture with everything it carries.
+
+    Args:
+        codec: codes the colours.
+        picture: what to compress.
+        target: quality, rate, PSNR or size to aim at.
+        effort: of the encoder, 0 (fast) to 3 (small).
+        strip: leave ICC profile and EXIF out.
+
+    Returns:
+        The file, and what could not be kept, one short phrase each.
+
+    Raises:
+        ConfigError: the model cannot reach the target on this picture.
+    """
+    extras, lost = pack_extras(picture, strip=strip)
+    analysed = codec.analyse(picture.rgb)
+    encode = partial(codec.encode, analysed, effort=effort, extras=extras)
+    if target.kind == "quality":
+        return encode(step=quality_step(target.value)), lost
+    if target.kind == "psnr":
+
+        def encode_and_measure(step: float) -> tuple[bytes, float]:
+            from linocut.metrics import psnr_db
+
+            data = encode(step=step)
+            return data, psnr_db(picture.rgb, codec.decompress(data))
+
+        return fit_psnr(encode_and_measure, target.value, STEPS), lost
+    height, width = picture.rgb.shape[:2]
+    most = target.value if target.kind == "max_bytes" else target.value * height * width / 8
+    return fit_bytes(lambda step: encode(step=step), max(1, int(most)), STEPS), lost
+
+
+def decompress_picture(codec: PictureCodec, data: bytes) -> Picture:
+    """The picture of a file, with everything the file carries.
+
+    Raises:
+        BitstreamError: the file or one of its blocks is damaged, or of another model.
+    """
+    file = unpack(data)
+    alpha = (
+        unpack_alpha(file.extras[ALPHA], file.height, file.width) if ALPHA in file.extras else None
+    )
+    icc, exif = metadata(file.extras)
+    rgb = codec.decompress(data)
+    grey = is_grey(file.extras)
+    return Picture(_one_grey(rgb) if grey else rgb, alpha, grey, icc, exif)
+
+
+def is_grey(extras: Mapping[int, bytes]) -> bool:
+    """Whether the blocks of a file say that the picture was grey."""
+    return any(byte & _GREY for byte in extras.get(HINTS, b"")[:1])
+
+
+def metadata(extras: Mapping[int, bytes]) -> tuple[bytes | None, bytes | None]:
+    """ICC profile and EXIF of a file's blocks.
+
+    Raises:
+        BitstreamError: a block is damaged.
+    """
+    return _inflate(extras.get(ICC_PROFILE), "ICC profile"), _inflate(extras.get(EXIF), "EXIF")
+
+
+def describe_file(data: bytes) -> dict[str, Any]:
+    """What a file says about itself, after its checksum was verified.
+
+    Raises:
+        BitstreamError: the file is damaged.
+    """
+    file = unpack(data)
+    step = 2.0 ** (file.step_index / 64)
+    return {
+        "format": f"linocut, version {data[4]}",
+        "width": file.width,
+        "height": file.height,
+        "bytes": len(data),
+        "bpp": round(8 * len(data) / (file.width * file.height), 5),
+        "step": round(step, 4),
+        "quality": round(step_quality(step), 1),
+        "model_id": file.model_id.hex(),
+        "model": _name_of(file.model_id),
+        "resilient": bool(file.flags & FLAG_RESILIENT),
+        "tiles": len(file.tiles),
+        "payload_bytes": file.payload_bytes,
+        "grey": is_grey(file.extras),
+        "alpha_bytes": len(file.extras.get(ALPHA, b"")),
+        "icc_bytes": len(file.extras.get(ICC_PROFILE, b"")),
+        "exif_bytes": len(file.extras.get(EXIF, b"")),
+    }
+
+
+def _name_of(model_id: bytes) -> str | None:
+    """The shipped model of this id."""
+    try:
+        return models.by_id(model_id).name
+    except CheckpointError:
+        return None
+
+
+def pack_extras(picture: Picture, *, strip: bool) -> tuple[dict[int, bytes], tuple[str, ...]]:
+    """The blocks of a picture by kind, and what is too long to keep."""
+    extras, lost = {}, []
+    if picture.alpha is not None:
+        extras[ALPHA] = pack_alpha(picture.alpha)
+    for kind, name, content in (
+        (ICC_PROFILE, "ICC profile", picture.icc),
+        (EXIF, "EXIF", picture.exif),
+    ):
+        if content is None or strip:
+            continue
+        if len(content) > MOST_METADATA_BYTES:
+            lost.append(f"{name} of {len(content)} bytes dropped")
+        else:
+            extras[kind] = len(content).to_bytes(4, "little") + zlib.compress(content, 9)
+    if picture.grey:
+        extras[HINTS] = bytes([_GREY])
+    return extras, tuple(lost)
+
+
+def _inflate(block: bytes | None, what: str) -> bytes | None:
+    if block is None:
+        return None
+    size = int.from_bytes(block[:4], "little")
+    if len(block) < 4 or size > MOST_METADATA_BYTES:
+        raise BitstreamError(
+            f"{what} block claims {size} bytes, expected at most {MOST_METADATA_BYTES}"
+        )
+    return inflate(block[4:], size, what)
+
+
+def _one_grey(rgb: RgbArray) -> RgbArray:
+    """Three equal channels: the rounded mean."""
+    grey = (rgb.sum(axis=2, dtype=np.uint16) + 1) // 3
+    return np.repeat(grey[..., None].astype(np.uint8), 3, axis=2)

@@ -1,0 +1,128 @@
+"""A whole picture goes through a .lino file: any size, any mode, with everything it carries."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from linocut import bitstream
+from linocut.codec import Codec
+from linocut.dead_leaves import dead_leaves
+from linocut.errors import BitstreamError, ConfigError
+from linocut.image import Picture
+from linocut.metrics import psnr_db
+from linocut.picture_files import (
+    MOST_METADATA_BYTES,
+    Target,
+    compress_picture,
+    decompress_picture,
+    describe_file,
+    metadata,
+)
+
+RNG = np.random.default_rng(0)
+LEAVES = dead_leaves(60, 90, seed=4)
+
+
+@pytest.fixture(scope="module")
+def codec(codec_folder):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield Codec.load(codec_folder)
+    torch.set_num_threads(threads)
+
+
+def compressed(codec: Codec, picture: Picture, kind: str = "quality", value: float = 60) -> bytes:
+    data, lost = compress_picture(codec, picture, Target(kind, value))
+    assert lost == ()
+    return data
+
+
+@pytest.mark.parametrize("with_alpha", [False, True])
+@pytest.mark.parametrize("grey", [False, True])
+def test_colour_grey_and_alpha_survive(codec: Codec, grey: bool, with_alpha: bool) -> None:
+    rgb = LEAVES[..., :1].repeat(3, axis=2) if grey else LEAVES
+    alpha = RNG.integers(0, 256, rgb.shape[:2], np.uint8) if with_alpha else None
+    picture = Picture(rgb, alpha, grey, b"a profile", b"some exif")
+    decoded = decompress_picture(codec, compressed(codec, picture))
+    assert psnr_db(rgb, decoded.rgb) > 25
+    assert decoded.grey == grey
+    assert (decoded.icc, decoded.exif) == (b"a profile", b"some exif")
+    if grey:
+        assert np.array_equal(decoded.rgb[..., 0], decoded.rgb[..., 2])
+    if with_alpha:
+        assert decoded.alpha is not None
+        assert np.array_equal(decoded.alpha, alpha)
+    else:
+        assert decoded.alpha is None
+
+
+def test_metadata_can_be_left_out(codec: Codec) -> None:
+    picture = Picture(LEAVES, icc=b"a profile", exif=b"some exif")
+    data, _ = compress_picture(codec, picture, Target("quality", 30), strip=True)
+    assert data == compressed(codec, Picture(LEAVES), value=30)
+
+
+def test_metadata_beyond_the_limit_is_dropped_and_said(codec: Codec) -> None:
+    picture = Picture(LEAVES, icc=bytes(MOST_METADATA_BYTES + 1), exif=b"some exif")
+    data, lost = compress_picture(codec, picture, Target("quality", 30))
+    assert lost == (f"ICC profile of {MOST_METADATA_BYTES + 1} bytes dropped",)
+    assert decompress_picture(codec, data).icc is None
+
+
+def test_every_side_from_1_to_40_survives_in_both_directions(codec: Codec) -> None:
+    for height in range(1, 41):
+        width = height * 7 % 41  # every width once, far from and near to the height
+        data = compressed(codec, Picture(LEAVES[:height, :width]))
+        assert decompress_picture(codec, data).rgb.shape == (height, width, 3)
+
+
+@pytest.mark.parametrize("bpp", [1.5, 4.0])
+def test_the_rate_asked_for_is_kept_with_everything_counted(codec: Codec, bpp: float) -> None:
+    picture = Picture(LEAVES, exif=bytes(range(100)))
+    found = 8 * len(compressed(codec, picture, "bpp", bpp)) / (60 * 90)
+    assert 0.93 * bpp < found <= bpp
+
+
+def test_the_size_asked_for_is_kept(codec: Codec) -> None:
+    assert 2000 * 0.93 < len(compressed(codec, Picture(LEAVES), "max_bytes", 2000)) <= 2000
+    with pytest.raises(ConfigError, match=r"smallest file of this model has \d+ bytes, not 20"):
+        compressed(codec, Picture(LEAVES), "max_bytes", 20)
+
+
+def test_the_psnr_asked_for_is_reached_by_the_decoder(codec: Codec) -> None:
+    decoded = decompress_picture(codec, compressed(codec, Picture(LEAVES), "psnr", 30))
+    assert 30 <= psnr_db(LEAVES, decoded.rgb) < 30.5
+
+
+def test_higher_quality_gives_larger_files(codec: Codec) -> None:
+    sizes = [len(compressed(codec, Picture(LEAVES), value=q)) for q in (1, 20, 40, 60, 80, 100)]
+    assert sizes == sorted(sizes)
+    assert len(set(sizes)) == len(sizes)
+
+
+def test_the_description_adds_up(codec: Codec) -> None:
+    alpha = np.full(LEAVES.shape[:2], 7, np.uint8)
+    data = compressed(codec, Picture(LEAVES, alpha, icc=b"profile"), value=40)
+    facts = describe_file(data)
+    assert (facts["width"], facts["height"], facts["bytes"]) == (90, 60, len(data))
+    assert facts["quality"] == pytest.approx(40, abs=0.2)
+    assert facts["model_id"] == codec.model_id
+    assert facts["alpha_bytes"] == 2
+    assert facts["icc_bytes"] > 0
+    assert facts["payload_bytes"] < len(data)
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (b"", "claims 0 bytes"),
+        (b"\xff\xff\xff\xff", "claims 4294967295 bytes"),
+        (b"\1\0\0\0nozlib", "damaged"),
+        (b"\1\0\0\0x", "does not hold exactly"),
+    ],
+)
+def test_damaged_metadata_is_refused(block: bytes, message: str) -> None:
+    with pytest.raises(BitstreamError, match=message):
+        metadata({bitstream.ICC_PROFILE: block})
