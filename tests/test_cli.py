@@ -1,0 +1,233 @@
+"""The command line keeps its contract: names, exit codes, streams, one line per error."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from linocut import cli
+from linocut.dead_leaves import dead_leaves
+from linocut.image import read_picture, write_png
+from linocut.metrics import psnr_db
+
+SOURCE = Path(__file__).parents[1] / "src"
+LEAVES = dead_leaves(40, 56, seed=8)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory with one picture."""
+    monkeypatch.chdir(tmp_path)
+    write_png(tmp_path / "a.png", LEAVES)
+    return tmp_path
+
+
+@pytest.fixture
+def model(codec_folder) -> list[str]:
+    return ["--model", str(codec_folder), "--threads", "1"]
+
+
+def run(*arguments: str) -> int:
+    return cli.main(arguments)
+
+
+def in_process(*arguments: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "linocut", *arguments]
+    environment = {"PYTHONPATH": str(SOURCE), "PATH": "", "HOME": "/"}
+    return subprocess.run(
+        command, input=data, capture_output=True, env=environment, timeout=120, check=False
+    )
+
+
+def one_line(capsys: pytest.CaptureFixture[str]) -> str:
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_there_and_back(here: Path, model: list[str], capsys) -> None:
+    assert run("compress", "a.png", "--quality", "70", *model) == 0
+    assert "a.png -> a.lino: " in one_line(capsys)
+    assert run("decompress", "a.lino", "-o", "b.png", *model) == 0
+    assert psnr_db(LEAVES, read_picture(here / "b.png").rgb) > 25
+    assert sorted(path.name for path in here.iterdir()) == ["a.lino", "a.png", "b.png"]
+
+
+@pytest.mark.usefixtures("here")
+def test_compare_agrees_between_a_file_and_its_decoded_picture(model: list[str], capsys) -> None:
+    run("compress", "a.png", *model)
+    run("decompress", "a.lino", "-o", "b.png", *model)
+    capsys.readouterr()
+    assert run("compare", "a.png", "b.png", "--json") == 0
+    decoded = json.loads(capsys.readouterr().out)
+    assert run("compare", "a.png", "a.lino", "--json", *model) == 0
+    file = json.loads(capsys.readouterr().out)
+    assert decoded["psnr_db"] == file["psnr_db"]
+    assert file["bpp"] == pytest.approx(
+        8 * Path("a.lino").stat().st_size / LEAVES[..., 0].size, 1e-3
+    )
+    assert file["ms_ssim"] is None  # smaller than its window
+
+
+@pytest.mark.usefixtures("here")
+def test_info_explains_a_file_as_text_and_as_json(model: list[str], capsys) -> None:
+    run("compress", "a.png", "--quality", "33", *model)
+    capsys.readouterr()
+    assert run("info", "a.lino") == 0
+    assert "width            56" in capsys.readouterr().out
+    assert run("info", "a.lino", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["height"], facts["bytes"]) == (40, Path("a.lino").stat().st_size)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--bpp", "3"), ("--max-bytes", "700"), ("--psnr", "28")]
+)
+@pytest.mark.usefixtures("here")
+def test_targets(option: str, value: str, model: list[str], capsys) -> None:
+    assert run("compress", "a.png", option, value, *model) == 0
+    capsys.readouterr()
+    run("compare", "a.png", "a.lino", "--json", *model)
+    facts = json.loads(capsys.readouterr().out)
+    if option == "--psnr":
+        assert 28 <= facts["psnr_db"] < 29
+    else:
+        most = {"--bpp": 3 * LEAVES[..., 0].size / 8, "--max-bytes": 700}[option]
+        assert 0.9 * most < facts["bytes"] <= most
+
+
+@pytest.mark.usefixtures("here")
+def test_existing_files_are_kept_without_force(model: list[str], capsys) -> None:
+    Path("a.lino").write_bytes(b"precious")
+    assert run("compress", "a.png", *model) == 1
+    assert one_line(capsys) == "linocut: a.lino: exists already (-f overwrites)"
+    assert Path("a.lino").read_bytes() == b"precious"
+    assert run("compress", "a.png", "-f", *model) == 0
+    assert Path("a.lino").read_bytes() != b"precious"
+
+
+def test_a_folder_goes_on_after_a_failure_and_sums_up(here: Path, model: list[str], capsys) -> None:
+    (here / "deep").mkdir()
+    write_png(here / "deep" / "b.png", LEAVES[:20])
+    (here / "broken.png").write_bytes(b"no picture")
+    assert run("compress", ".", "-o", "out", *model) == 1
+    errors = capsys.readouterr().err
+    assert "linocut: broken.png: not a picture that Pillow can read" in errors
+    assert "2 of 3 files, 1 failed: " in errors
+    assert (here / "out" / "deep" / "b.lino").exists()
+    assert run("decompress", "out", "-o", "back", *model) == 0
+    assert read_picture(here / "back" / "deep" / "b.png").rgb.shape == (20, 56, 3)
+
+
+@pytest.mark.usefixtures("here")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compress", "absent.png"], "absent.png: no such file"),
+        (["decompress", "a.png", "-o", "z.png"], "a.png: not a .lino file"),
+        (["decompress", "a.png", "-o", "b.jpg"], "b.jpg: cannot write '.jpg', only .png"),
+        (["info", "a.png"], "a.png: not a .lino file"),
+        (["compare", "a.png", "absent.png"], "absent.png: no such file"),
+        (["compress", "a.png", "--model", "nowhere"], "a.png: model 'nowhere' is neither"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_1(arguments: list[str], message: str, capsys) -> None:
+    assert run(*arguments) == 1
+    assert one_line(capsys).startswith(f"linocut: {message}")
+
+
+@pytest.mark.usefixtures("here")
+def test_a_damaged_file_is_named_with_the_reason(model: list[str], capsys) -> None:
+    run("compress", "a.png", *model)
+    data = Path("a.lino").read_bytes()
+    Path("cut.lino").write_bytes(data[:-3])
+    capsys.readouterr()
+    assert run("decompress", "cut.lino", *model) == 1
+    assert one_line(capsys).startswith("linocut: cut.lino: the file is truncated")
+    assert not Path("cut.png").exists()
+
+
+@pytest.mark.usefixtures("here")
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(Exception, match="no such file"):
+        run("compress", "absent.png", "--debug")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["paint"],
+        ["compress"],
+        ["compress", "a.png", "--quality", "0"],
+        ["compress", "a.png", "--quality", "101"],
+        ["compress", "a.png", "--bpp", "nan"],
+        ["compress", "a.png", "--max-bytes", "1.5"],
+        ["compress", "a.png", "--effort", "4"],
+        ["compress", "a.png", "--bpp", "1", "--quality", "50"],
+    ],
+)
+def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        run(*arguments)
+    assert stopped.value.code == 2
+    assert "usage: linocut" in capsys.readouterr().err
+
+
+def test_streams_carry_pictures_through_two_processes(model: list[str]) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(LEAVES).save(buffer, "PNG")
+    packed = in_process("compress", "-", *model, data=buffer.getvalue())
+    assert (packed.returncode, packed.stdout[:4]) == (0, b"LINO"), packed.stderr
+    unpacked = in_process("decompress", "-", *model, data=packed.stdout)
+    assert unpacked.returncode == 0, unpacked.stderr
+    assert psnr_db(LEAVES, np.asarray(Image.open(io.BytesIO(unpacked.stdout)))) > 25
+
+
+def test_what_is_converted_or_lost_is_said(here: Path, model: list[str], capsys) -> None:
+    Image.fromarray(LEAVES).convert("CMYK").save(here / "c.tif")
+    run("compress", "c.tif", *model)
+    assert "c.tif: CMYK converted to RGB" in capsys.readouterr().err
+    rgba = np.dstack([LEAVES, LEAVES[..., 0]])
+    Image.fromarray(rgba).save(here / "d.png")
+    run("compress", "d.png", *model)
+    run("decompress", "d.lino", "-o", "d.ppm", *model)
+    assert "d.lino: PPM cannot hold the alpha channel: dropped" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("here")
+def test_animations_are_refused_by_name(model: list[str], capsys) -> None:
+    frames = [Image.new("RGB", (8, 8), (i, 0, 0)) for i in (0, 200)]
+    frames[0].save("moving.gif", save_all=True, append_images=frames[1:])
+    assert run("compress", "moving.gif", *model) == 1
+    assert one_line(capsys).startswith("linocut: moving.gif: an animation of 2 pictures")
+
+
+def test_help_is_instant_and_imports_nothing_heavy() -> None:
+    code = "import sys, linocut.cli; sys.exit(len({'numpy', 'PIL', 'torch'} & set(sys.modules)))"
+    environment = {"PYTHONPATH": str(SOURCE)}
+    loaded = subprocess.run([sys.executable, "-c", code], env=environment, check=False, timeout=30)
+    assert loaded.returncode == 0
+    begin = time.perf_counter()
+    assert in_process("--help").returncode == 0
+    assert time.perf_counter() - begin < 1.5  # 0.1 s where the machine is idle
+
+
+def test_info_imports_no_torch(here: Path, model: list[str]) -> None:
+    run("compress", "a.png", *model)
+    code = (
+        "import sys; from linocut.cli import main; main(['info', 'a.lino'])\n"
+        "sys.exit('torch' in sys.modules)"
+    )
+    environment = {"PYTHONPATH": str(SOURCE)}
+    command = [sys.executable, "-c", code]
+    assert (
+        subprocess.run(command, env=environment, cwd=here, check=False, timeout=60).returncode == 0
+    )
