@@ -1,0 +1,119 @@
+"""Pillow reads and writes .lino files after `import linocut.pillow`.
+
+    import linocut.pillow
+    from PIL import Image
+
+    Image.open("photo.png").save("photo.lino", quality=60)
+    Image.open("photo.lino").show()
+
+Options of `save`: one of `quality` (1 to 100), `bpp`, `psnr`, `max_bytes`; `model`, `effort`,
+`icc_profile`, `exif`. The picture's own ICC profile is kept, its EXIF only where it is given, as
+with Pillow's other formats. `open` reads the header; the network runs when pixels are asked for.
+"""
+
+from __future__ import annotations
+
+import warnings
+from functools import cache
+from io import BytesIO
+from typing import IO, TYPE_CHECKING, Any, cast
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from linocut import bitstream, models
+from linocut.errors import ConfigError, LinocutError
+from linocut.image import from_pillow
+from linocut.picture_files import (
+    Target,
+    compress_picture,
+    decompress_picture,
+    is_grey,
+    metadata,
+)
+from linocut.rate_control import DEFAULT_QUALITY
+
+if TYPE_CHECKING:
+    from linocut.codec import Codec
+
+FORMAT = "LINOCUT"
+_TARGETS = ("quality", "bpp", "psnr", "max_bytes")
+
+
+class LinoImageFile(ImageFile.ImageFile):
+    """A .lino file, decoded at the first look at its pixels."""
+
+    format = FORMAT
+    format_description = "linocut learned image codec"
+
+    def _open(self) -> None:
+        self._data: bytes | None = self.fp.read() if self.fp else b""
+        try:
+            file = bitstream.unpack(self._data or b"")
+            icc, exif = metadata(file.extras)
+        except LinocutError as error:
+            raise OSError(str(error)) from error
+        alpha = bitstream.ALPHA in file.extras
+        self._mode = (
+            ("LA" if alpha else "L") if is_grey(file.extras) else "RGBA" if alpha else "RGB"
+        )
+        self._size = (file.width, file.height)
+        if icc is not None:
+            self.info["icc_profile"] = icc
+        if exif is not None:
+            self.info["exif"] = exif
+        self._model_id = file.model_id
+        self.tile = []
+
+    def load(self) -> Any:
+        """Decode, once."""
+        if self._data is not None:
+            try:
+                picture = decompress_picture(_codec(str(models.by_id(self._model_id))), self._data)
+            except LinocutError as error:
+                raise OSError(str(error)) from error
+            samples = picture.rgb[..., :1] if picture.grey else picture.rgb
+            if picture.alpha is not None:
+                samples = np.dstack([samples, picture.alpha])
+            if self.fp is not None and self._exclusive_fp:
+                self.fp.close()
+            self.fp = BytesIO(np.ascontiguousarray(samples).tobytes())
+            self.tile = [ImageFile._Tile("raw", (0, 0, *self.size), 0, self.mode)]
+            self._data = None
+        return super().load()
+
+
+def _accept(prefix: bytes) -> bool:
+    return prefix.startswith(bitstream.MAGIC)
+
+
+def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
+    options: dict[str, Any] = image.encoderinfo
+    chosen = [name for name in _TARGETS if options.get(name) is not None]
+    if len(chosen) > 1:
+        raise ConfigError(f"{' and '.join(chosen)} given, expected one of them")
+    name = chosen[0] if chosen else "quality"
+    target = Target(cast("Any", name), float(options.get(name, DEFAULT_QUALITY)))
+    exif = options.get("exif")
+    if isinstance(exif, Image.Exif):
+        exif = exif.tobytes()
+    icc = options.get("icc_profile", image.info.get("icc_profile"))
+    picture = from_pillow(image, icc or None, exif or None)
+    codec = _codec(str(options.get("model", models.DEFAULT)))
+    data, lost = compress_picture(codec, picture, target, effort=int(options.get("effort", 1)))
+    for note in (*picture.notes, *lost):
+        warnings.warn(f"{filename!s}: {note}", stacklevel=3)
+    file.write(data)
+
+
+@cache
+def _codec(model: str) -> Codec:
+    from linocut.codec import Codec
+
+    return Codec.load(model)
+
+
+Image.register_open(FORMAT, LinoImageFile, _accept)
+Image.register_save(FORMAT, _save)
+Image.register_extension(FORMAT, ".lino")
+Image.register_mime(FORMAT, "image/x-linocut")

@@ -1,0 +1,115 @@
+"""The Pillow plugin opens and saves .lino files like any other format."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from contextlib import nullcontext
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms
+
+import linocut.pillow
+from linocut import models
+from linocut.dead_leaves import dead_leaves
+from linocut.errors import ConfigError
+from linocut.metrics import psnr_db
+
+LEAVES = dead_leaves(48, 64, seed=5)
+SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def installed(codec_folder, tmp_path_factory):
+    """The small codec as the recommended model."""
+    release = tmp_path_factory.mktemp("release")
+    shutil.copytree(codec_folder, release / models.RECOMMENDED)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "RELEASE", release)
+        yield
+    linocut.pillow._codec.cache_clear()
+
+
+def saved(image: Image.Image, **options: object) -> io.BytesIO:
+    file = io.BytesIO()
+    image.save(file, "LINOCUT", **options)
+    file.seek(0)
+    return file
+
+
+def test_save_and_open_by_file_name(tmp_path: Path) -> None:
+    Image.fromarray(LEAVES).save(tmp_path / "a.lino", quality=70)
+    with Image.open(tmp_path / "a.lino") as image:
+        assert (image.format, image.mode, image.size) == ("LINOCUT", "RGB", (64, 48))
+        assert psnr_db(LEAVES, np.asarray(image)) > 25
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_these_modes_come_back_as_they_went(mode: str) -> None:
+    image = Image.fromarray(LEAVES).convert(mode)
+    if "A" in mode:
+        image.putalpha(Image.linear_gradient("L").resize((64, 48)))
+    again = Image.open(saved(image))
+    assert again.mode == mode
+    if "A" in mode:
+        assert np.array_equal(np.asarray(again)[..., -1], np.asarray(image)[..., -1])
+
+
+@pytest.mark.parametrize("mode", ["1", "P"])
+def test_these_modes_come_back_as_grey_or_colour(mode: str) -> None:
+    image = Image.fromarray(LEAVES).convert(mode)
+    with pytest.warns(UserWarning, match="palette expanded") if mode == "P" else nullcontext():
+        again = Image.open(saved(image))
+    assert again.mode == {"1": "L", "P": "RGB"}[mode]
+
+
+def test_conversions_are_said_as_warnings() -> None:
+    with pytest.warns(UserWarning, match="CMYK converted to RGB"):
+        saved(Image.fromarray(LEAVES).convert("CMYK"))
+
+
+def test_profile_is_kept_and_exif_where_given() -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    image = Image.fromarray(LEAVES)
+    image.info["icc_profile"] = SRGB
+    again = Image.open(saved(image, exif=exif))
+    assert again.info["icc_profile"] == SRGB
+    assert again.getexif()[0x010E] == "a description"
+    assert "exif" not in Image.open(saved(image)).info
+
+
+def test_opening_runs_no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = saved(Image.fromarray(LEAVES))
+    monkeypatch.setattr(linocut.pillow, "decompress_picture", _must_not_run)
+    assert Image.open(file).size == (64, 48)
+
+
+def test_targets_exclude_each_other() -> None:
+    with pytest.raises(ConfigError, match="quality and bpp given, expected one of them"):
+        saved(Image.fromarray(LEAVES), quality=50, bpp=1.0)
+    assert len(saved(Image.fromarray(LEAVES), max_bytes=900).getvalue()) <= 900
+
+
+def test_damaged_files_are_refused_with_the_reason() -> None:
+    data = bytearray(saved(Image.fromarray(LEAVES)).getvalue())
+    data[-1] ^= 1
+    with pytest.raises(OSError, match="checksum does not match"):
+        Image.open(io.BytesIO(bytes(data)))
+    with pytest.raises(OSError, match="truncated"):
+        Image.open(io.BytesIO(bytes(data[:-5])))
+
+
+def test_a_file_of_an_unknown_model_opens_but_does_not_decode() -> None:
+    file = saved(Image.fromarray(LEAVES))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(models, "RELEASE", Path("nowhere"))
+        image = Image.open(file)
+        with pytest.raises(OSError, match="which is not installed"):
+            image.load()
+
+
+def _must_not_run(*arguments: object) -> None:
+    raise AssertionError("the network ran")
