@@ -155,6 +155,15 @@ def test_a_damaged_file_is_named_with_the_reason(model: list[str], capsys) -> No
 
 
 @pytest.mark.usefixtures("here")
+def test_pictures_above_the_limit_are_refused(model: list[str], capsys) -> None:
+    run("compress", "a.png", *model)
+    capsys.readouterr()
+    assert run("decompress", "a.lino", "-o", "b.png", "--max-pixels", "2239", *model) == 1
+    assert "has 2240 pixels, the limit is 2239" in one_line(capsys)
+    assert run("decompress", "a.lino", "-o", "b.png", "--max-pixels", "2240", *model) == 0
+
+
+@pytest.mark.usefixtures("here")
 def test_debug_shows_the_traceback() -> None:
     with pytest.raises(Exception, match="no such file"):
         run("compress", "absent.png", "--debug")

@@ -119,6 +119,9 @@ def _add_decoder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="NAME|PATH", help="(default: found by the hash in the file)"
     )
+    parser.add_argument(
+        "--max-pixels", type=_count, metavar="N", help="refuse larger pictures (default: 2^28)"
+    )
 
 
 def _add_force(parser: argparse.ArgumentParser) -> None:

@@ -132,9 +132,11 @@ def _describe_model(name: str, folder: Path) -> dict[str, Any]:
 
 
 def _decode(content: bytes, options: Namespace) -> Picture:
-    file = bitstream.unpack(content)
+    most = options.max_pixels or bitstream.MAX_PIXELS
+    file = bitstream.unpack(content, max_pixels=most)
     model = options.model or str(models.by_id(file.model_id))
-    return decompress_picture(_codec(model, options.device, options.threads), content)
+    codec = _codec(model, options.device, options.threads)
+    return decompress_picture(codec, content, max_pixels=most)
 
 
 @cache

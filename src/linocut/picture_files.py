@@ -28,6 +28,7 @@ from linocut.bitstream import (
     FLAG_RESILIENT,
     HINTS,
     ICC_PROFILE,
+    MAX_PIXELS,
     MAX_STEP_INDEX,
     unpack,
 )
@@ -55,7 +56,7 @@ class PictureCodec(Protocol):
     ) -> bytes:
         """Quantise and code."""
 
-    def decompress(self, data: bytes) -> RgbArray:
+    def decompress(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> RgbArray:
         """The picture (h, w, 3) of a file, without its blocks."""
 
 
@@ -110,18 +111,25 @@ def compress_picture(
     return fit_bytes(lambda step: encode(step=step), max(1, int(most)), STEPS), lost
 
 
-def decompress_picture(codec: PictureCodec, data: bytes) -> Picture:
+def decompress_picture(
+    codec: PictureCodec, data: bytes, *, max_pixels: int = MAX_PIXELS
+) -> Picture:
     """The picture of a file, with everything the file carries.
+
+    Args:
+        codec: decodes the colours.
+        data: a whole file.
+        max_pixels: larger pictures are refused.
 
     Raises:
         BitstreamError: the file or one of its blocks is damaged, or of another model.
     """
-    file = unpack(data)
+    file = unpack(data, max_pixels=max_pixels)
     alpha = (
         unpack_alpha(file.extras[ALPHA], file.height, file.width) if ALPHA in file.extras else None
     )
     icc, exif = metadata(file.extras)
-    rgb = codec.decompress(data)
+    rgb = codec.decompress(data, max_pixels=max_pixels)
     grey = is_grey(file.extras)
     return Picture(_one_grey(rgb) if grey else rgb, alpha, grey, icc, exif)
 
