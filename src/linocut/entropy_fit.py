@@ -119,8 +119,7 @@ def _fit_weights(
     solution = np.zeros(plane.features)
     for round_ in range(3):
         solution[:] = 0.0
-        q, r = np.linalg.qr(a[:, keep] / scale[keep] * importance[:, None])
-        solution[keep] = nnls(r, q.T @ (b * importance))[0]
+        solution[keep] = _small_nnls(a[:, keep] / scale[keep] * importance[:, None], b * importance)
         if round_ == 1 and len(keep) > KEPT_FEATURES:
             keep = np.sort(np.argsort(-solution)[:KEPT_FEATURES])
         importance = 1.0 / (a[:, keep] / scale[keep] @ solution[keep] + 0.05)
@@ -128,6 +127,15 @@ def _fit_weights(
     weights[:] = np.minimum(np.round(solution * WEIGHT_UNIT), LARGEST_WEIGHT)
     weights[0] = max(weights[0], 1)
     return weights
+
+
+def _small_nnls(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """argmin |a x - b| over x >= 0 for many rows and few columns: solved on the triangle of a^T a."""
+    gram = a.T @ a
+    gram[np.diag_indices_from(gram)] += 1e-9 * max(float(np.trace(gram)), 1e-9)
+    lower = np.linalg.cholesky(gram)
+    solution: NDArray[np.float64] = nnls(lower.T, np.linalg.solve(lower, a.T @ b))[0]
+    return solution
 
 
 def _count_details(

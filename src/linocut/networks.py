@@ -22,7 +22,7 @@ from linocut.wavelet import WaveletLevel
 
 GREY_LEVELS = 255.0
 REFERENCE_STEP = 32.0  # grey levels; where the step embedding is zero
-RESIDUAL_GAIN = 0.125  # keeps the first updates of residual branches small beside the linear path
+RESIDUAL_GAIN = 0.25  # keeps the first updates of residual branches small beside the linear path
 # Rows: luma, blue-yellow, red-green. Orthonormal, so one step in every channel costs the same squared error.
 COLOUR_ROTATION = (
     (0.5774, 0.5774, 0.5774),
@@ -217,8 +217,13 @@ class Network(nn.Module):
         """g_a: x (n, 3, h, w) in [0, 1], sides multiples of `multiple` -> bands in grey levels."""
         raise TypeError(f"{type(self).__name__} has no analysis")
 
-    def synthesis(self, y_hat: Sequence[Tensor], step: Tensor) -> Tensor:
-        """g_s: bands in grey levels and step (n,) -> x_hat (n, 3, h, w), not clipped."""
+    def synthesis(
+        self, y_hat: Sequence[Tensor], step: Tensor, *, linear_gradient: bool = True
+    ) -> Tensor:
+        """g_s: bands in grey levels and step (n,) -> x_hat (n, 3, h, w), not clipped.
+
+        Without `linear_gradient` the linear path keeps no graph: half the cost when only the rest learns.
+        """
         raise TypeError(f"{type(self).__name__} has no synthesis")
 
     def linear_parameters(self) -> Iterator[nn.Parameter]:
@@ -257,9 +262,13 @@ class Cae(Network):
         """Colour rotation, residual net, wavelet, contrast gains."""
         return self.analysis_pyramid(self.analysis_net(self.colour(x)))
 
-    def synthesis(self, y_hat: Sequence[Tensor], step: Tensor) -> Tensor:
+    def synthesis(
+        self, y_hat: Sequence[Tensor], step: Tensor, *, linear_gradient: bool = True
+    ) -> Tensor:
         """The mirror image of the analysis, then a residual net that knows the step."""
-        return self.colour.inverse(self.synthesis_net(self.synthesis_pyramid.inverse(y_hat), step))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and linear_gradient):
+            x0 = self.synthesis_pyramid.inverse(y_hat)
+        return self.colour.inverse(self.synthesis_net(x0, step))
 
 
 class GeneratorStage(nn.Module):
@@ -330,9 +339,12 @@ class Generative(Network):
         """Colour rotation, residual net, wavelet, contrast gains."""
         return self.analysis_pyramid(self.analysis_net(self.colour(x)))
 
-    def synthesis(self, y_hat: Sequence[Tensor], step: Tensor) -> Tensor:
+    def synthesis(
+        self, y_hat: Sequence[Tensor], step: Tensor, *, linear_gradient: bool = True
+    ) -> Tensor:
         """The generator's output on top of the inverse wavelet."""
-        linear = self.synthesis_pyramid.inverse(y_hat)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and linear_gradient):
+            linear = self.synthesis_pyramid.inverse(y_hat)
         generated = RESIDUAL_GAIN * step[:, None, None, None] * self.generator(y_hat, step)
         return self.colour.inverse(linear + generated)
 
@@ -378,7 +390,9 @@ class Cae2018(Network):
         components = self.colour(x) / 64.0
         return [64.0 * self.analysis_net(components[:, i : i + 1]) for i in range(3)]
 
-    def synthesis(self, y_hat: Sequence[Tensor], step: Tensor) -> Tensor:
+    def synthesis(
+        self, y_hat: Sequence[Tensor], step: Tensor, *, linear_gradient: bool = True
+    ) -> Tensor:
         """Every component on its own; the published decoder does not know the step."""
         components = torch.cat([self.synthesis_net(band / 64.0) for band in y_hat], 1)
         return self.colour.inverse(64.0 * components)

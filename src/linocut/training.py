@@ -182,7 +182,7 @@ class Trainer:
             if analysis:
                 rate = self.proxy(latent, step) / (x.shape[2] * x.shape[3])
         y_hat = [round_straight_through(band, step) for band in latent]
-        return rate, self.network.synthesis(y_hat, step)
+        return rate, self.network.synthesis(y_hat, step, linear_gradient=analysis)
 
     def _step(self, iteration: int) -> Row:
         torch.manual_seed(self.seed * 1_000_003 + iteration)
