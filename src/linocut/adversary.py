@@ -1,12 +1,16 @@
-"""The optional adversary of a training: a DCGAN discriminator and the two distances it gives the generator.
+"""The optional adversary of a training: a DCGAN discriminator and the two distances it gives.
 
-    generator cost = adversarial_weight * mean(-D(x_hat)) + feature_weight * |features(x_hat) - features(x)|_1
-    discriminator  = mean(max(0, 1 - D(x))) + mean(max(0, 1 + D(x_hat)))                           (hinge)
+    generator cost = adversarial_weight * mean(-D(x_hat))
+                   + feature_weight * |features(x_hat) - features(x)|_1
+    discriminator  = mean(max(0, 1 - D(x))) + mean(max(0, 1 + D(x_hat)))    (hinge)
 
-Spectral normalisation keeps it stable. Source: Radford et al. 2016 (4x4 convolutions of stride 2, leaky ReLU);
-Santurkar et al. 2017 (pixel + feature distance); Miyato et al. 2018 (spectral normalisation, hinge).
+Spectral normalisation keeps it stable. Source: Radford et al. 2016 (4x4 convolutions of stride 2,
+leaky ReLU);
+Santurkar et al. 2017 (pixel + feature distance); Miyato et al. 2018 (spectral normalisation,
+hinge).
 """
 
+import itertools
 from typing import Any
 
 import torch
@@ -24,7 +28,7 @@ class Discriminator(nn.Module):
         super().__init__()
         widths = (3, channels, 2 * channels, 4 * channels, 4 * channels)
         self.layers = nn.ModuleList(
-            spectral_norm(nn.Conv2d(a, b, 4, 2, 1)) for a, b in zip(widths, widths[1:], strict=False)
+            spectral_norm(nn.Conv2d(a, b, 4, 2, 1)) for a, b in itertools.pairwise(widths)
         )
         self.logits = spectral_norm(nn.Conv2d(widths[-1], 1, 1))
 
@@ -56,7 +60,7 @@ class Adversary(nn.Module):
         )
 
     def get_extra_state(self) -> dict[str, Any]:
-        """The optimiser belongs to the state: without it a resumed training would go another way."""
+        """The optimiser belongs to the state: a resumed training needs its moments."""
         return self.optimiser.state_dict()
 
     def set_extra_state(self, state: dict[str, Any]) -> None:
@@ -69,7 +73,9 @@ class Adversary(nn.Module):
             _, real = self.discriminator(x)
         logits, fake = self.discriminator(x_hat)
         adversarial = -logits.mean((1, 2, 3))
-        feature = torch.stack([(a - b).abs().mean((1, 2, 3)) for a, b in zip(fake, real, strict=True)])
+        feature = torch.stack(
+            [(a - b).abs().mean((1, 2, 3)) for a, b in zip(fake, real, strict=True)]
+        )
         cost = self.config.adversarial_weight * adversarial
         cost = cost + self.config.feature_weight * feature.mean(0)
         return cost, {"generator_adversarial": float(adversarial.detach().mean())}
@@ -81,7 +87,10 @@ class Adversary(nn.Module):
         real, fake = self.discriminator(x)[0], self.discriminator(x_hat)[0]
         loss = functional.relu(1.0 - real).mean() + functional.relu(1.0 + fake).mean()
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         accuracy = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
-        return {"discriminator_loss": float(loss.detach()), "discriminator_accuracy": float(accuracy)}
+        return {
+            "discriminator_loss": float(loss.detach()),
+            "discriminator_accuracy": float(accuracy),
+        }

@@ -1,4 +1,4 @@
-"""The .lino file, version 1: fields <-> bytes. No torch, no numpy; docs/bitstream.md says the same in prose.
+"""The .lino file, version 1: fields <-> bytes. docs/bitstream.md says the same in prose.
 
     offset  bytes    field
     0       4        magic, "LINO"
@@ -34,7 +34,9 @@ MAX_STEP_INDEX = 640
 FLAG_RESILIENT = 1
 
 ALPHA, ICC_PROFILE, ROTATION, EXIF, HINTS = 1, 2, 3, 4, 6
-"""Kinds of blocks: alpha plane, ICC profile, rotation of the latent, EXIF, and hints (bit 0: the picture was grey)."""
+"""Kinds of blocks: alpha plane, ICC profile, rotation of the latent, EXIF, and hints (bit 0: the
+picture was grey).
+"""
 
 _MUST_UNDERSTAND = frozenset({ALPHA, ROTATION})
 
@@ -81,10 +83,13 @@ def pack(file: LinoFile) -> bytes:
     rows, columns = tile_grid(file.width, file.height)
     if len(file.tiles) != rows * columns:
         raise BitstreamError(
-            f"{len(file.tiles)} tiles given, a picture of {file.width}x{file.height} has {rows * columns}"
+            f"{len(file.tiles)} tiles given, "
+            f"a picture of {file.width}x{file.height} has {rows * columns}"
         )
     if not 0 <= file.step_index <= MAX_STEP_INDEX or len(file.model_id) != 8:
-        raise BitstreamError(f"step index {file.step_index} or model id {file.model_id!r} is out of range")
+        raise BitstreamError(
+            f"step index {file.step_index} or model id {file.model_id!r} is out of range"
+        )
     body = bytearray()
     for number in (file.width, file.height, file.step_index):
         body += varint(number)
@@ -110,7 +115,8 @@ def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS) -> LinoFile:
         max_pixels: larger pictures are refused.
 
     Raises:
-        BitstreamError: not a .lino file, another version, truncated, damaged, too large, or trailing bytes.
+        BitstreamError: not a .lino file, another version, truncated, damaged, too large, or
+        trailing bytes.
     """
     if len(data) < 4 or data[:4] != MAGIC:
         raise BitstreamError(f"not a .lino file: it begins with {data[:4]!r}, expected {MAGIC!r}")
@@ -144,7 +150,9 @@ def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS) -> LinoFile:
         extras[kind] = reader.take(reader.varint("block length"), "block")
     rows, columns = tile_grid(width, height)
     if rows * columns > len(data):
-        raise BitstreamError(f"{len(data)} bytes cannot hold the {rows * columns} tiles of {width}x{height}")
+        raise BitstreamError(
+            f"{len(data)} bytes cannot hold the {rows * columns} tiles of {width}x{height}"
+        )
     tiles = [reader.take(reader.varint("tile length"), "tile") for _ in range(rows * columns)]
     if reader.position != len(data):
         raise BitstreamError(f"{len(data) - reader.position} bytes follow the last tile")
@@ -163,10 +171,13 @@ def varint(number: int) -> bytes:
 
 def _require_size(width: int, height: int, max_pixels: int) -> None:
     if not (1 <= width <= MAX_SIDE_PX and 1 <= height <= MAX_SIDE_PX):
-        raise BitstreamError(f"a picture of {width}x{height} px is outside 1..{MAX_SIDE_PX} px a side")
+        raise BitstreamError(
+            f"a picture of {width}x{height} px is outside 1..{MAX_SIDE_PX} px a side"
+        )
     if width * height > max_pixels:
         raise BitstreamError(
-            f"a picture of {width}x{height} px has {width * height} pixels, the limit is {max_pixels}"
+            f"a picture of {width}x{height} px has {width * height} pixels, "
+            f"the limit is {max_pixels}"
         )
 
 

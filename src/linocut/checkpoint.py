@@ -1,6 +1,6 @@
-"""Networks on disk: model.safetensors (weights) and model.json (architecture, configuration, how it was trained).
+"""Networks on disk: model.safetensors (weights) and model.json (what they are).
 
-    save_model(folder, network, description)  ->  folder/model.safetensors + folder/model.json  ->  load_model(folder)
+    save_model(folder, network, about) -> model.safetensors + model.json -> load_model(folder)
 
 Nothing is pickled: a file from a stranger can at worst hold wrong numbers.
 """
@@ -112,7 +112,9 @@ def load_model(folder: pathlib.Path) -> Network:
         network.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:200]
-        raise CheckpointError(f"{folder / WEIGHTS} does not fit its {DESCRIPTION}: {reason}") from None
+        raise CheckpointError(
+            f"{folder / WEIGHTS} does not fit its {DESCRIPTION}: {reason}"
+        ) from None
     network.eval()
     return network
 

@@ -1,12 +1,14 @@
 """Pictures <-> .lino files.
 
-    picture --pad, cut--> windows --analysis--> latents --rotate--> r --quantise--> symbols --code--> file
-    file --decode--> symbols --dequantise--> r_hat --rotate back--> latents --synthesis--> windows --cut--> picture
+picture --pad, cut--> windows --analysis--> latents --rotate--> r --quantise--> symbols --code-->
+file
+file --decode--> symbols --dequantise--> r_hat --rotate back--> latents --synthesis--> windows
+--cut--> picture
 
-    >>> from linocut.codec import Codec
-    >>> codec = Codec.load("default")
-    >>> data = codec.compress(picture, step=24.0)        # picture: uint8 (h, w, 3)
-    >>> decoded = codec.decompress(data)
+>>> from linocut.codec import Codec
+>>> codec = Codec.load("default")
+>>> data = codec.compress(picture, step=24.0)        # picture: uint8 (h, w, 3)
+>>> decoded = codec.decompress(data)
 """
 
 import pathlib
@@ -25,17 +27,18 @@ from linocut.entropy import EntropyCoder, EntropyTables
 from linocut.errors import BitstreamError, CheckpointError, DataError
 from linocut.networks import Network
 from linocut.quantization import dequantise, quantise, step_index, step_of
-from linocut.rotation import Rotation
-from linocut.tiling import Tile, tiles
+from linocut.rotation import Rotation, rotation_from
+from linocut.tiling import Symbols, Tile, join, tiles
 
 Picture = NDArray[np.uint8]
-Symbols = list[NDArray[np.int16]]
 
 ROUNDING = {0: 0.5, 1: 0.42}
 """Rounding offset of each effort level; see `linocut.quantization.quantise`."""
 
 CACHED_PIXELS = 2**24
-"""Latents of pictures up to this size are kept between two encodings; larger ones are computed again."""
+"""Latents of pictures up to this size are kept between two encodings; larger ones are computed
+again.
+"""
 
 
 @dataclass
@@ -100,7 +103,7 @@ class Codec:
         network = load_model(folder).to(device)
         return cls(
             network,
-            rotation_from(tensors, network),
+            rotation_from(tensors, network.bands),
             tables,
             models.model_id(folder),
             folder.name if str(name) == str(folder) else str(name),
@@ -110,7 +113,8 @@ class Codec:
     @property
     def device(self) -> torch.device:
         """Where the network runs."""
-        return next(self.network.parameters()).device
+        device: torch.device = next(self.network.parameters()).device
+        return device
 
     @property
     def step_range(self) -> tuple[float, float]:
@@ -119,13 +123,19 @@ class Codec:
         return float(low), float(high)
 
     def compress(
-        self, picture: Picture, *, step: float, effort: int = 1, extras: Mapping[int, bytes] | None = None
+        self,
+        picture: Picture,
+        *,
+        step: float,
+        effort: int = 1,
+        extras: Mapping[int, bytes] | None = None,
     ) -> bytes:
         """A picture -> the bytes of a .lino file.
 
         Args:
             picture: uint8 (h, w, 3), any size from 1x1.
-            step: quantisation step in grey levels; rounded to the file's grid of 64 steps an octave.
+            step: quantisation step in grey levels; rounded to the file's grid of 64 steps an
+                octave.
             effort: 0 rounds to nearest, 1 uses a dead zone.
             extras: further blocks by kind; see `linocut.bitstream`.
 
@@ -136,7 +146,12 @@ class Codec:
 
     def analyse(self, picture: Picture) -> Analysed:
         """The part of `compress` that does not depend on the step."""
-        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8 or 0 in picture.shape:
+        if (
+            picture.ndim != 3
+            or picture.shape[2] != 3
+            or picture.dtype != np.uint8
+            or 0 in picture.shape
+        ):
             raise DataError(
                 f"the picture is {picture.dtype} of shape {picture.shape}, expected uint8 (h, w, 3)"
             )
@@ -149,11 +164,16 @@ class Codec:
             own = rotation.fit(self.network.bands, raw, centre=False)
             own = Rotation.unpack(own.pack(), self.network.bands)
         used = self.rotation or own
-        assert used is not None  # noqa: S101 - one of the two by construction
+        assert used is not None
         return Analysed(picture, [used.transform(latent) for latent in raw], own)
 
     def encode(
-        self, analysed: Analysed, *, step: float, effort: int = 1, extras: Mapping[int, bytes] | None = None
+        self,
+        analysed: Analysed,
+        *,
+        step: float,
+        effort: int = 1,
+        extras: Mapping[int, bytes] | None = None,
     ) -> bytes:
         """The part of `compress` that depends on the step."""
         index = step_index(step)
@@ -170,7 +190,7 @@ class Codec:
         )
 
     def estimate_bytes(self, analysed: Analysed, *, step: float, effort: int = 1) -> float:
-        """Size of the file that `encode` would write, from the tables' ideal code lengths; no coder involved."""
+        """Size of the file that `encode` would write, from ideal code lengths."""
         index = step_index(step)
         height, width = analysed.picture.shape[:2]
         bits = 0.0
@@ -192,7 +212,8 @@ class Codec:
         file = bitstream.unpack(data, max_pixels=max_pixels)
         if file.model_id.hex() != self.model_id:
             raise BitstreamError(
-                f"the file was made by model {file.model_id.hex()}, this one is {self.model_id} ({self.name})"
+                f"the file was made by model {file.model_id.hex()}, "
+                f"this one is {self.model_id} ({self.name})"
             )
         used = self.rotation
         if used is None:
@@ -210,7 +231,7 @@ class Codec:
                     other = grid[ahead]
                     if (other.row, other.column) not in decoded:
                         decoded[other.row, other.column] = self._decode(file, ahead, other)
-            window = self._window(decoded, tile, grid)
+            window = join(decoded, tile, grid, self.network.bands)
             pixels = self._synthesise(used, window, file.step_index)
             top, left = tile.top - tile.window[0], tile.left - tile.window[1]
             height = min(tile.bottom, file.height) - tile.top
@@ -221,7 +242,7 @@ class Codec:
         return picture
 
     def decode_symbols(self, data: bytes) -> list[Symbols]:
-        """The symbols of every tile: what must be equal on every machine and with any number of threads."""
+        """The symbols of every tile: equal on every machine, with any number of threads."""
         file = bitstream.unpack(data)
         grid = self._tiles(file.width, file.height)
         return [self._decode(file, number, tile) for number, tile in enumerate(grid)]
@@ -265,62 +286,15 @@ class Codec:
         symbols = self.coder.decode(file.tiles[number], height, width, file.step_index)
         return [np.clip(band, -32768, 32767).astype(np.int16) for band in symbols]
 
-    def _window(
-        self, decoded: Mapping[tuple[int, int], Symbols], tile: Tile, grid: Sequence[Tile]
-    ) -> list[NDArray[np.int32]]:
-        """Symbols of a tile's window, put together from the tile and its neighbours."""
-        top, left, bottom, right = tile.window
-        places = {(other.row, other.column): other for other in grid}
-        window = []
-        for index, band in enumerate(self.network.bands):
-            s = band.stride
-            values = np.zeros((band.channels, (bottom - top) // s, (right - left) // s), np.int32)
-            for row in range(tile.row - 1, tile.row + 2):
-                for column in range(tile.column - 1, tile.column + 2):
-                    other = places.get((row, column))
-                    if other is None:
-                        continue
-                    y0, y1 = max(other.top, top), min(other.bottom, bottom)
-                    x0, x1 = max(other.left, left), min(other.right, right)
-                    if y0 >= y1 or x0 >= x1:
-                        continue
-                    part = decoded[row, column][index][
-                        :,
-                        (y0 - other.top) // s : (y1 - other.top) // s,
-                        (x0 - other.left) // s : (x1 - other.left) // s,
-                    ]
-                    values[:, (y0 - top) // s : (y1 - top) // s, (x0 - left) // s : (x1 - left) // s] = part
-            window.append(values)
-        return window
-
     @torch.inference_mode()
-    def _synthesise(self, used: Rotation, symbols: Sequence[NDArray[np.int32]], index: int) -> Picture:
+    def _synthesise(
+        self, used: Rotation, symbols: Sequence[NDArray[np.int32]], index: int
+    ) -> Picture:
         """Symbols of a window -> its pixels, uint8 (h, w, 3)."""
         step = step_of(index)
         y_hat = used.inverse_transform([dequantise(band, step) for band in symbols])
         bands = [torch.from_numpy(band)[None].to(self.device) for band in y_hat]
         x_hat = self.network.synthesis(bands, torch.tensor([step], device=self.device))
         pixels = (x_hat[0] * 255.0).round_().clamp_(0, 255).to(torch.uint8)
-        return pixels.permute(1, 2, 0).cpu().numpy()
-
-
-def rotation_from(tensors: Mapping[str, NDArray[Any]], network: Network) -> Rotation | None:
-    """The rotation among a model's tensors; None where every file carries its own."""
-    if "rotation.0.matrix" not in tensors:
-        return None
-    count = range(len(network.bands))
-    return Rotation(
-        tuple(tensors[f"rotation.{i}.matrix"] for i in count),
-        tuple(tensors[f"rotation.{i}.mean"] for i in count),
-        tuple(np.zeros(len(tensors[f"rotation.{i}.mean"])) for i in count),
-    )
-
-
-def rotation_tensors(used: Rotation) -> dict[str, NDArray[np.float32]]:
-    """A rotation as named arrays; undone by `rotation_from`."""
-    result: dict[str, NDArray[np.float32]] = {}
-    for i, (matrix, mean) in enumerate(zip(used.matrices, used.means, strict=True)):
-        result |= {f"rotation.{i}.matrix": matrix, f"rotation.{i}.mean": mean}
-    return result
-
-
+        picture: Picture = pixels.permute(1, 2, 0).cpu().numpy()
+        return picture

@@ -1,9 +1,11 @@
 """From a trained network to a codec, and from test pictures to files.
 
     network + training crops --fit_pca--> rotation
-    network + rotation + training crops --fit tables--> codec/ --test pictures--> files/*.lino + coded.csv
+    network + rotation + training crops --fit tables--> codec/ --test pictures--> files/*.lino +
+    coded.csv
 
-Rate points are chosen on validation pictures: the steps at which their mean rate, by the tables' estimate, is the one
+Rate points are chosen on validation pictures: the steps at which their mean rate, by the tables'
+estimate, is the one
 asked for. Every test picture is then coded with these steps, whatever rate they give on it.
 """
 
@@ -22,7 +24,7 @@ from safetensors.numpy import load_file, save_file
 
 from linocut import rotation
 from linocut.checkpoint import as_tensors, load_model, read_description, save_model
-from linocut.codec import ROUNDING, Codec, rotation_from, rotation_tensors
+from linocut.codec import ROUNDING, Codec
 from linocut.config import CodeConfig, PcaConfig
 from linocut.entropy_fit import fit_tables
 from linocut.errors import DataError
@@ -30,7 +32,7 @@ from linocut.evaluation import CodedRow
 from linocut.image import read_image
 from linocut.networks import Network
 from linocut.quantization import quantise, step_index, step_of
-from linocut.rotation import Rotation
+from linocut.rotation import Rotation, rotation_from, rotation_tensors
 from linocut.tables import write_rows
 from linocut.workers import map_in_processes
 
@@ -44,13 +46,16 @@ def fit_pca(
 ) -> None:
     """Fit the rotation of one network: rotation.safetensors and energy.csv.
 
-    With mode `none` the rotation is the identity, with `per_image` the file stays empty and every .lino file
+    With mode `none` the rotation is the identity, with `per_image` the file stays empty and every
+    .lino file
     carries its own; the energy curve is then that of the training latents all the same.
     """
     network = load_model(trained)
     latents = training_latents(network, prepared / "train.npy", config.crops, seed)
     fitted = rotation.fit(network.bands, latents)
-    used = {"none": rotation.identity(network.bands), "global": fitted, "per_image": None}[config.mode]
+    used = {"none": rotation.identity(network.bands), "global": fitted, "per_image": None}[
+        config.mode
+    ]
     out.mkdir(parents=True, exist_ok=True)
     save_file({} if used is None else rotation_tensors(used), out / ROTATION_FILE)
     shown = fitted
@@ -66,7 +71,8 @@ def fit_pca(
 def _variances(latents: Sequence[Sequence[NDArray[np.float32]]]) -> tuple[NDArray[np.float64], ...]:
     bands = range(len(latents[0]))
     return tuple(
-        np.mean([latent[i].astype(np.float64).var(axis=(1, 2)) for latent in latents], axis=0) for i in bands
+        np.mean([latent[i].astype(np.float64).var(axis=(1, 2)) for latent in latents], axis=0)
+        for i in bands
     )
 
 
@@ -80,7 +86,10 @@ def training_latents(
     side = pictures.shape[1] // network.multiple * network.multiple
     latents = []
     for index in chosen:
-        x = torch.from_numpy(pictures[index, :side, :side].copy()).permute(2, 0, 1)[None].float() / 255.0
+        x = (
+            torch.from_numpy(pictures[index, :side, :side].copy()).permute(2, 0, 1)[None].float()
+            / 255.0
+        )
         latents.append([band[0].numpy() for band in network.analysis(x)])
     return latents
 
@@ -130,7 +139,7 @@ def build_codec(
     """Fit the integer tables and write a complete codec: network, rotation, tables, rate curve."""
     network = load_model(trained)
     tensors: dict[str, NDArray[Any]] = dict(load_file(rotated / ROTATION_FILE))
-    used = rotation_from(tensors, network)
+    used = rotation_from(tensors, network.bands)
     rng = np.random.default_rng([seed, 2])
     samples = []
     for latent in training_latents(network, prepared / "train.npy", config.crops, seed):
@@ -148,16 +157,21 @@ def build_codec(
         "tables.frequencies": tables.frequencies,
         "tables.occupied": tables.occupied,
     }
-    about = dict(read_description(trained)["about"]) | {"step_range": list(step_range), "rate_curve": []}
+    about = dict(read_description(trained)["about"]) | {
+        "step_range": list(step_range),
+        "rate_curve": [],
+    }
     save_model(folder, network, about, as_tensors(tensors))
-    about["rate_curve"] = rate_curve(Codec.load(folder), prepared / "validation", step_range, config.effort)
+    about["rate_curve"] = rate_curve(
+        Codec.load(folder), prepared / "validation", step_range, config.effort
+    )
     save_model(folder, network, about, as_tensors(tensors))
 
 
 def rate_curve(
     codec: Codec, validation: pathlib.Path, step_range: tuple[float, float], effort: int
 ) -> list[tuple[float, float]]:
-    """(step, mean bpp over the validation pictures) from fine to coarse steps, by the tables' estimate."""
+    """(step, mean bpp over the validation pictures by the tables' estimate), fine to coarse."""
     pictures = [read_image(path) for path in sorted(validation.glob("*.png"))]
     if not pictures:
         raise DataError(f"{validation} holds no PNG, expected the validation pictures")
@@ -165,7 +179,8 @@ def rate_curve(
     curve = []
     for step in np.geomspace(*step_range, CURVE_POINTS):
         rates = [
-            8 * codec.estimate_bytes(item, step=float(step), effort=effort)
+            8
+            * codec.estimate_bytes(item, step=float(step), effort=effort)
             / (item.picture.shape[0] * item.picture.shape[1])
             for item in analysed
         ]
@@ -179,7 +194,7 @@ def _centre(picture: NDArray[np.uint8], side_px: int = 512) -> NDArray[np.uint8]
 
 
 def codec_step(codec: Codec, rate_bpp: float) -> float:
-    """The step at which the validation pictures have this mean rate; clipped to the trained range."""
+    """The step at which the validation pictures have this mean rate, within the range."""
     steps, rates = np.array(codec.about["rate_curve"]).T
     order = np.argsort(rates)
     step = np.exp(np.interp(np.log(rate_bpp), np.log(rates[order]), np.log(steps[order])))
@@ -209,7 +224,7 @@ def _compress(task: _Task) -> list[CodedRow]:
     shared_s = time.perf_counter() - started
     pixels = picture.shape[0] * picture.shape[1]
     rows = []
-    for point, step in enumerate(reversed(sorted(task.steps))):
+    for point, step in enumerate(sorted(task.steps, reverse=True)):
         started = time.perf_counter()
         data = codec.encode(analysed, step=step, effort=task.effort)
         encode_s = shared_s + time.perf_counter() - started
@@ -219,4 +234,3 @@ def _compress(task: _Task) -> list[CodedRow]:
             CodedRow(task.picture.stem, point, step, len(data), 8 * estimate / pixels, encode_s)
         )
     return rows
-

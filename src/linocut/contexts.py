@@ -1,6 +1,7 @@
 """What the coder knows before each symbol: integer contexts of what is already decoded.
 
-A latent is coded plane by plane (one channel of one band), coarse to fine, and every plane in passes over its
+A latent is coded plane by plane (one channel of one band), coarse to fine, and every plane in
+passes over its
 polyphase grid, so that each pass is one vectorised step and sees the earlier passes on all sides:
 
     detail planes, 4 passes         smooth planes: the same refinement from a grid of 8 down to 1,
@@ -8,8 +9,10 @@ polyphase grid, so that each pass is one vectorised step and sees the earlier pa
     3 1 3 1
     0 2 0 2
 
-The context of a detail symbol is sum_k w_k f_k in integers: f_k are magnitudes already known (own neighbours, parent,
-sibling planes of the same stride), w_k integer weights fitted on training latents. It predicts the mean magnitude,
+The context of a detail symbol is sum_k w_k f_k in integers: f_k are magnitudes already known (own
+neighbours, parent,
+sibling planes of the same stride), w_k integer weights fitted on training latents. It predicts the
+mean magnitude,
 in units of 1/256; its logarithm picks the probability table. Nothing here is floating point.
 """
 
@@ -31,9 +34,10 @@ LARGEST_MAGNITUDE = 255
 WEIGHT_UNIT = 256
 BINS = 28
 THRESHOLDS: Integers = np.array(
-    [int(round(WEIGHT_UNIT * 0.01 * 2 ** (0.45 * i))) for i in range(BINS - 1)], dtype=np.int32
+    [round(float(WEIGHT_UNIT * 0.01 * 2 ** (0.45 * i))) for i in range(BINS - 1)], dtype=np.int32
 )
-"""Bin b holds contexts in THRESHOLDS[b-1] <= context < THRESHOLDS[b]: 0.01 to 33 of mean magnitude."""
+"""Bin b holds contexts in THRESHOLDS[b-1] <= context < THRESHOLDS[b]: 0.01 to 33 of mean magnitude.
+"""
 
 OWN_FEATURES = ("horizontal", "vertical", "diagonal", "ring")
 MARGIN = 2
@@ -70,7 +74,9 @@ def planes_of(bands: Sequence[Band]) -> tuple[Plane, ...]:
         for channel in range(band.channels):
             parents: tuple[int, ...] = ()
             if band.parent is not None:
-                parents = tuple(sorted({int(first[band.parent]), int(first[band.parent]) + channel}))
+                parents = tuple(
+                    sorted({int(first[band.parent]), int(first[band.parent]) + channel})
+                )
             siblings = tuple(
                 p
                 for p in range(len(planes))
@@ -81,7 +87,7 @@ def planes_of(bands: Sequence[Band]) -> tuple[Plane, ...]:
 
 
 def plane_passes(plane: Plane, shape: tuple[int, int]) -> Iterator[tuple[int, slice, slice]]:
-    """Passes of a plane as (kind, rows, columns); kinds 0..3 are PASSES. Empty passes are left out."""
+    """Passes of a plane as (kind, rows, columns), without empty ones; kinds 0..3 are PASSES."""
     height, width = shape
     if not plane.smooth:
         grids = [(kind, dy, dx, 2) for kind, (dy, dx) in enumerate(PASSES)]
@@ -90,7 +96,9 @@ def plane_passes(plane: Plane, shape: tuple[int, int]) -> Iterator[tuple[int, sl
         size = SMOOTH_GRID
         while size > 1:
             half = size // 2
-            grids += [(kind, dy * half, dx * half, size) for kind, (dy, dx) in enumerate(PASSES) if kind]
+            grids += [
+                (kind, dy * half, dx * half, size) for kind, (dy, dx) in enumerate(PASSES) if kind
+            ]
             size = half
     for kind, dy, dx, size in grids:
         if dy < height and dx < width:
@@ -102,14 +110,19 @@ def smooth_prediction(values: Integers, kind: int, rows: slice, columns: slice) 
 
     Args:
         values: the plane (h, w), known where earlier passes went.
-        kind: pass kind; 0 predicts zero, 1 the four diagonal neighbours' mean, 2 and 3 the four straight ones'.
+        rows: of the pass.
+        columns: of the pass.
+        kind: pass kind; 0 predicts zero, 1 the four diagonal neighbours' mean, 2 and 3 the four
+            straight ones'.
     """
     height, width = values.shape
     ys, xs = np.arange(height)[rows], np.arange(width)[columns]
     if kind == 0:
         return np.zeros((len(ys), len(xs)), dtype=np.int32)
     half = int(rows.step) // 2
-    offsets = ((-1, -1), (-1, 1), (1, -1), (1, 1)) if kind == 1 else ((-1, 0), (1, 0), (0, -1), (0, 1))
+    offsets = (
+        ((-1, -1), (-1, 1), (1, -1), (1, 1)) if kind == 1 else ((-1, 0), (1, 0), (0, -1), (0, 1))
+    )
     total = np.zeros((len(ys), len(xs)), dtype=np.int64)
     known = np.zeros((len(ys), len(xs)), dtype=np.int64)
     for dy, dx in offsets:
@@ -121,11 +134,11 @@ def smooth_prediction(values: Integers, kind: int, rows: slice, columns: slice) 
     return mean
 
 
-_INVERSE_STEP = [int(round(2**18 * 2 ** (-i / 64))) for i in range(64)]
+_INVERSE_STEP = [round(2**18 * 2 ** (-i / 64)) for i in range(64)]
 
 
 def inverse_step(step_index: int) -> int:
-    """2^18 / step in integers: what a detail's expected magnitude is proportional to when nothing else is known."""
+    """2^18 / step in integers: expected magnitudes go with it where nothing else is known."""
     octave, rest = divmod(step_index, 64)
     return _INVERSE_STEP[rest] >> octave >> 6
 
@@ -206,11 +219,13 @@ class ContextState:
 
 
 def _half_resolution(source: Integers, y: int, x: int, height: int, width: int) -> Integers:
-    """Values of a plane of half the size at the places of one polyphase grid (start y, x and step 2)."""
+    """Values of a plane of half the size at the places of a grid that starts at y, x."""
     return source[: (height - y + 1) // 2, : (width - x + 1) // 2]
 
 
-def context_sum(features: Sequence[Integers | int], weights: Integers, shape: tuple[int, int]) -> Integers:
+def context_sum(
+    features: Sequence[Integers | int], weights: Integers, shape: tuple[int, int]
+) -> Integers:
     """sum_k w_k f_k, an int32 array of the pass's shape; features of weight zero cost nothing."""
     constant = 0
     total = np.zeros(shape, dtype=np.int32)

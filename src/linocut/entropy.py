@@ -1,10 +1,13 @@
-"""Symbols <-> bytes: integer probability tables chosen by integer contexts, coded by constriction's range coder.
+"""Symbols <-> bytes: integer tables chosen by integer contexts, and constriction's range coder.
 
     symbols --contexts--> table of each symbol --tokens, signs, extra bits--> range coder --> bytes
 
-A magnitude is coded as a token from its table; tokens below 16 are the magnitude itself, higher ones name an interval
-(two per octave) whose offset follows as plain bits. Signs are plain bits. Symbols of one pass are coded grouped by
-table, so that both directions are a few thousand vectorised calls. No float decides a bit: frequencies are integers
+A magnitude is coded as a token from its table; tokens below 16 are the magnitude itself, higher
+ones name an interval
+(two per octave) whose offset follows as plain bits. Signs are plain bits. Symbols of one pass are
+coded grouped by
+table, so that both directions are a few thousand vectorised calls. No float decides a bit:
+frequencies are integers
 that sum to 2^16, and they reach the coder as whole numbers it reproduces exactly.
 """
 
@@ -32,7 +35,9 @@ from linocut.latents import Band
 
 LITERALS = 16
 TOKENS = LITERALS + 2 * 13
-"""Tokens 0..15 are magnitudes; 16, 17 cover 16..23 and 24..31, 18, 19 cover 32..47 and 48..63, and so on."""
+"""Tokens 0..15 are magnitudes; 16, 17 cover 16..23 and 24..31, 18, 19 cover 32..47 and 48..63, and
+so on.
+"""
 
 FREQUENCY_BITS = 16
 CODER_BITS = 24
@@ -59,7 +64,8 @@ class EntropyTables:
     Attributes:
         weights: int32 (planes, 4, features): context weights of each plane and pass, zero-padded.
         frequencies: uint16 (planes, BINS, TOKENS): every row sums to 2^16, no zero.
-        occupied: uint16 (planes, octaves of the step): 2^16 times the chance that a plane holds a symbol.
+        occupied: uint16 (planes, octaves of the step): 2^16 times the chance that a plane holds a
+            symbol.
     """
 
     weights: Integers
@@ -88,7 +94,8 @@ class EntropyTables:
 def exact_model(frequencies: NDArray[np.integer]) -> object:
     """A constriction model whose probabilities are exactly frequencies / 2^16.
 
-    constriction gives every symbol one unit of 2^-24 and shares the rest by weight. Weights 256 f - 1 are whole
+    constriction gives every symbol one unit of 2^-24 and shares the rest by weight. Weights 256 f -
+    1 are whole
     numbers that sum to that rest, so its scale factor is exactly 1 and no rounding takes place.
     """
     weights = frequencies.astype(np.float64) * (1 << (CODER_BITS - FREQUENCY_BITS)) - 1.0
@@ -108,7 +115,9 @@ class EntropyCoder:
         self.planes: tuple[Plane, ...] = planes_of(bands)
         self.tables = tables
         if len(tables.weights) != len(self.planes):
-            raise ValueError(f"tables are for {len(tables.weights)} planes, the latent has {len(self.planes)}")
+            raise ValueError(
+                f"tables are for {len(tables.weights)} planes, the latent has {len(self.planes)}"
+            )
 
     def shapes(self, height: int, width: int) -> list[tuple[int, int]]:
         """(h, w) of every plane for a padded picture of the given size."""
@@ -136,7 +145,9 @@ class EntropyCoder:
         words: NDArray[np.uint32] = encoder.get_compressed()
         return words.astype("<u4").tobytes().rstrip(b"\0")
 
-    def _encode_plane(self, encoder: object, state: ContextState, index: int, values: Integers) -> None:
+    def _encode_plane(
+        self, encoder: object, state: ContextState, index: int, values: Integers
+    ) -> None:
         for kind, rows, columns in plane_passes(self.planes[index], values.shape):
             actual = values[rows, columns]
             if self.planes[index].smooth:
@@ -170,7 +181,8 @@ class EntropyCoder:
 
         Args:
             data: what `encode` gave.
-            height: of the padded picture, px; width likewise.
+            height: of the padded picture, px.
+            width: of the padded picture, px.
             step_index: as given to `encode`.
 
         Raises:
@@ -194,7 +206,9 @@ class EntropyCoder:
             raise BitstreamError(f"the payload is not a valid latent: {error}") from error
         return latent
 
-    def _decode_plane(self, decoder: object, state: ContextState, index: int, values: Integers) -> None:
+    def _decode_plane(
+        self, decoder: object, state: ContextState, index: int, values: Integers
+    ) -> None:
         for kind, rows, columns in plane_passes(self.planes[index], values.shape):
             shape = values[rows, columns].shape
             bins = self._bins(state, index, kind, rows, columns, shape)
@@ -244,7 +258,7 @@ class EntropyCoder:
         return context_bins(context_sum(features, weights, (shape[0], shape[1]))).ravel()
 
     def estimate_bits(self, latent: Sequence[Integers], step_index: int) -> NDArray[np.float64]:
-        """Ideal code length of every plane in bits, (planes,): what the tables promise, no coder involved."""
+        """Ideal code length of every plane in bits, (planes,): what the tables promise."""
         symbols = [band[channel] for band in latent for channel in range(len(band))]
         state = ContextState(self.planes, [plane.shape for plane in symbols], step_index)
         bits = np.zeros(len(symbols))

@@ -1,4 +1,4 @@
-"""Fits the integer context weights and probability tables of `linocut.entropy` on training latents."""
+"""Fits the integer weights and tables of `linocut.entropy` on training latents."""
 
 from collections.abc import Sequence
 
@@ -32,7 +32,9 @@ Sample = tuple[Sequence[Integers], int]
 """Symbols of one training latent and the index of the step they were quantised with."""
 
 
-def fit_tables(bands: Sequence[Band], samples: Sequence[Sample], *, contexts: bool = True) -> EntropyTables:
+def fit_tables(
+    bands: Sequence[Band], samples: Sequence[Sample], *, contexts: bool = True
+) -> EntropyTables:
     """Fit all tables on training latents quantised at many steps.
 
     Args:
@@ -65,7 +67,9 @@ def fit_tables(bands: Sequence[Band], samples: Sequence[Sample], *, contexts: bo
                     )
                 else:
                     weights[index, kind, 0] = WEIGHT_UNIT
-                _count_details(counts[index], plane, index, kind, weights[index, kind], symbols, states)
+                _count_details(
+                    counts[index], plane, index, kind, weights[index, kind], symbols, states
+                )
         for state in states:
             state.close(index)
     ones = occupied[..., 1] / occupied.sum(-1)
@@ -91,7 +95,7 @@ def _fit_weights(
     symbols: Sequence[Sequence[Integers]],
     states: Sequence[ContextState],
 ) -> Integers:
-    """Non-negative weights that predict |symbol|, relative errors weighing equally, in units of 1/256."""
+    """Non-negative weights, in 1/256, that predict |symbol|; relative errors weigh equally."""
     share = max(1, ROWS_PER_PASS // len(symbols))
     tables: list[NDArray[np.float64]] = []
     targets: list[NDArray[np.float64]] = []
@@ -130,7 +134,7 @@ def _fit_weights(
 
 
 def _small_nnls(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """argmin |a x - b| over x >= 0 for many rows and few columns: solved on the triangle of a^T a."""
+    """argmin |a x - b| over x >= 0 for many rows: solved on the triangle of a^T a."""
     gram = a.T @ a
     gram[np.diag_indices_from(gram)] += 1e-9 * max(float(np.trace(gram)), 1e-9)
     lower = np.linalg.cholesky(gram)
@@ -172,7 +176,7 @@ def _add(counts: NDArray[np.float64], bins: NDArray[np.integer], tokens: Integer
 
 
 def _frequencies(counts: NDArray[np.float64], planes: Sequence[Plane]) -> NDArray[np.uint16]:
-    """Counts (planes, BINS, TOKENS) -> frequencies; rows with few counts lean on the row pooled over planes."""
+    """Counts (planes, BINS, TOKENS) -> frequencies; rows with few counts lean on the pooled row."""
     smooth = np.array([plane.smooth for plane in planes])
     result = np.empty(counts.shape, dtype=np.uint16)
     for group in (smooth, ~smooth):
@@ -194,4 +198,5 @@ def whole_frequencies(weights: NDArray[np.float64]) -> NDArray[np.uint16]:
     whole = np.floor(shares).astype(np.int64)
     missing = total - len(weights) - int(whole.sum())
     whole[np.argsort(whole - shares, kind="stable")[:missing]] += 1
-    return (whole + 1).astype(np.uint16)
+    frequencies: NDArray[np.uint16] = (whole + 1).astype(np.uint16)
+    return frequencies

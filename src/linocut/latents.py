@@ -23,7 +23,7 @@ class Band:
 
 
 def wavelet_bands(levels: int, channels: int = 3) -> tuple[Band, ...]:
-    """Bands of a wavelet latent in coding order: LL, then HL, LH, HH from the coarsest level to the finest."""
+    """Bands of a wavelet latent in coding order: LL, then HL, LH, HH from coarse to fine."""
     bands = [Band(f"LL{levels}", channels, 2**levels, smooth=True)]
     for level in range(levels, 0, -1):
         for orientation in ("HL", "LH", "HH"):

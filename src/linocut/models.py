@@ -1,6 +1,6 @@
 """The models that the package ships, by name and by the id that files carry. Imports no torch.
 
-    release/<name>/model.safetensors + model.json
+release/<name>/model.safetensors + model.json
 """
 
 import functools
@@ -37,11 +37,13 @@ def folder_of(name: str | pathlib.Path) -> pathlib.Path:
     if (folder / "model.json").is_file():
         return folder
     names = ", ".join([DEFAULT, *known]) if known else "none are installed"
-    raise CheckpointError(f"model {str(name)!r} is neither a folder with a model.json nor one of: {names}")
+    raise CheckpointError(
+        f"model {str(name)!r} is neither a folder with a model.json nor one of: {names}"
+    )
 
 
 def model_id(folder: pathlib.Path) -> bytes:
-    """The 8 bytes by which files name a model: of the SHA-256 of its tensors and of what gives them meaning.
+    """The 8 bytes by which files name a model: a hash of its tensors and of their meaning.
 
     Raises:
         CheckpointError: a file is missing or damaged.
@@ -76,5 +78,6 @@ def by_id(wanted: bytes) -> pathlib.Path:
         if model_id(folder) == wanted:
             return folder
     raise CheckpointError(
-        f"the file was made by model {wanted.hex()}, which is not installed: name its folder with --model"
+        f"the file was made by model {wanted.hex()}, which is not installed: "
+        "name its folder with --model"
     )

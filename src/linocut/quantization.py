@@ -18,7 +18,7 @@ def step_index(step: float) -> int:
     """
     if not 1.0 <= step <= 1024.0:
         raise ValueError(f"quantisation step {step!r} is outside 1..1024 grey levels")
-    return int(round(STEPS_PER_OCTAVE * float(np.log2(step))))
+    return round(STEPS_PER_OCTAVE * float(np.log2(step)))
 
 
 def step_of(index: int) -> float:

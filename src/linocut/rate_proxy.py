@@ -1,9 +1,11 @@
-"""A differentiable estimate of the rate, for training only. The coder's integer tables replace it in real files.
+"""A differentiable estimate of the rate, for training only: files have integer tables instead.
 
-    bits(u) = -log2( P(u + 1/2) - P(u - 1/2) ),   P: Laplace of scale b,   u = y / step + uniform noise
-    b       = b0 + sum_k w_k f_k,   f_k: mean magnitudes of u around the sample, in its parent and in its siblings
+    bits(u) = -log2( P(u + 1/2) - P(u - 1/2) )       P: Laplace of scale b, u = y / step + noise
+    b       = b0 + sum_k w_k f_k,   f_k: mean magnitudes of u around the sample, in its parent and
+    in its siblings
 
-The scale sees neighbours on all sides where the real coder has decoded only some of them; the two differ by a few
+The scale sees neighbours on all sides where the real coder has decoded only some of them; the two
+differ by a few
 per cent of rate, and training needs the slope, not the level.
 """
 
@@ -63,7 +65,9 @@ class RateProxy(nn.Module):
             u = y / step[:, None, None, None]
             u = u + torch.rand_like(u) - 0.5
             if band.smooth:
-                u = u - functional.avg_pool2d(functional.pad(u, (1, 1, 1, 1), mode="replicate"), 3, 1)
+                u = u - functional.avg_pool2d(
+                    functional.pad(u, (1, 1, 1, 1), mode="replicate"), 3, 1
+                )
             magnitude = u.abs()
             magnitudes.append(magnitude)
             near = functional.avg_pool2d(magnitude, 3, 1, 1)

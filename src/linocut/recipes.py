@@ -10,7 +10,6 @@ cell is trained for both lengths together; with `release` it is the one that the
 from __future__ import annotations
 
 import csv
-import os
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,14 +23,14 @@ from linocut import models
 from linocut.adversary import Adversary
 from linocut.checkpoint import load_model, save_model
 from linocut.config import GenerativeConfig, Params
-from linocut.errors import ConfigError, DataError
+from linocut.device import pick_device
+from linocut.errors import DataError
 from linocut.image import read_image
 from linocut.losses import build_loss, l2
 from linocut.networks import ARCHITECTURES, Network
 from linocut.resume import ResumeState
 from linocut.training import Distortion, Log, Row, Trainer
 
-DEVICE_VARIABLE = "LINOCUT_DEVICE"
 HISTORY_COLUMNS = (
     "megapixels",
     "loss",
@@ -93,21 +92,6 @@ def train_cell(
     _train(params, network, distortion, megapixels, adversary, place, log, about)
 
 
-def pick_device() -> torch.device:
-    """The device that LINOCUT_DEVICE names: `cpu`, `cuda`, or `auto`, the GPU where there is one.
-
-    Raises:
-        ConfigError: it names something else, or a GPU that is not there.
-    """
-    name = os.environ.get(DEVICE_VARIABLE) or "auto"
-    if name not in ("auto", "cpu", "cuda"):
-        raise ConfigError(f"{DEVICE_VARIABLE} is {name!r}, expected auto, cpu or cuda")
-    there = torch.cuda.is_available()
-    if name == "cuda" and not there:
-        raise ConfigError(f"{DEVICE_VARIABLE} is 'cuda', but torch {torch.__version__} sees no GPU")
-    return torch.device("cuda" if there and name != "cpu" else "cpu")
-
-
 def _train(
     params: Params,
     network: Network,
@@ -123,7 +107,7 @@ def _train(
         history = Trainer(
             network=network,
             distortion=distortion,
-            crops=np.load(place.prepared / "train.npy"),
+            crops=np.load(place.prepared / "train.npy", mmap_mode="c"),
             validation=_validation(place.prepared / "validation", network.multiple),
             config=params.train,
             megapixels=megapixels,

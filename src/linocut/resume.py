@@ -1,4 +1,4 @@
-"""Checkpoints of a training in progress: written atomically outside DVC's outputs, gone when it ends."""
+"""Checkpoints of a training in progress: atomic, outside DVC's outputs, gone when it ends."""
 
 import os
 import pathlib
@@ -12,7 +12,8 @@ class ResumeState:
     """The last checkpoint of one training.
 
     Args:
-        folder: named by a hash of everything the training depends on, so that no other training can pick it up.
+        folder: named by a hash of everything the training depends on, so that no other training can
+            pick it up.
     """
 
     def __init__(self, folder: pathlib.Path) -> None:
@@ -24,7 +25,7 @@ class ResumeState:
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = self.folder / f"last.{os.getpid()}.tmp"
         torch.save(state, temporary)
-        os.replace(temporary, self.file)
+        temporary.replace(self.file)
 
     def load(self) -> dict[str, Any] | None:
         """The last checkpoint, or None."""

@@ -1,11 +1,14 @@
 """PCA rotation of the channels of every band: r = R (y - mean), y = R^T r + mean.
 
-Fitted in float64 with scikit-learn, components in order of falling variance. Their signs are fixed by scikit-learn's
-rule (the entry of largest magnitude is positive), so the same latents always give the same rotation.
+Fitted in float64 with scikit-learn, components in order of falling variance. Their signs are fixed
+by scikit-learn's
+rule (the entry of largest magnitude is positive), so the same latents always give the same
+rotation.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +29,8 @@ class Rotation:
     Attributes:
         matrices: float32 (c, c) for each band; rows are components.
         means: float32 (c,) for each band, grey levels.
-        variances: float64 (c,) for each band: variance of each rotated channel, grey levels squared.
+        variances: float64 (c,) for each band: variance of each rotated channel, grey levels
+            squared.
     """
 
     matrices: tuple[NDArray[np.float32], ...]
@@ -48,7 +52,7 @@ class Rotation:
         ]
 
     def pack(self) -> bytes:
-        """16-bit side information for a file: every matrix row by row; means are not kept (they are zero)."""
+        """16-bit side information for a file: every matrix row by row; means are zero."""
         entries = [np.round(matrix * _UNIT).astype("<i2").tobytes() for matrix in self.matrices]
         return b"".join(entries)
 
@@ -67,8 +71,8 @@ class Rotation:
         for band in bands:
             matrices.append(flat[start : start + band.channels**2].reshape(band.channels, -1))
             start += band.channels**2
-        zeros = tuple(np.zeros(band.channels, dtype=np.float32) for band in bands)
-        return cls(tuple(matrices), zeros, tuple(z.astype(np.float64) for z in zeros))
+        means = tuple(np.zeros(band.channels, dtype=np.float32) for band in bands)
+        return cls(tuple(matrices), means, tuple(np.zeros(band.channels) for band in bands))
 
 
 def identity(bands: Sequence[Band]) -> Rotation:
@@ -124,3 +128,23 @@ def energy(bands: Sequence[Band], rotation: Rotation) -> list[dict[str, str | in
                 }
             )
     return rows
+
+
+def rotation_from(tensors: Mapping[str, NDArray[Any]], bands: Sequence[Band]) -> Rotation | None:
+    """The rotation among a model's tensors; None where every file carries its own."""
+    if "rotation.0.matrix" not in tensors:
+        return None
+    count = range(len(bands))
+    return Rotation(
+        tuple(tensors[f"rotation.{i}.matrix"] for i in count),
+        tuple(tensors[f"rotation.{i}.mean"] for i in count),
+        tuple(np.zeros(len(tensors[f"rotation.{i}.mean"])) for i in count),
+    )
+
+
+def rotation_tensors(used: Rotation) -> dict[str, NDArray[np.float32]]:
+    """A rotation as named arrays; undone by `rotation_from`."""
+    result: dict[str, NDArray[np.float32]] = {}
+    for i, (matrix, mean) in enumerate(zip(used.matrices, used.means, strict=True)):
+        result |= {f"rotation.{i}.matrix": matrix, f"rotation.{i}.mean": mean}
+    return result

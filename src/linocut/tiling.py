@@ -1,15 +1,25 @@
-"""Cuts padded pictures into tiles that are coded alone, each seen by the networks with its surroundings.
+"""Cuts padded pictures into tiles: coded alone, but seen by the networks with surroundings.
 
-    |<- reach ->|<-- tile, 1024 px -->|<- reach ->|      what a network sees, clipped at the picture's border
+    |<- reach ->|<-- tile, 1024 px -->|<- reach ->|      what a network sees, clipped at the
+    picture's border
 
-Latents of a tile are cut from the analysis of its window; pixels of a tile from the synthesis of its window, whose
-latents come from the neighbouring tiles. Nothing is blended: with enough reach both sides of a border agree.
+Latents of a tile are cut from the analysis of its window; pixels of a tile from the synthesis of
+its window, whose
+latents come from the neighbouring tiles. Nothing is blended: with enough reach both sides of a
+border agree.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from linocut.bitstream import TILE_PX, tile_grid
+from linocut.latents import Band
+
+Symbols = list[NDArray[np.int16]]
+"""Bands (c, h, w) of one tile."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +50,8 @@ def tiles(width: int, height: int, multiple: int, reach: int) -> Iterator[Tile]:
     """The tiles of a picture, row by row.
 
     Args:
-        width, height: of the picture, px.
+        width: of the picture, px.
+        height: of the picture, px.
         multiple: sides are padded to it.
         reach: surroundings that a window includes, px; rounded up to a multiple.
     """
@@ -58,3 +69,43 @@ def tiles(width: int, height: int, multiple: int, reach: int) -> Iterator[Tile]:
                 min(right + reach, right_end),
             )
             yield Tile(row, column, top, left, bottom, right, window)
+
+
+def join(
+    decoded: Mapping[tuple[int, int], Symbols],
+    tile: Tile,
+    grid: Sequence[Tile],
+    bands: Sequence[Band],
+) -> list[NDArray[np.int32]]:
+    """Symbols of a tile's window, put together from the tile and its neighbours.
+
+    Args:
+        decoded: symbols of at least the tile and its eight neighbours, by (row, column).
+        tile: whose window is wanted.
+        grid: all tiles of the picture.
+        bands: the shape of the latent.
+
+    Returns:
+        int32 (c, h, w) for each band.
+    """
+    top, left, bottom, right = tile.window
+    near = [t for t in grid if abs(t.row - tile.row) <= 1 and abs(t.column - tile.column) <= 1]
+    window = []
+    for index, band in enumerate(bands):
+        s = band.stride
+        values = np.zeros((band.channels, (bottom - top) // s, (right - left) // s), np.int32)
+        for other in near:
+            y0, y1 = max(other.top, top), min(other.bottom, bottom)
+            x0, x1 = max(other.left, left), min(other.right, right)
+            if y0 >= y1 or x0 >= x1:
+                continue
+            there = decoded[other.row, other.column][index]
+            values[:, (y0 - top) // s : (y1 - top) // s, (x0 - left) // s : (x1 - left) // s] = (
+                there[
+                    :,
+                    (y0 - other.top) // s : (y1 - other.top) // s,
+                    (x0 - other.left) // s : (x1 - other.left) // s,
+                ]
+            )
+        window.append(values)
+    return window

@@ -1,12 +1,15 @@
-"""The one training loop: rate + distortion over random quantisation steps, for every architecture and loss.
+"""The one training loop, for every architecture and loss: rate + distortion at random steps.
 
-    loss = mean over pictures of ( R + w(step) D ) / R_ref(step),    step log-uniform, drawn for every picture
+    loss = mean over pictures of (R + w(step) D) / R_ref(step)     step: log-uniform, one a picture
 
-R is the proxy's rate in bits per pixel, D the distortion. w(step) is measured, not chosen: it is the exchange rate
--(dR / d ln step) / (dD / d ln step) of the starting network, at which the step is neither too fine nor too coarse.
+R is the proxy's rate in bits per pixel, D the distortion. w(step) is measured, not chosen: it is
+the exchange rate
+-(dR / d ln step) / (dD / d ln step) of the starting network, at which the step is neither too fine
+nor too coarse.
 Distortions of different kinds and units thus all cover the same rates with the same steps.
 
-Two phases. First the analysis is frozen and only the synthesis learns, which is three times faster; then both learn
+Two phases. First the analysis is frozen and only the synthesis learns, which is three times faster;
+then both learn
 (joint), or, for a generative cascade, the analysis learns against the frozen synthesis.
 """
 
@@ -24,6 +27,9 @@ from tqdm import tqdm
 
 from linocut.adversary import Adversary
 from linocut.config import TrainConfig
+from linocut.crop_sampler import CropSampler
+from linocut.device import keep_freed_memory
+from linocut.exchange import Exchange, calibrate
 from linocut.networks import Network
 from linocut.rate_proxy import RateProxy, round_straight_through
 from linocut.resume import ResumeState
@@ -33,46 +39,7 @@ Log = Callable[[Mapping[str, float], float], None]
 Row = dict[str, float]
 
 REPORTS = 24
-CALIBRATION_STEPS = 9
 VALIDATION_STEP = 24.0
-
-
-class Crops:
-    """Training crops, sampled with random place, flips and transposition; a pure function of (seed, iteration)."""
-
-    def __init__(self, crops: NDArray[np.uint8], side_px: int, batch: int, seed: int) -> None:
-        self.crops, self.batch, self.seed = crops, batch, seed
-        self.side_px = min(side_px, crops.shape[1])
-
-    def __call__(self, iteration: int) -> tuple[Tensor, np.random.Generator]:
-        """Pictures (batch, 3, side, side) in [0, 1], and the generator to go on drawing from."""
-        rng = np.random.default_rng([self.seed, iteration])
-        chosen = rng.integers(0, len(self.crops), self.batch)
-        side, most = self.side_px, self.crops.shape[1] - self.side_px
-        pictures = []
-        for index in chosen:
-            y, x = rng.integers(0, most + 1, 2)
-            picture = self.crops[index, y : y + side, x : x + side]
-            flips = rng.integers(0, 2, 3)
-            picture = picture[:: 1 - 2 * flips[0], :: 1 - 2 * flips[1]]
-            pictures.append(picture.transpose(1, 0, 2) if flips[2] else picture)
-        batch = np.ascontiguousarray(np.stack(pictures).transpose(0, 3, 1, 2))
-        return torch.from_numpy(batch).float() / 255.0, rng
-
-
-@dataclasses.dataclass(frozen=True)
-class Exchange:
-    """w(step) and R_ref(step) as polynomials of ln(step)."""
-
-    weight: tuple[float, ...]
-    rate: tuple[float, ...]
-
-    def __call__(self, step: Tensor) -> tuple[Tensor, Tensor]:
-        """Distortion weight and reference rate (bpp) for steps (n,)."""
-        x = torch.log(step)
-        weight = sum(c * x**i for i, c in enumerate(self.weight))
-        rate = sum(c * x**i for i, c in enumerate(self.rate))
-        return torch.exp(torch.as_tensor(weight)), torch.exp(torch.as_tensor(rate))
 
 
 @dataclasses.dataclass
@@ -106,7 +73,9 @@ class Trainer:
     log: Log | None = None
 
     def __post_init__(self) -> None:
-        self.sample = Crops(self.crops, self.config.crop_px, self.config.batch_size, self.seed)
+        self.sample = CropSampler(
+            self.crops, self.config.crop_px, self.config.batch_size, self.seed, self.device
+        )
         self.pixels = self.config.batch_size * self.sample.side_px**2
         self.iterations = max(1, round(self.megapixels * 1e6 / self.pixels))
         self.frozen_iterations = round(self.config.frozen_analysis_share * self.iterations)
@@ -114,19 +83,17 @@ class Trainer:
 
     def run(self) -> list[Row]:
         """Train to the end, from the last checkpoint if there is one. Returns the history."""
+        keep_freed_memory()
         torch.manual_seed(self.seed)
         layout = torch.channels_last
         self.network.to(self.device, memory_format=layout).train()  # type: ignore[call-overload]
         self.proxy = RateProxy(self.network.bands).to(self.device)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
         linear = list(self.network.linear_parameters())
-        slow = {id(parameter) for parameter in linear}
+        others = [p for p in self.network.parameters() if all(p is not q for q in linear)]
+        groups = ((others, 1.0), (linear, 0.05), (list(self.proxy.parameters()), 10.0))
         self.optimiser = torch.optim.Adam(
-            [
-                {"params": [p for p in self.network.parameters() if id(p) not in slow], "scale": 1.0},
-                {"params": linear, "scale": 0.05},
-                {"params": list(self.proxy.parameters()), "scale": 10.0},
-            ],
+            [{"params": group, "scale": scale} for group, scale in groups],
             lr=self.config.learning_rate,
         )
         if self.adversary:
@@ -163,7 +130,12 @@ class Trainer:
     def _report(self, row: Row, done: int) -> str:
         """Validate, extend the history, log; returns a summary for the progress bar."""
         megapixels = round(done * self.pixels / 1e6, 3)
-        row = {"megapixels": megapixels, **row, **self._validate(), "seconds": round(self.seconds, 1)}
+        row = {
+            "megapixels": megapixels,
+            **row,
+            **self._validate(),
+            "seconds": round(self.seconds, 1),
+        }
         self.history.append(row)
         if self.log:
             numbers = {k: v for k, v in row.items() if k != "megapixels" and not math.isnan(v)}
@@ -175,7 +147,7 @@ class Trainer:
         return torch.exp(torch.from_numpy(rng.uniform(low, high, count))).float().to(self.device)
 
     def _forward(self, x: Tensor, step: Tensor, analysis: bool) -> tuple[Tensor, Tensor]:
-        """rate (n,) in bpp and x_hat; without `analysis` no gradient reaches it and the rate is not computed."""
+        """Rate (n,) in bpp and x_hat; without `analysis` it is not trained and the rate is 0."""
         with torch.set_grad_enabled(analysis):
             latent = self.network.analysis(x)
             rate = torch.zeros_like(step)
@@ -187,7 +159,6 @@ class Trainer:
     def _step(self, iteration: int) -> Row:
         torch.manual_seed(self.seed * 1_000_003 + iteration)
         x, rng = self.sample(iteration)
-        x = x.to(self.device, memory_format=torch.channels_last)
         step = self._draw_steps(rng, len(x))
         rate_scale = self._learning_rate(iteration)
         for group in self.optimiser.param_groups:
@@ -205,7 +176,7 @@ class Trainer:
             cost = cost + weight * extra
         loss = (cost / (reference + 0.05)).mean()
         self.optimiser.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
         self.optimiser.step()
         if self.adversary:
@@ -231,19 +202,19 @@ class Trainer:
     def _learning_rate(self, iteration: int) -> float:
         """Warm-up over the first 5 %, then half a cosine down to 2 % of the peak."""
         share = (iteration + 1) / self.iterations
-        warm = min(1.0, share / 0.05)
-        return self.config.learning_rate * warm * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * share)))
+        cosine = 0.02 + 0.98 * (1.0 + math.cos(math.pi * share)) / 2.0
+        return self.config.learning_rate * float(min(1.0, share / 0.05) * cosine)
 
     @torch.no_grad()
     def _latents(self, count: int) -> list[Tensor]:
         x, _ = self.sample(2**31)
         batches = [x[:count]] + [self.sample(2**31 + i)[0] for i in range(1, count // len(x))]
-        x = torch.cat(batches).to(self.device)
+        x = torch.cat(batches)
         self._calibration_pictures = x
         return [band.detach() for band in self.network.analysis(x)]
 
     def _fit_proxy(self) -> None:
-        """Fit the rate proxy to the starting network's latents, so that the exchange rate means something."""
+        """Fit the rate proxy to the starting network, so that the exchange rate means something."""
         latent = self._latents(16)
         optimiser = torch.optim.Adam(self.proxy.parameters(), lr=0.05)
         for iteration in range(40):
@@ -253,32 +224,22 @@ class Trainer:
             step = self._draw_steps(rng, len(chosen))
             bits = self.proxy([band[chosen] for band in latent], step) / self.sample.side_px**2
             optimiser.zero_grad()
-            torch.log(bits + 0.02).mean().backward()
+            torch.log(bits + 0.02).mean().backward()  # type: ignore[no-untyped-call]
             optimiser.step()
 
     @torch.no_grad()
     def _calibrate(self) -> Exchange:
-        """Measure rate and distortion of the starting network over the steps; see the module's head."""
+        """Measure the exchange rate of the starting network on a few batches."""
         latent = self._latents(8)
         x = self._calibration_pictures
-        low, high = (math.log(s) for s in self.config.step_range)
-        grid = np.linspace(low, high, CALIBRATION_STEPS)
-        rates, distortions = [], []
-        for log_step in grid:
-            step = torch.full((len(x),), math.exp(log_step), device=self.device)
+
+        def measure(step: Tensor) -> tuple[float, float]:
             torch.manual_seed(self.seed)
-            rates.append(float(self.proxy(latent, step).mean()) / self.sample.side_px**2)
+            rate = float(self.proxy(latent, step).mean()) / self.sample.side_px**2
             y_hat = [round_straight_through(band, step) for band in latent]
-            distortions.append(float(self.distortion(self.network.synthesis(y_hat, step), x).mean()))
-        log_rate = np.polynomial.Polynomial.fit(grid, np.log(rates), 2).convert()
-        log_distortion = np.polynomial.Polynomial.fit(grid, np.log(distortions), 2).convert()
-        weights = -(log_rate.deriv()(grid) * np.exp(log_rate(grid))) / (
-            np.maximum(log_distortion.deriv()(grid), 0.1) * np.exp(log_distortion(grid))
-        )
-        log_weight = np.polynomial.Polynomial.fit(grid, np.log(weights), 2).convert()
-        return Exchange(
-            tuple(float(c) for c in log_weight.coef), tuple(float(c) for c in log_rate.coef)
-        )
+            return rate, float(self.distortion(self.network.synthesis(y_hat, step), x).mean())
+
+        return calibrate(self.config.step_range, lambda s: measure(torch.full((len(x),), s).to(x)))
 
     @torch.no_grad()
     def _validate(self) -> Row:
@@ -288,13 +249,18 @@ class Trainer:
         self.network.eval()
         errors, bits = [], []
         for picture in self.validation:
-            x = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float().to(self.device) / 255.0
+            x = (
+                torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float().to(self.device)
+                / 255.0
+            )
             step = torch.full((1,), VALIDATION_STEP, device=self.device)
             torch.manual_seed(self.seed)
             latent = self.network.analysis(x)
             bits.append(float(self.proxy(latent, step)) / (x.shape[2] * x.shape[3]))
             x_hat = self.network.synthesis([round_straight_through(b, step) for b in latent], step)
-            errors.append(-10.0 * math.log10(float((x_hat.clamp(0, 1) - x).square().mean()) + 1e-12))
+            errors.append(
+                -10.0 * math.log10(float((x_hat.clamp(0, 1) - x).square().mean()) + 1e-12)
+            )
         self.network.load_state_dict(trained)
         self.network.train()
         return {"rate_bpp": float(np.mean(bits)), "psnr_db": float(np.mean(errors))}

@@ -1,13 +1,18 @@
 """Biorthogonal CDF 9/7 wavelet by lifting, with lifting weights that can be trained.
 
-    x (n, c, h, w)  --split columns, rows-->  LL (n, c, h/2, w/2)  +  HL, LH, HH (n, c, h/2, w/2 each)
+    x (n, c, h, w)  --split columns, rows-->  LL (n, c, h/2, w/2)  +  HL, LH, HH (n, c, h/2, w/2
+    each)
 
-Each one-dimensional step splits a signal into even and odd samples and adds, four times, a weighted sum of the two
-neighbours of the other kind. Whatever the weights are, the inverse subtracts the same sums in the reverse order, so
+Each one-dimensional step splits a signal into even and odd samples and adds, four times, a weighted
+sum of the two
+neighbours of the other kind. Whatever the weights are, the inverse subtracts the same sums in the
+reverse order, so
 reconstruction is exact by construction: training the weights can never break it.
 
-Source: Daubechies and Sweldens, "Factoring wavelet transforms into lifting steps", 1998; the weights are those of
-ISO/IEC 15444-1 (JPEG 2000), Annex F. The gains make the transform close to orthonormal, so that one quantisation
+Source: Daubechies and Sweldens, "Factoring wavelet transforms into lifting steps", 1998; the
+weights are those of
+ISO/IEC 15444-1 (JPEG 2000), Annex F. The gains make the transform close to orthonormal, so that one
+quantisation
 step in every band costs about the same squared error in the picture.
 """
 
@@ -15,7 +20,9 @@ import torch
 from torch import Tensor, nn
 
 LIFTING_WEIGHTS = (-1.586134342059924, -0.052980118572961, 0.882911075530934, 0.443506852043971)
-LIFTING_GAIN = 1.230174104914001 / 2**0.5  # low-pass gain of an orthonormal 9/7 pair is K * sqrt(2) / 2
+LIFTING_GAIN = (
+    1.230174104914001 / 2**0.5
+)  # low-pass gain of an orthonormal 9/7 pair is K * sqrt(2) / 2
 
 
 def _after(even: Tensor) -> Tensor:
