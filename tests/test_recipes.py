@@ -12,6 +12,7 @@ import torch
 from linocut import recipes
 from linocut.checkpoint import load_model
 from linocut.config import Params, load_params
+from linocut.device import pick_device
 from linocut.errors import ConfigError
 from linocut.image import write_png
 from linocut.networks import ARCHITECTURES
@@ -26,7 +27,10 @@ def params() -> Params:
     train = dataclasses.replace(
         loaded.train,
         init="base",
-        base_megapixels=4 * 2 * 64**2 / 1e6,
+        base=dataclasses.replace(
+            loaded.train.base, megapixels=4 * 2 * 64**2 / 1e6, batch_size=2, crop_px=64
+        ),
+        frozen_analysis_share=0.5,
         megapixels=6 * 2 * 64**2 / 1e6,
         batch_size=2,
         crop_px=64,
@@ -112,10 +116,10 @@ def test_the_history_has_the_columns_that_the_report_reads(
 def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LINOCUT_DEVICE", "tpu")
     with pytest.raises(ConfigError, match="'tpu', expected auto, cpu or cuda"):
-        recipes.pick_device()
+        pick_device()
     monkeypatch.setenv("LINOCUT_DEVICE", "cuda")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError, match="sees no GPU"):
-        recipes.pick_device()
+        pick_device()
     monkeypatch.setenv("LINOCUT_DEVICE", "cpu")
-    assert recipes.pick_device().type == "cpu"
+    assert pick_device().type == "cpu"

@@ -128,16 +128,22 @@ class PrepareConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
-    """One training, in megapixels seen rather than in iterations."""
+class ScheduleConfig:
+    """Length and pace of one training, in megapixels seen rather than in iterations."""
 
-    init: Literal["base", "scratch", "release"]
-    base_megapixels: NonNegative
     megapixels: NonNegative
     frozen_analysis_share: Share
     batch_size: Count
     crop_px: Annotated[int, Range(32, 4096)]
     learning_rate: Positive
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig(ScheduleConfig):
+    """The trainings of the cells, and under `base` those of the networks that they start from."""
+
+    init: Literal["base", "scratch", "release"]
+    base: ScheduleConfig
     ema_decay: Share
     gradient_clip: Positive
     step_range: tuple[Positive, Positive]

@@ -10,6 +10,7 @@ cell is trained for both lengths together; with `release` it is the one that the
 from __future__ import annotations
 
 import csv
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from numpy.typing import NDArray
 from linocut import models
 from linocut.adversary import Adversary
 from linocut.checkpoint import load_model, save_model
-from linocut.config import GenerativeConfig, Params
+from linocut.config import GenerativeConfig, Params, ScheduleConfig
 from linocut.device import pick_device
 from linocut.errors import DataError
 from linocut.image import read_image
@@ -66,8 +67,10 @@ def train_base(params: Params, arch: str, place: TrainingPlace, log: Log | None 
     else:
         torch.manual_seed(params.seed)
         network = ARCHITECTURES[arch](params.arch[arch])
-    megapixels = train.base_megapixels if train.init == "base" else 0.0
-    _train(params, network, l2, megapixels, None, place, log, {"arch": arch, "loss": "l2"})
+    schedule = train.base
+    if train.init != "base":
+        schedule = dataclasses.replace(schedule, megapixels=0.0)
+    _train(params, network, l2, schedule, None, place, log, {"arch": arch, "loss": "l2"})
 
 
 def train_cell(
@@ -87,37 +90,38 @@ def train_cell(
         Adversary(config, train.learning_rate) if isinstance(config, GenerativeConfig) else None
     )
     distortion = build_loss(loss, params.loss[loss])
-    megapixels = train.megapixels + (train.base_megapixels if train.init == "scratch" else 0.0)
+    more = train.base.megapixels if train.init == "scratch" else 0.0
+    schedule = dataclasses.replace(train, megapixels=train.megapixels + more)
     about = {"arch": arch, "loss": loss}
-    _train(params, network, distortion, megapixels, adversary, place, log, about)
+    _train(params, network, distortion, schedule, adversary, place, log, about)
 
 
 def _train(
     params: Params,
     network: Network,
     distortion: Distortion,
-    megapixels: float,
+    schedule: ScheduleConfig,
     adversary: Adversary | None,
     place: TrainingPlace,
     log: Log | None,
     about: dict[str, Any],
 ) -> None:
     history: list[Row] = []
-    if megapixels > 0:
+    if schedule.megapixels > 0:
         history = Trainer(
             network=network,
             distortion=distortion,
             crops=np.load(place.prepared / "train.npy", mmap_mode="c"),
             validation=_validation(place.prepared / "validation", network.multiple),
             config=params.train,
-            megapixels=megapixels,
+            schedule=schedule,
             seed=params.seed,
             device=pick_device(),
             adversary=adversary,
             resume=ResumeState(place.state),
             log=log,
         ).run()
-    about |= {"megapixels": megapixels, "init": params.train.init, "seed": params.seed}
+    about |= {"megapixels": schedule.megapixels, "init": params.train.init, "seed": params.seed}
     save_model(place.out, network, about)
     _write_history(place.out / "history.csv", history)
 

@@ -67,9 +67,11 @@ class Rotation:
         if len(data) != expected:
             raise BitstreamError(f"the rotation has {len(data)} bytes, this model's has {expected}")
         flat = np.frombuffer(data, dtype="<i2").astype(np.float32) / _UNIT
-        matrices, start = [], 0
+        matrices: list[NDArray[np.float32]] = []
+        start = 0
         for band in bands:
-            matrices.append(flat[start : start + band.channels**2].reshape(band.channels, -1))
+            square = flat[start : start + band.channels**2].reshape(band.channels, -1)
+            matrices.append(square.astype(np.float32))
             start += band.channels**2
         means = tuple(np.zeros(band.channels, dtype=np.float32) for band in bands)
         return cls(tuple(matrices), means, tuple(np.zeros(band.channels) for band in bands))

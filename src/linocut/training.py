@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from linocut.adversary import Adversary
-from linocut.config import TrainConfig
+from linocut.config import ScheduleConfig, TrainConfig
 from linocut.crop_sampler import CropSampler
 from linocut.device import keep_freed_memory
 from linocut.exchange import Exchange, calibrate
@@ -51,8 +51,8 @@ class Trainer:
         distortion: (x_hat, x) -> (n,), 0 for equal pictures.
         crops: uint8 (n, s, s, 3).
         validation: uint8 (n, s, s, 3), for the reported PSNR.
-        config: numbers.
-        megapixels: length of this training.
+        config: numbers that all trainings share.
+        schedule: length and pace of this training.
         seed: of everything random.
         device: where to train.
         adversary: a discriminator, for generative cells.
@@ -65,7 +65,7 @@ class Trainer:
     crops: NDArray[np.uint8]
     validation: NDArray[np.uint8]
     config: TrainConfig
-    megapixels: float
+    schedule: ScheduleConfig
     seed: int
     device: torch.device
     adversary: Adversary | None = None
@@ -74,11 +74,11 @@ class Trainer:
 
     def __post_init__(self) -> None:
         self.sample = CropSampler(
-            self.crops, self.config.crop_px, self.config.batch_size, self.seed, self.device
+            self.crops, self.schedule.crop_px, self.schedule.batch_size, self.seed, self.device
         )
-        self.pixels = self.config.batch_size * self.sample.side_px**2
-        self.iterations = max(1, round(self.megapixels * 1e6 / self.pixels))
-        self.frozen_iterations = round(self.config.frozen_analysis_share * self.iterations)
+        self.pixels = self.schedule.batch_size * self.sample.side_px**2
+        self.iterations = max(1, round(self.schedule.megapixels * 1e6 / self.pixels))
+        self.frozen_iterations = round(self.schedule.frozen_analysis_share * self.iterations)
         self.history: list[Row] = []
 
     def run(self) -> list[Row]:
@@ -94,7 +94,7 @@ class Trainer:
         groups = ((others, 1.0), (linear, 0.05), (list(self.proxy.parameters()), 10.0))
         self.optimiser = torch.optim.Adam(
             [{"params": group, "scale": scale} for group, scale in groups],
-            lr=self.config.learning_rate,
+            lr=self.schedule.learning_rate,
         )
         if self.adversary:
             self.adversary.to(self.device)
@@ -203,7 +203,7 @@ class Trainer:
         """Warm-up over the first 5 %, then half a cosine down to 2 % of the peak."""
         share = (iteration + 1) / self.iterations
         cosine = 0.02 + 0.98 * (1.0 + math.cos(math.pi * share)) / 2.0
-        return self.config.learning_rate * float(min(1.0, share / 0.05) * cosine)
+        return self.schedule.learning_rate * float(min(1.0, share / 0.05) * cosine)
 
     @torch.no_grad()
     def _latents(self, count: int) -> list[Tensor]:
