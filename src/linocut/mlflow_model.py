@@ -19,25 +19,25 @@ from mlflow.pyfunc.model import PythonModel
 from linocut.codec import Codec
 
 
-class CodecModel(PythonModel):
+class CodecService:
     """Compresses a picture into the bytes of a .lino file, and decodes those."""
 
     def load_context(self, context: Any) -> None:
         """Load the codec from the folder that was logged with the model."""
         self._codec = Codec.load(context.artifacts["codec"])
 
-    def predict(
-        self, context: Any, model_input: Any, params: dict[str, Any] | None = None
-    ) -> dict[str, Any]:
+    # No annotations here: MLflow would make a schema of them, and they have none for a picture.
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
         """Send one picture through the codec.
 
         Args:
-            context: unused here.
+            context: what `load_context` had; unused here.
             model_input: picture (h, w, 3), sRGB, uint8.
             params: `step`, the quantisation step: larger is smaller and worse.
 
         Returns:
-            `picture` (h, w, 3) uint8, `bpp` of the file, header included, and the `file` itself.
+            A dictionary: `picture` (h, w, 3) uint8, `bpp` of the file, header included, and the
+            `file` itself.
         """
         picture = np.asarray(model_input, dtype=np.uint8)
         data = self._codec.compress(picture, step=float((params or {})["step"]))
@@ -47,6 +47,10 @@ class CodecModel(PythonModel):
             "bpp": 8 * len(data) / (height * width),
             "file": data,
         }
+
+
+class CodecModel(CodecService, PythonModel):
+    """The service as MLflow takes it; it warns of a `predict` without annotations in this class."""
 
 
 set_model(CodecModel())
