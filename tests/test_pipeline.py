@@ -1,6 +1,7 @@
 """dvc.yaml, the stage scripts, the parameters and the library agree."""
 
 import ast
+import dataclasses
 import pathlib
 import re
 from typing import Any
@@ -9,7 +10,7 @@ import pytest
 import yaml
 
 from import_closure import WATCHERS, closure
-from linocut.config import ARCH_CONFIGS, LOSS_CONFIGS
+from linocut.config import ARCH_CONFIGS, LOSS_CONFIGS, ScheduleConfig, TrainConfig
 from linocut.params import CONF
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -115,6 +116,16 @@ def test_every_loss_and_architecture_of_the_parameters_is_implemented() -> None:
 
     assert set(LOSSES) == set(LOSS_CONFIGS)
     assert set(ARCHITECTURES) == set(ARCH_CONFIGS)
+
+
+def test_a_base_network_depends_on_all_of_train_but_the_schedule_of_the_cells() -> None:
+    def names(config: type) -> set[str]:
+        return {field.name for field in dataclasses.fields(config)}
+
+    watched = {name for name in PIPELINE["stages"]["pretrain"]["params"] if "train." in name}
+    unable_to_change_weights = {"checkpoint_every_s"}
+    needed = names(TrainConfig) - names(ScheduleConfig) - unable_to_change_weights
+    assert watched == {f"train.{name}" for name in needed}
 
 
 def test_committed_dvc_settings_name_no_machine() -> None:

@@ -120,7 +120,7 @@ def test_the_report_covers_exactly_the_cells_of_the_grid(checkout: pathlib.Path)
 
 
 def processor_seconds() -> float:
-    """Time that the processes started so far were computing, whatever else the machine was doing."""
+    """What the processes started so far computed, whatever else the machine was doing."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
 
