@@ -97,7 +97,7 @@ def _add_compress(parser: argparse.ArgumentParser) -> None:
     target.add_argument("--psnr", type=_positive, metavar="DB", help="at least DB decibels")
     target.add_argument("--max-bytes", type=_count, metavar="N", help="at most N bytes")
     parser.add_argument(
-        "--effort", type=int, choices=range(4), default=1, help="0 fast to 3 small (default: 1)"
+        "--effort", type=int, choices=range(4), default=2, help="0 fast to 3 small (default: 2)"
     )
     parser.add_argument("--strip", action="store_true", help="leave ICC profile and EXIF out")
     _add_force(parser)

@@ -26,14 +26,12 @@ from linocut.checkpoint import load_model, load_tensors, read_description
 from linocut.entropy import EntropyCoder, EntropyTables
 from linocut.errors import BitstreamError, CheckpointError, DataError
 from linocut.networks import Network
-from linocut.quantization import dequantise, quantise, step_index, step_of
+from linocut.quantization import dequantise, step_index, step_of
+from linocut.rate_distortion import DEFAULT_EFFORT, choose_symbols
 from linocut.rotation import Rotation, rotation_from
 from linocut.tiling import Symbols, Tile, join, tiles
 
 Picture = NDArray[np.uint8]
-
-ROUNDING = {0: 0.5, 1: 0.42}
-"""Rounding offset of each effort level; see `linocut.quantization.quantise`."""
 
 CACHED_PIXELS = 2**24
 """Latents of pictures up to this size are kept between two encodings; larger ones are computed
@@ -127,7 +125,7 @@ class Codec:
         picture: Picture,
         *,
         step: float,
-        effort: int = 1,
+        effort: int = DEFAULT_EFFORT,
         extras: Mapping[int, bytes] | None = None,
     ) -> bytes:
         """A picture -> the bytes of a .lino file.
@@ -136,7 +134,7 @@ class Codec:
             picture: uint8 (h, w, 3), any size from 1x1.
             step: quantisation step in grey levels; rounded to the file's grid of 64 steps an
                 octave.
-            effort: 0 rounds to nearest, 1 uses a dead zone.
+            effort: see `linocut.rate_distortion.EFFORTS`.
             extras: further blocks by kind; see `linocut.bitstream`.
 
         Raises:
@@ -172,7 +170,7 @@ class Codec:
         analysed: Analysed,
         *,
         step: float,
-        effort: int = 1,
+        effort: int = DEFAULT_EFFORT,
         extras: Mapping[int, bytes] | None = None,
     ) -> bytes:
         """The part of `compress` that depends on the step."""
@@ -180,7 +178,9 @@ class Codec:
         height, width = analysed.picture.shape[:2]
         payloads = []
         for number, tile in enumerate(self._tiles(width, height)):
-            symbols = self._quantise(self._rotated(analysed, number, tile), index, effort)
+            symbols = choose_symbols(
+                self.coder, self._rotated(analysed, number, tile), index, effort
+            )
             payloads.append(self.coder.encode(symbols, index))
         blocks = dict(extras or {})
         if analysed.rotation is not None:
@@ -189,14 +189,18 @@ class Codec:
             LinoFile(width, height, index, bytes.fromhex(self.model_id), payloads, blocks)
         )
 
-    def estimate_bytes(self, analysed: Analysed, *, step: float, effort: int = 1) -> float:
+    def estimate_bytes(
+        self, analysed: Analysed, *, step: float, effort: int = DEFAULT_EFFORT
+    ) -> float:
         """Size of the file that `encode` would write, from ideal code lengths."""
         index = step_index(step)
         height, width = analysed.picture.shape[:2]
         bits = 0.0
         count = 0
         for number, tile in enumerate(self._tiles(width, height)):
-            symbols = self._quantise(self._rotated(analysed, number, tile), index, effort)
+            symbols = choose_symbols(
+                self.coder, self._rotated(analysed, number, tile), index, effort
+            )
             bits += float(self.coder.estimate_bits(symbols, index).sum())
             count += 1
         empty = LinoFile(width, height, index, bytes(8), [b""] * count)
@@ -273,13 +277,6 @@ class Codec:
         if self.rotation is None:
             raise DataError("a picture this large needs a model with a rotation of its own")
         return self.rotation.transform(self._analyse_tile(analysed.picture, tile))
-
-    def _quantise(
-        self, latent: Sequence[NDArray[np.float32]], index: int, effort: int
-    ) -> list[NDArray[np.int32]]:
-        if effort not in ROUNDING:
-            raise DataError(f"effort is {effort}, expected one of {sorted(ROUNDING)}")
-        return [quantise(band, step_of(index), ROUNDING[effort]) for band in latent]
 
     def _decode(self, file: LinoFile, number: int, tile: Tile) -> Symbols:
         height, width = tile.bottom - tile.top, tile.right - tile.left

@@ -24,14 +24,16 @@ from safetensors.numpy import load_file, save_file
 
 from linocut import rotation
 from linocut.checkpoint import as_tensors, load_model, read_description, save_model
-from linocut.codec import ROUNDING, Codec
+from linocut.codec import Codec
 from linocut.config import CodeConfig, PcaConfig
+from linocut.entropy import EntropyCoder
 from linocut.entropy_fit import fit_tables
 from linocut.errors import DataError
 from linocut.evaluation import CodedRow
 from linocut.image import read_image
 from linocut.networks import Network
 from linocut.quantization import quantise, step_index, step_of
+from linocut.rate_distortion import ROUNDING, optimise
 from linocut.rotation import Rotation, rotation_from, rotation_tensors
 from linocut.tables import write_rows
 from linocut.workers import map_in_processes
@@ -150,8 +152,13 @@ def build_codec(
             step = step_range[0] * (step_range[1] / step_range[0]) ** share
             index = step_index(step)
             rounding = ROUNDING[min(config.effort, max(ROUNDING))]
-            samples.append(([quantise(band, step_of(index), rounding) for band in r], index))
-    tables = fit_tables(network.bands, samples, contexts=config.contexts)
+            symbols = [quantise(band, step_of(index), rounding) for band in r]
+            samples.append((symbols, index, r))
+    tables = fit_tables(network.bands, [sample[:2] for sample in samples], contexts=config.contexts)
+    if config.effort > 1:  # once more, on symbols that are chosen by these tables
+        coder = EntropyCoder(network.bands, tables)
+        again = [(optimise(coder, r, index), index) for _, index, r in samples]
+        tables = fit_tables(network.bands, again, contexts=config.contexts)
     tensors |= {
         "tables.weights": tables.weights,
         "tables.frequencies": tables.frequencies,

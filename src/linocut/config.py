@@ -166,7 +166,7 @@ class CodeConfig:
     """Rate points, encoder effort, and what the entropy coder's tables are fitted on."""
 
     rates_bpp: tuple[Positive, ...]
-    effort: Annotated[int, Range(0, 1)]
+    effort: Annotated[int, Range(0, 2)]
     contexts: bool
     crops: Count
 

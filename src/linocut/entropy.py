@@ -157,7 +157,7 @@ class EntropyCoder:
             flat = residual.ravel()
             magnitudes = np.abs(flat)
             tokens = tokens_of(magnitudes)
-            bins = self._bins(state, index, kind, rows, columns, residual.shape)
+            bins = self.table_indices(state, index, kind, rows, columns, residual.shape)
             order = np.argsort(bins, kind="stable")
             counts = np.bincount(bins, minlength=BINS)
             grouped = tokens[order]
@@ -211,7 +211,7 @@ class EntropyCoder:
     ) -> None:
         for kind, rows, columns in plane_passes(self.planes[index], values.shape):
             shape = values[rows, columns].shape
-            bins = self._bins(state, index, kind, rows, columns, shape)
+            bins = self.table_indices(state, index, kind, rows, columns, shape)
             order = np.argsort(bins, kind="stable")
             counts = np.bincount(bins, minlength=BINS)
             grouped = np.empty(len(bins), dtype=np.int32)
@@ -239,7 +239,7 @@ class EntropyCoder:
                 values[rows, columns] = residual
             state.put(rows, columns, residual)
 
-    def _bins(
+    def table_indices(
         self,
         state: ContextState,
         index: int,
@@ -274,7 +274,7 @@ class EntropyCoder:
                     if self.planes[index].smooth:
                         residual = residual - smooth_prediction(values, kind, rows, columns)
                     tokens = tokens_of(np.abs(residual).ravel())
-                    bins = self._bins(state, index, kind, rows, columns, residual.shape)
+                    bins = self.table_indices(state, index, kind, rows, columns, residual.shape)
                     bits[index] += lengths[index, bins, tokens].sum()
                     bits[index] += TOKEN_EXTRA_BITS[tokens].sum() + np.count_nonzero(tokens)
                     state.put(rows, columns, residual)

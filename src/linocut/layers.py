@@ -43,11 +43,13 @@ class ColourRotation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """RGB in [0, 1] -> rotated grey levels."""
-        return torch.einsum("ij,njhw->nihw", self.matrix, (x - 0.5) * GREY_LEVELS)
+        with torch.autocast(x.device.type, enabled=False):  # 8 bits of mantissa are too few here
+            return torch.einsum("ij,njhw->nihw", self.matrix, (x.float() - 0.5) * GREY_LEVELS)
 
     def inverse(self, y: Tensor) -> Tensor:
         """Rotated grey levels -> RGB, not clipped."""
-        return torch.einsum("ij,nihw->njhw", self.matrix, y) / GREY_LEVELS + 0.5
+        with torch.autocast(y.device.type, enabled=False):
+            return torch.einsum("ij,nihw->njhw", self.matrix, y.float()) / GREY_LEVELS + 0.5
 
 
 class ContrastGain(nn.Module):

@@ -75,7 +75,7 @@ class Target:
 
 
 def compress_picture(
-    codec: PictureCodec, picture: Picture, target: Target, *, effort: int = 1, strip: bool = False
+    codec: PictureCodec, picture: Picture, target: Target, *, effort: int = 2, strip: bool = False
 ) -> tuple[bytes, tuple[str, ...]]:
     """Compress a picture with everything it carries.
 

@@ -100,7 +100,7 @@ def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     icc = options.get("icc_profile", image.info.get("icc_profile"))
     picture = from_pillow(image, icc or None, exif or None)
     codec = _codec(str(options.get("model", models.DEFAULT)))
-    data, lost = compress_picture(codec, picture, target, effort=int(options.get("effort", 1)))
+    data, lost = compress_picture(codec, picture, target, effort=int(options.get("effort", 2)))
     for note in (*picture.notes, *lost):
         warnings.warn(f"{filename!s}: {note}", stacklevel=3)
     file.write(data)

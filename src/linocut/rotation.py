@@ -102,12 +102,13 @@ def fit(bands: Sequence[Band], latents: Sequence[Latent], *, centre: bool = True
         samples = rows.T.astype(np.float64)
         if not centre or band.smooth:
             samples = np.concatenate([samples, -samples])
-        if len(samples) < 2 or not samples.any():
+        if (samples == samples[0]).all():
             matrices.append(np.eye(band.channels, dtype=np.float32))
             means.append(np.zeros(band.channels, dtype=np.float32))
             variances.append(np.zeros(band.channels))
             continue
-        pca = PCA(svd_solver="covariance_eigh").fit(samples)
+        repeats = -(-band.channels // len(samples))  # PCA gives no more components than samples
+        pca = PCA(svd_solver="covariance_eigh").fit(np.tile(samples, (repeats, 1)))
         matrices.append(pca.components_.astype(np.float32))
         means.append(pca.mean_.astype(np.float32))
         variances.append(pca.explained_variance_.astype(np.float64))

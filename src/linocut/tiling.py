@@ -53,11 +53,12 @@ def tiles(width: int, height: int, multiple: int, reach: int) -> Iterator[Tile]:
         width: of the picture, px.
         height: of the picture, px.
         multiple: sides are padded to it.
-        reach: surroundings that a window includes, px; rounded up to a multiple.
+        reach: surroundings that a window includes, px; rounded up to a multiple, and at most one
+            tile, because windows are joined from a tile and its neighbours.
     """
     rows, columns = tile_grid(width, height)
     right_end, bottom_end = padded(width, multiple), padded(height, multiple)
-    reach = padded(reach, multiple)
+    reach = min(padded(reach, multiple), TILE_PX)
     for row in range(rows):
         for column in range(columns):
             top, left = row * TILE_PX, column * TILE_PX

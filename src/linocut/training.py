@@ -288,7 +288,7 @@ class Trainer:
         if state is None:
             return 0
         self.network.load_state_dict(state["network"])
-        self.average = state["average"]
+        self.average = {k: v.to(self.device) for k, v in state["average"].items()}
         self.proxy.load_state_dict(state["proxy"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.adversary:
