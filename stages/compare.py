@@ -22,7 +22,12 @@ def main(params: Params) -> None:
     for folder in ("evaluated", "rotated", "trained"):
         stage.keep_only(ARTIFACTS / folder, cells)  # or DVC would record what a larger grid left
     report.compare(
-        cells, artifacts=ARTIFACTS, reports=REPORTS, config=params.compare, seed=params.seed
+        cells,
+        artifacts=ARTIFACTS,
+        reports=REPORTS,
+        config=params.compare,
+        seed=params.seed,
+        params=ROOT / "params.yaml",
     )
 
 

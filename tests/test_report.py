@@ -14,8 +14,9 @@ from PIL import Image
 from experiment import CELLS, write_experiment
 from linocut.comparison import BdRow, RdRow
 from linocut.config import CompareConfig
+from linocut.curve_labels import push_apart
 from linocut.errors import DataError
-from linocut.figures import _push_apart, colour
+from linocut.figures import colour
 from linocut.report import RankingRow, compare, comparison_table
 from linocut.side_by_side import busiest_corner, crop
 from linocut.tables import read_rows
@@ -162,11 +163,11 @@ def test_the_crop_is_where_the_gradients_are() -> None:
 
 
 def test_labels_are_pushed_apart_about_their_places_and_stay_below_the_top() -> None:
-    assert _push_apart([0.1, 0.5], 0.1) == pytest.approx([0.1, 0.5])
-    assert _push_apart([0.5, 0.5, 0.5], 0.1) == pytest.approx([0.4, 0.5, 0.6])
-    placed = _push_apart([0.95, 0.97, 0.99, 1.0], 0.1)
+    assert push_apart([0.1, 0.5], 0.1) == pytest.approx([0.1, 0.5])
+    assert push_apart([0.5, 0.5, 0.5], 0.1) == pytest.approx([0.4, 0.5, 0.6])
+    placed = push_apart([0.95, 0.97, 0.99, 1.0], 0.1)
     assert placed == pytest.approx([0.7, 0.8, 0.9, 1.0])
-    gaps = np.diff(_push_apart(sorted(np.random.default_rng(0).uniform(0, 0.4, 9)), 0.05))
+    gaps = np.diff(push_apart(sorted(np.random.default_rng(0).uniform(0, 0.4, 9)), 0.05))
     assert gaps.min() > 0.05 - 1e-9
 
 

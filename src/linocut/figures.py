@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from linocut.comparison import METRICS, Comparison, RdRow, title
+from linocut.curve_labels import FAINT, GREY, INK, label_ends
 from linocut.rd import Floats
 
 if TYPE_CHECKING:
@@ -31,8 +32,6 @@ COLOURS = {
 """Colour of each loss; others take `OTHER_COLOURS` in turn."""
 
 OTHER_COLOURS = ("#56B4E9", "#8C6D31", "#7B5EA7", "#117733", "#882255")
-
-INK, GREY, FAINT = "#222222", "#8a8a8a", "#b9b9b9"
 
 PUBLISHED = {
     "bmshj2018-factorized (MSE)": "factorized prior",
@@ -145,37 +144,43 @@ class Series:
     y: Floats
 
 
-def draw_small_multiples(
-    panels_by_row: Mapping[str, Mapping[str, Sequence[Series]]],
-    path: Path,
-    *,
-    xlabel: str,
-    logarithmic: bool = False,
-) -> None:
-    """Lines by loss: a row per quantity (its axis label), a column per architecture.
+@dataclass(frozen=True)
+class Lines:
+    """A figure of lines by loss, a column per architecture.
 
-    Args:
-        panels_by_row: lines by architecture, by quantity.
-        path: the PNG to write.
-        xlabel: what all panels have on the x axis.
+    Attributes:
+        heading: what it is about.
+        caption: in a sentence.
+        xlabel: of the x axes.
+        rows: by label of the y axis, lines by architecture.
         logarithmic: y axes that count in factors.
     """
-    columns = max(len(row) for row in panels_by_row.values())
-    figure, panels = _panels(len(panels_by_row), columns, width=5.0, height=2.9)
-    for row, (label, by_arch) in enumerate(panels_by_row.items()):
-        for column, (arch, lines) in enumerate(by_arch.items()):
+
+    heading: str
+    caption: str
+    xlabel: str
+    rows: Mapping[str, Mapping[str, Sequence[Series]]]
+    logarithmic: bool = False
+
+
+def draw_lines(lines: Lines, path: Path) -> None:
+    """Small multiples: a row per quantity, a column per architecture."""
+    columns = max(len(row) for row in lines.rows.values())
+    figure, panels = _panels(len(lines.rows), columns, width=5.0, height=2.9)
+    for row, (label, by_arch) in enumerate(lines.rows.items()):
+        for column, (arch, series) in enumerate(by_arch.items()):
             axes = panels[row][column]
             _set_title(axes, arch if row == 0 else "")
             axes.set_ylabel(label if column == 0 else "")
-            axes.set_xlabel(xlabel if row == len(panels_by_row) - 1 else "")
+            axes.set_xlabel(lines.xlabel if row == len(lines.rows) - 1 else "")
             ends = []
-            for line in lines:
-                axes.plot(line.x, line.y, color=colour(line.loss), lw=1.6)
-                ends.append((line.loss, float(line.x[-1]), float(line.y[-1]), colour(line.loss)))
-            if logarithmic:
+            for one in series:
+                axes.plot(one.x, one.y, color=colour(one.loss), lw=1.6)
+                ends.append((one.loss, float(one.x[-1]), float(one.y[-1]), colour(one.loss)))
+            if lines.logarithmic:
                 axes.set_yscale("log")
                 axes.yaxis.set_major_formatter("{x:g}")
-            _label_ends(axes, ends)
+            label_ends(axes, ends)
     _save(figure, path)
 
 
@@ -242,7 +247,7 @@ def _draw_curves(
     if ends:
         top, bottom = max(end[2] for end in ends), min(lows)
         axes.set_ylim(bottom - 0.03 * (top - bottom), top + 0.03 * (top - bottom))
-    _label_ends(axes, ends)
+    label_ends(axes, ends)
 
 
 def _style(name: str, kind: str, cells: Sequence[str]) -> tuple[str, dict[str, Any]] | None:
@@ -260,64 +265,6 @@ def _style(name: str, kind: str, cells: Sequence[str]) -> tuple[str, dict[str, A
 
 def _at(bpp: float, x: Floats, y: Floats) -> Floats:
     return np.asarray(np.interp(np.log(bpp), np.log(x), y))
-
-
-def _label_ends(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
-    """Write names beside the right edge, pushed apart, with a thin line to each curve's end."""
-    figure = axes.get_figure(root=True)
-    if not ends or figure is None:
-        return
-    figure.draw_without_rendering()
-    to_fraction = axes.transData + axes.transAxes.inverted()
-    placed = sorted(
-        ((*to_fraction.transform((x, y)), name, ink) for name, x, y, ink in ends),
-        key=lambda end: float(end[1]),
-    )
-    gap = 12.0 / (axes.get_window_extent().height * 72 / figure.dpi)
-    heights = _push_apart([float(end[1]) for end in placed], gap)
-    for (x, y, name, ink), height in zip(placed, heights, strict=True):
-        axes.annotate(
-            name,
-            xy=(x, y),
-            xytext=(1.045, height),
-            xycoords="axes fraction",
-            textcoords="axes fraction",
-            va="center",
-            fontsize=8.5,
-            color=INK if ink in {GREY, FAINT} else ink,
-            fontweight="normal" if ink in {GREY, FAINT} else "bold",
-            arrowprops={
-                "arrowstyle": "-",
-                "color": ink,
-                "lw": 0.6,
-                "shrinkA": 1,
-                "shrinkB": 1,
-                "relpos": (0, 0.5),
-            },
-            annotation_clip=False,
-        )
-
-
-def _push_apart(heights: Sequence[float], gap: float) -> list[float]:
-    """Rising heights at least `gap` apart, each group of neighbours kept about its middle.
-
-    Where there is room below, none is above 1.
-    """
-    groups: list[list[float]] = []
-    for height in heights:
-        groups.append([height])
-        while len(groups) > 1:
-            low, high = groups[-2], groups[-1]
-            top_of_low = np.mean(low) + gap * (len(low) - 1) / 2
-            bottom_of_high = np.mean(high) - gap * (len(high) - 1) / 2
-            if bottom_of_high - top_of_low >= gap:
-                break
-            groups[-2:] = [low + high]
-    placed = []
-    for group in groups:
-        first = float(np.mean(group)) - gap * (len(group) - 1) / 2
-        placed += [first + gap * index for index in range(len(group))]
-    return [min(height, 1 - gap * back) for back, height in enumerate(reversed(placed))][::-1]
 
 
 def _draw_interval(axes: Axes, comparison: Comparison, name: str, metric: str, place: int) -> None:

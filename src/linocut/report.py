@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from linocut import figures, side_by_side
+from linocut import figures, report_html, side_by_side
 from linocut.comparison import METRICS, REFERENCES, BdRow, Comparison, RdRow, compare_curves, title
 from linocut.errors import DataError
+from linocut.figures import Lines
 from linocut.rd import Floats
 from linocut.report_markdown import bd_cell, report_text
 from linocut.statistics import Ranked, rank
@@ -65,7 +66,13 @@ class RankingRow:
 
 
 def compare(
-    cells: Sequence[str], *, artifacts: Path, reports: Path, config: CompareConfig, seed: int
+    cells: Sequence[str],
+    *,
+    artifacts: Path,
+    reports: Path,
+    config: CompareConfig,
+    seed: int,
+    params: Path | None = None,
 ) -> None:
     """Compare exactly these cells with the anchors and write `reports/` anew.
 
@@ -75,6 +82,7 @@ def compare(
         reports: where the report goes; its `plots/` is replaced.
         config: draws behind the intervals.
         seed: of the draws.
+        params: the params.yaml that the page shows.
 
     Raises:
         DataError: a stage's output is missing or incomplete.
@@ -94,8 +102,13 @@ def compare(
     write_rows(plots / "ranking.csv", RankingRow, rows)
     figures.draw_rd(cells, comparison.points, plots / "rd.png")
     figures.draw_bd_rates(comparison, plots / "bd_rate.png")
-    _draw_training(cells, artifacts / "trained", plots / "training.png")
-    _draw_energy(cells, artifacts / "rotated", plots / "pca.png")
+    drawable = {
+        "pca.png": _energy_lines(cells, artifacts / "rotated"),
+        "training.png": _training_lines(cells, artifacts / "trained"),
+    }
+    lines = {name: one for name, one in drawable.items() if one is not None}
+    for name, one in lines.items():
+        figures.draw_lines(one, plots / name)
     exhibits = side_by_side.collect(comparison, artifacts, _shown_anchors(comparison))
     columns = max(len(group) for group in figures.architectures(cells).values())
     for exhibit in exhibits:
@@ -107,6 +120,9 @@ def compare(
     drawn = sorted(path.name for path in plots.glob("*.png"))
     text = report_text(comparison, rankings, versions=versions, pictures=drawn)
     (reports / "report.md").write_text(text, encoding="utf-8")
+    provenance = _provenance(artifacts, versions, params)
+    page = report_html.page(comparison, text, exhibits, list(lines.values()), provenance)
+    (reports / "report.html").write_text(page, encoding="utf-8")
 
 
 def rank_losses(comparison: Comparison) -> dict[tuple[str, str], list[Ranked]]:
@@ -176,11 +192,30 @@ def comparison_table(reports: Path) -> str:
     return "\n".join(lines)
 
 
+def _provenance(
+    artifacts: Path, versions: Mapping[str, str], params: Path | None
+) -> dict[str, str]:
+    """What the page says about where its numbers come from."""
+    found = {"Versions": "\n".join(f"{name}: {version}" for name, version in versions.items())}
+    manifest = artifacts / "prepared" / "manifest.json"
+    if manifest.exists():
+        pictures = json.loads(manifest.read_text(encoding="utf-8"))["pictures"]
+        found["Test pictures"] = "\n".join(
+            f"{entry['name']}: {entry['width']} x {entry['height']}, {entry['licence']}\n"
+            f"    SHA-256 {entry['sha256']}"
+            for entry in pictures
+            if entry["split"] == "test"
+        )
+    if params is not None:
+        found["Parameters"] = params.read_text(encoding="utf-8")
+    return found
+
+
 def _shown_anchors(comparison: Comparison) -> list[str]:
     return [name for name in reversed(REFERENCES) if name in comparison.anchors]
 
 
-def _draw_training(cells: Sequence[str], trained: Path, path: Path) -> None:
+def _training_lines(cells: Sequence[str], trained: Path) -> Lines | None:
     """Quality and rate over the training, where there was one."""
     histories: dict[str, list[HistoryRow]] = {}
     for cell in cells:
@@ -189,39 +224,47 @@ def _draw_training(cells: Sequence[str], trained: Path, path: Path) -> None:
         if len(rows) > 1:
             histories[cell] = rows
     if not histories:
-        return
-    quantities = {
-        "PSNR of training crops [dB]": "psnr_db",
-        "rate of training crops [bpp]": "rate_bpp",
-    }
-    panels = {
-        label: _by_architecture(
-            {
-                cell: (
-                    np.array([row.megapixels for row in rows]),
-                    np.array([getattr(row, column) for row in rows]),
-                )
-                for cell, rows in histories.items()
-            }
-        )
-        for label, column in quantities.items()
-    }
-    figures.draw_small_multiples(panels, path, xlabel="megapixels seen")
+        return None
+    rows_of_panels = {}
+    for label, column in {
+        "validation PSNR [dB]": "psnr_db",
+        "estimated rate [bpp]": "rate_bpp",
+    }.items():
+        lines = {
+            cell: (
+                np.array([row.megapixels for row in rows]),
+                np.array([getattr(row, column) for row in rows]),
+            )
+            for cell, rows in histories.items()
+        }
+        rows_of_panels[label] = _by_architecture(lines)
+    caption = "Validation crops while the cells were trained, from their base networks on."
+    return Lines("Training", caption, "megapixels seen", rows_of_panels)
 
 
-def _draw_energy(cells: Sequence[str], rotated: Path, path: Path) -> None:
-    """Share of the latent's energy that its strongest channels leave out, all bands together."""
+def _energy_lines(cells: Sequence[str], rotated: Path) -> Lines | None:
+    """Energy that the strongest channels of a band leave out, mean over the bands."""
     lines = {}
     for cell in cells:
         file = rotated / cell / "energy.csv"
-        variances = [row.variance for row in read_rows(file, EnergyRow)] if file.exists() else []
-        if len(variances) > 2:
-            weakest_first = np.cumsum(np.sort(variances))
-            left_out = weakest_first[:-1][::-1] / weakest_first[-1]
-            lines[cell] = (np.arange(1.0, len(variances)), 100 * left_out)
-    if lines:
-        panels = {"energy outside of them [%]": _by_architecture(lines)}
-        figures.draw_small_multiples(panels, path, xlabel="strongest channels", logarithmic=True)
+        bands: dict[str, list[float]] = {}
+        for row in read_rows(file, EnergyRow) if file.exists() else []:
+            bands.setdefault(row.band, []).append(row.variance)
+        channels = min(map(len, bands.values()), default=0)
+        left_out = [_left_out(variances)[: channels - 1] for variances in bands.values()]
+        if channels > 1:
+            lines[cell] = (np.arange(1.0, channels), 100 * np.mean(left_out, axis=0))
+    if not lines:
+        return None
+    caption = "Share of a band's energy outside its strongest rotated channels, mean over bands."
+    rows = {"energy outside of them [%]": _by_architecture(lines)}
+    return Lines("Energy compaction", caption, "strongest channels", rows, logarithmic=True)
+
+
+def _left_out(variances: Sequence[float]) -> Floats:
+    """Share of the energy outside the 1, 2, ... strongest of n channels, (n - 1,)."""
+    weakest_first = np.cumsum(np.sort(variances))
+    return np.asarray(weakest_first[:-1][::-1] / max(weakest_first[-1], 1e-12))
 
 
 def _by_architecture(

@@ -1,0 +1,167 @@
+"""The report as one HTML file that needs no network: figures, tables, pictures to slide over.
+
+Plotly's JavaScript is written into the page. Pictures are lossless WebP, cut to a window where they
+are large.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+from PIL import Image
+
+from linocut.comparison import Comparison, is_kodak
+from linocut.figures import Lines
+from linocut.image import RgbArray
+from linocut.markdown_sections import sections
+from linocut.page_figures import grid_figure, lines_figure, rd_figure
+from linocut.side_by_side import Exhibit, busiest_corner
+
+WINDOW_PX = (384, 576)
+"""Height and width that pictures are cut to."""
+
+MOST_PICTURES = 2
+"""Pictures on the page, which has to stay below 8 MB with Plotly's 5."""
+
+PICTURE_BYTES = 1_600_000
+"""Once the pictures have this many bytes, cells other than the best are left out."""
+
+
+def page(
+    comparison: Comparison,
+    markdown: str,
+    exhibits: Sequence[Exhibit],
+    lines: Sequence[Lines],
+    provenance: Mapping[str, str],
+) -> str:
+    """The whole page.
+
+    Args:
+        comparison: the numbers.
+        markdown: the report as Markdown, whose tables and text the page repeats.
+        exhibits: pictures in all versions.
+        lines: further figures.
+        provenance: longer texts by heading: parameters, versions, data.
+    """
+    figures = {"rd": rd_figure(comparison), "grid": grid_figure(comparison)}
+    figures |= {f"lines-{index}": lines_figure(one) for index, one in enumerate(lines)}
+    room = PICTURE_BYTES / max(min(len(exhibits), MOST_PICTURES), 1)
+    exhibits = exhibits[:MOST_PICTURES]
+    pictures = {exhibit.picture: _versions(exhibit, room) for exhibit in exhibits}
+    names = comparison.pictures
+    kind = "the 24 Kodak pictures" if is_kodak(names) else f"{len(names)} pictures"
+    texts = sections(markdown)
+    body = [
+        "<header><h1>linocut: comparison</h1>",
+        f'<p class="pale">Test set: {kind}. '
+        f"{sum(map(len, comparison.cells.values()))} compressed files decoded and measured.</p>",
+        f'<div class="headline">{_headline(texts.pop("", ""))}</div></header>',
+        '<nav><a href="#rd-section">Curves</a><a href="#grid-section">Grid</a>'
+        '<a href="#pictures">Pictures</a><a href="#tables">Tables</a>'
+        '<a href="#provenance">Provenance</a></nav>',
+        '<section id="rd-section"><h2>Rate-distortion</h2>',
+        '<p class="pale">Click a name to hide its curve, twice to see it alone; drag to zoom.</p>',
+        '<div class="figure" id="rd"></div></section>',
+        '<section id="grid-section"><h2>Architectures and losses</h2>',
+        '<p class="pale">BD-rate in per cent of bits at equal quality; blue: fewer than the '
+        "reference.</p>",
+        '<div class="figure low" id="grid"></div></section>',
+        '<section id="pictures"><h2>Pictures at matched size</h2>',
+        '<p class="pale">Rate of the file, PSNR and MS-SSIM (dB) of the whole picture. Drag over '
+        "the picture.</p>",
+        *(_viewer(exhibit) for exhibit in exhibits),
+        "</section>",
+    ]
+    for index, one in enumerate(lines):
+        body.append(
+            f"<section><h2>{html.escape(one.heading)}</h2>"
+            f'<p class="pale">{html.escape(one.caption)}</p>'
+            f'<div class="figure {"low" if len(one.rows) == 1 else ""}" id="lines-{index}"></div>'
+            "</section>"
+        )
+    body.append('<div id="tables">')
+    body += [f"<section><h2>{name}</h2>{text}</section>" for name, text in texts.items()]
+    body.append('</div><section id="provenance"><h2>Provenance</h2>')
+    body += [
+        f"<details><summary>{html.escape(name)}</summary><pre>{html.escape(text)}</pre></details>"
+        for name, text in provenance.items()
+    ]
+    body.append("</section>")
+    template = (resources.files("linocut") / "report_page.html").read_text(encoding="utf-8")
+    script = resources.files("plotly") / "package_data" / "plotly.min.js"
+    parts = {
+        "@BODY@": "\n".join(body),
+        "@FIGURES@": _json(figures),
+        "@PICTURES@": _json(pictures),
+        "@PLOTLY@": script.read_text(encoding="utf-8"),
+    }
+    for mark, text in parts.items():
+        before, _, after = template.partition(mark)
+        template = before + text + after
+    return template
+
+
+def _headline(text: str) -> str:
+    """The paragraph about the best cells, out of what stands before the first heading."""
+    return "".join(line for line in text.splitlines() if line.startswith("<p>Best"))
+
+
+def _viewer(exhibit: Exhibit) -> str:
+    name = html.escape(exhibit.picture, quote=True)
+    best = html.escape(exhibit.best, quote=True)
+    right = html.escape(exhibit.anchors[0].name if exhibit.anchors else "original", quote=True)
+    return f"""<div class="viewer" data-picture="{name}" data-left="{best}" data-right="{right}">
+<div class="controls"><strong>{name}</strong>
+<label>left <select aria-label="left version"></select></label>
+<label>right <select aria-label="right version"></select></label>
+<span>zoom <button data-zoom="1">1x</button> <button data-zoom="2">2x</button>
+<button data-zoom="4">4x</button></span></div>
+<div class="stage"><div class="pair"><img alt="{name}, right version"><img class="over"
+alt="{name}, left version"><div class="edge"></div></div></div>
+<input type="range" min="0" max="100" value="50" step="0.1" aria-label="where the versions meet">
+<div class="notes"><span></span><span></span></div></div>"""
+
+
+def _versions(exhibit: Exhibit, room: float) -> dict[str, dict[str, Any]]:
+    """Pictures of one exhibit, the best cell and the anchors first, others while there is room."""
+    corner = busiest_corner(exhibit.original.image, min(WINDOW_PX))
+    others = [one for one in exhibit.cells if one.name != exhibit.best]
+    versions, used = {}, 0
+    needed = (exhibit.original, exhibit.of_best, *exhibit.anchors)
+    for place, version in enumerate((*needed, *others)):
+        if place >= len(needed) and used > room:
+            break
+        data = _webp(_window(version.image, corner))
+        used += len(data)
+        versions[version.name] = {
+            "image": f"data:image/webp;base64,{base64.b64encode(data).decode()}",
+            "note": version.note,
+            "width": min(version.image.shape[1], WINDOW_PX[1]),
+        }
+    return versions
+
+
+def _window(image: RgbArray, corner: tuple[int, int]) -> RgbArray:
+    """The window around a corner (y, x), inside the picture."""
+    top, left = (
+        max(min(start - (size - min(WINDOW_PX)) // 2, length - size), 0)
+        for start, size, length in zip(corner, WINDOW_PX, image.shape[:2], strict=True)
+    )
+    return image[top : top + WINDOW_PX[0], left : left + WINDOW_PX[1]]
+
+
+def _webp(image: RgbArray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "WEBP", lossless=True, quality=40, method=2)
+    return file.getvalue()
+
+
+def _json(value: Any) -> str:
+    """JSON that may stand inside a script element."""
+    return json.dumps(value, separators=(",", ":")).replace("</", "<\\/")

@@ -1,0 +1,141 @@
+"""The page works in a real browser, offline, on a wide screen and on a phone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from browser import Browser, browser
+from experiment import CELLS, write_experiment
+from linocut.config import CompareConfig
+from linocut.markdown_sections import sections
+from linocut.report import compare
+
+CONFIG = CompareConfig(bootstrap_draws=20, shown_pictures=1, shown_bpp=0.25)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    write_experiment(folder / "artifacts")
+    reports = folder / "reports"
+    reports.mkdir()
+    params = folder / "params.yaml"
+    params.write_text("seed: 0 # <script>\n")
+    compare(
+        CELLS,
+        artifacts=folder / "artifacts",
+        reports=reports,
+        config=CONFIG,
+        seed=0,
+        params=params,
+    )
+    return reports / "report.html"
+
+
+@pytest.fixture(scope="module")
+def window(page: Path) -> Iterator[Browser]:
+    with browser() as window:
+        window.open(page)
+        yield window
+
+
+def test_the_page_needs_nothing_from_elsewhere_and_is_small(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert page.stat().st_size < 8_000_000
+    markup = re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)
+    assert not re.search(r"(?:src|href)=\"(?!data:|#)", markup)
+    assert "seed: 0 # &lt;script&gt;" in markup
+
+
+def test_every_table_of_the_report_is_on_the_page(page: Path) -> None:
+    markdown = (page.parent / "report.md").read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    for row in re.findall(r"^\| (?!---)(.*) \|$", markdown.partition("## BD-rates")[2], re.M):
+        for cell in row.split(" | "):
+            assert re.search(rf"<t[dh]>{re.escape(cell.strip())}</t[dh]>", text), cell
+
+
+def test_the_browser_has_nothing_to_complain_about(window: Browser) -> None:
+    assert window.console() == []
+    assert window.run("return performance.getEntriesByType('resource').length") == 0
+
+
+def test_all_figures_are_drawn(window: Browser) -> None:
+    drawn = window.run(
+        "return [...document.querySelectorAll('.figure')]"
+        ".map(one => one.querySelectorAll('.main-svg').length)"
+    )
+    assert len(drawn) == 4
+    assert all(drawn)
+    curves = "return document.querySelectorAll('#rd .scatterlayer .trace').length"
+    assert window.run(curves) == len(CELLS) + 2
+
+
+def test_buttons_switch_the_metric_and_the_legend_hides_a_curve(window: Browser) -> None:
+    figure = "const figure = document.getElementById('rd');"
+    label = f"{figure} return figure.layout.yaxis.title.text"
+    assert window.run(label) == "PSNR [dB]"
+    press = "document.querySelectorAll('#rd .updatemenu-button')[arguments[0]]"
+    window.run(f"{press}.dispatchEvent(new MouseEvent('click'))", 1)
+    assert window.run(label) == "MS-SSIM [dB]"
+    assert window.run(f"{figure} return figure.data[0].y[0]") == pytest.approx(9.0, abs=0.01)
+    window.run(f"{press}.dispatchEvent(new MouseEvent('click'))", 0)
+    assert window.run(f"{figure} return figure.data[0].y[0]") == pytest.approx(26.0)
+    hidden = f"{figure} Plotly.restyle(figure, 'visible', 'legendonly', [0]);"
+    window.run(hidden)
+    curves = "return document.querySelectorAll('#rd .scatterlayer .trace').length"
+    assert window.run(curves) == len(CELLS) + 1
+
+
+def test_the_slider_uncovers_the_other_version(window: Browser) -> None:
+    viewer = "const viewer = document.querySelector('.viewer');"
+    clip = f"{viewer} return viewer.querySelector('img.over').style.clipPath"
+    assert "50%" in window.run(clip)
+    window.run(
+        f"{viewer} const range = viewer.querySelector('input[type=range]');"
+        "range.value = 20; range.dispatchEvent(new Event('input'))"
+    )
+    assert "80%" in window.run(clip)
+    window.run(
+        f"{viewer} const pair = viewer.querySelector('.pair'); pair.scrollIntoView();"
+        "const box = pair.getBoundingClientRect();"
+        "pair.dispatchEvent(new PointerEvent('pointerdown', {clientX: box.left + 0.9 * box.width}))"
+    )
+    assert re.search(r"\b10(\.\d+)?%", window.run(clip))
+
+
+def test_versions_can_be_chosen_and_loaded(window: Browser) -> None:
+    viewer = "const viewer = document.querySelector('.viewer');"
+    choices = f"{viewer} return [...viewer.querySelector('select').options].map(one => one.value)"
+    assert window.run(choices)[:2] == ["original", "cae-l2"]
+    window.run(
+        f"{viewer} const select = viewer.querySelectorAll('select')[1];"
+        "select.value = 'original'; select.dispatchEvent(new Event('change'))"
+    )
+    note = f"{viewer} return viewer.querySelectorAll('.notes span')[1].textContent"
+    assert window.run(note) == "original: 176 x 176"
+    size = f"{viewer} const image = viewer.querySelector('img'); return image.decode().then(() => "
+    assert window.run(f"{size} [image.naturalWidth, image.naturalHeight])") == [176, 176]
+
+
+def test_a_phone_does_not_scroll_sideways(window: Browser) -> None:
+    window.resize(500, 900)
+    wide = "return document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert window.run(wide) <= 0
+    window.resize(1200, 900)
+
+
+def test_the_markdown_of_the_report_becomes_html() -> None:
+    table = "| a | b |\n| --- | ---: |\n| 1 < 2 | `c` |\n"
+    listed = "- one\n  more\n- two\n"
+    text = f"# A\nlead **x**\n\n## B\n### C\n\n{table}\n{listed}## D\n![x](y)\n"
+    found = sections(text)
+    assert found[""] == "<p>lead <strong>x</strong></p>"
+    assert "<h3>C</h3>" in found["B"]
+    assert "<td>1 &lt; 2</td><td><code>c</code></td>" in found["B"]
+    assert "<ul><li>one more</li><li>two</li></ul>" in found["B"]
+    assert "D" not in found
