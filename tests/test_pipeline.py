@@ -75,7 +75,8 @@ def test_outputs_lie_under_artifacts_and_those_in_git_under_reports(name: str) -
     for out in [*stage.get("outs", []), *stage.get("metrics", [])]:
         path, settings = next(iter(out.items())) if isinstance(out, dict) else (out, {})
         in_git = settings.get("cache") is False
-        assert path.startswith("reports/" if in_git else "artifacts/"), path
+        if path != "reports/report.html":  # for people, but too large for git
+            assert path.startswith("reports/" if in_git else "artifacts/"), path
         assert "persist" not in settings, path
 
 
