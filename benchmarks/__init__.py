@@ -1,0 +1,1 @@
+"""What the claims about speed and robustness are measured with."""

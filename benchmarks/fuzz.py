@@ -1,0 +1,328 @@
+"""Decode many damaged files: each must give a picture or a `BitstreamError`, in time and memory.
+
+    python benchmarks/fuzz.py [--count 100000] [--seed 0] [--keep DIR]      exit 1 on any failure
+
+Files come from tests/golden: bits flipped, bytes changed, cut, inserted, doubled, files spliced,
+fields replaced by other and impossible ones. Half of them get a right length and checksum, so that
+the layers behind the container meet the damage too. Warnings count as failures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import resource
+import sys
+import time
+import traceback
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from linocut import bitstream
+from linocut.bitstream import LinoFile, unpack, varint
+from linocut.codec import Codec
+from linocut.errors import BitstreamError
+from linocut.picture_files import decompress_picture
+
+GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden"
+MAX_PIXELS = 2**14
+HANG_S = 1.0
+MEMORY_BYTES = 256 * 2**20
+"""Far more than pictures of `MAX_PIXELS` need, far less than any damaged size field would take."""
+
+EDGES = (0, 1, 0x7F, 0x80, 0xFE, 0xFF)
+NUMBERS = (0, 1, 2, 7, 127, 128, 1023, 1024, 1025, 2**14, 2**16, 2**24, 2**24 + 1, 2**32, 2**41)
+
+
+@dataclass
+class Report:
+    """What happened.
+
+    Attributes:
+        outcomes: number of files by (kind of damage, "picture" or what refused it).
+        failures: one traceback or sentence each.
+        slowest_s: the longest decoding.
+        normal_s: decoding of an undamaged file of about the largest size.
+        memory_bytes: growth of the process.
+    """
+
+    outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+    slowest_s: float = 0.0
+    normal_s: float = 0.0
+    memory_bytes: int = 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Fuzz and print a table; return the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--count", type=int, default=100_000, help="number of damaged files")
+    parser.add_argument("--seed", type=int, default=0, help="of the damage")
+    parser.add_argument("--keep", type=Path, help="folder for the files that failed")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    report = fuzz(options.count, options.seed, keep=options.keep, progress=sys.stderr.isatty())
+    print(table(report))
+    for failure in report.failures[:20]:
+        print(failure, file=sys.stderr)
+    return 1 if report.failures else 0
+
+
+def fuzz(count: int, seed: int, *, keep: Path | None = None, progress: bool = False) -> Report:
+    """Decode `count` damaged files."""
+    models = {name: Codec.load(GOLDEN / name) for name in ("wavelet", "personal")}
+    corpus = [path.read_bytes() for path in sorted(GOLDEN.glob("*.lino"))]
+    codecs = {bytes.fromhex(codec.model_id): codec for codec in models.values()}
+    for codec in models.values():
+        side = int(MAX_PIXELS**0.5)
+        noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        corpus.append(codec.compress(noise[:24, :40], step=20.0, effort=0))
+    report = Report()
+    report.normal_s = _normal(models["wavelet"], models["personal"])
+    before = _memory()
+    for number in range(count):
+        rng = random.Random(f"{seed} {number}")
+        kind, data = damaged(rng, corpus)
+        started = time.perf_counter()
+        problem = None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error")
+                outcome = _decode(codecs, data)
+        except BitstreamError as error:
+            outcome = _reason(str(error))
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # a panic of a compiled library is no Exception
+            outcome, problem = "FAILURE", traceback.format_exc()
+        elapsed = time.perf_counter() - started
+        report.slowest_s = max(report.slowest_s, elapsed)
+        if elapsed > report.normal_s + HANG_S:
+            problem = f"decoding took {elapsed:.2f} s, normal is {report.normal_s:.2f} s"
+        report.outcomes[kind, outcome] += 1
+        if problem:
+            report.failures.append(f"file {number} of seed {seed} ({kind}): {problem}")
+            if keep:
+                keep.mkdir(parents=True, exist_ok=True)
+                (keep / f"{seed}-{number}.lino").write_bytes(data)
+        if progress and number % 1000 == 0:
+            print(
+                f"\r{number} of {count}, {len(report.failures)} failures", end="", file=sys.stderr
+            )
+    report.memory_bytes = _memory() - before
+    if report.memory_bytes > MEMORY_BYTES:
+        report.failures.append(f"memory grew by {report.memory_bytes} bytes, limit {MEMORY_BYTES}")
+    return report
+
+
+def damaged(rng: random.Random, corpus: Sequence[bytes]) -> tuple[str, bytes]:
+    """One damaged file and the kind of its damage."""
+    kind = rng.choice(list(DAMAGES))
+    data = DAMAGES[kind](rng, corpus)
+    if kind not in _SEALED and rng.random() < 0.5:
+        return f"{kind}, sealed", sealed(body_of(data))
+    return kind, data
+
+
+def body_of(data: bytes) -> bytes:
+    """What follows the length field, as far as there is one."""
+    place = 9
+    while place < min(len(data), 14) and data[place] >= 128:
+        place += 1
+    return data[place + 1 :]
+
+
+def sealed(body: bytes) -> bytes:
+    """A container around any body, with a right length and checksum."""
+    checked = varint(len(body)) + body
+    head = bitstream.MAGIC + bytes([bitstream.VERSION])
+    return head + zlib.crc32(checked).to_bytes(4, "little") + checked
+
+
+def _flip(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
+    data = bytearray(rng.choice(corpus))
+    for _ in range(rng.choice((1, 1, 2, 8, 64))):
+        place = rng.randrange(8 * len(data))
+        data[place // 8] ^= 1 << place % 8
+    return bytes(data)
+
+
+def _edge_bytes(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
+    data = bytearray(rng.choice(corpus))
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        data[rng.randrange(min(len(data), rng.choice((40, 400))))] = rng.choice(EDGES)
+    return bytes(data)
+
+
+def _truncate(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
+    data = rng.choice(corpus)
+    return data[: rng.randrange(len(data))]
+
+
+def _remove(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
+    data = rng.choice(corpus)
+    start = rng.randrange(len(data))
+    return data[:start] + data[start + rng.choice((1, 2, 16, 200)) :]
+
+
+def _insert(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
+    data = rng.choice(corpus)
+    start = rng.randrange(len(data) + 1)
+    return data[:start] + rng.randbytes(rng.choice((1, 2, 16, 200))) + data[start:]
+
+
+def _double(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
+    data = rng.choice(corpus)
+    start, end = sorted(rng.randrange(len(data) + 1) for _ in range(2))
+    return data[:end] + data[start:]
+
+
+def _splice(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
+    first, second = rng.choice(corpus), rng.choice(corpus)
+    return first[: rng.randrange(len(first) + 1)] + second[rng.randrange(len(second) + 1) :]
+
+
+def _noise(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
+    return rng.choice(corpus)[: rng.choice((0, 4, 5, 9, 10, 30))] + rng.randbytes(
+        rng.randrange(300)
+    )
+
+
+def _fields(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
+    """A well-formed file whose fields do not belong together."""
+    file, other = unpack(rng.choice(corpus)), unpack(rng.choice(corpus))
+    width, height, step, flags = file.width, file.height, file.step_index, file.flags
+    model, tiles, extras = file.model_id, list(file.tiles), dict(file.extras)
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        match rng.randrange(9):
+            case 0:
+                width = rng.choice((*NUMBERS, rng.randrange(1, 130)))
+            case 1:
+                height = rng.choice((*NUMBERS, rng.randrange(1, 130)))
+            case 2:
+                step = rng.choice((0, 640, 641, rng.randrange(641), 2**40))
+            case 3:
+                flags = rng.choice((0, 1, 2, 255))
+            case 4:
+                model = rng.choice((other.model_id, rng.randbytes(8)))
+            case 5:
+                tiles = [bytearray_noise(rng, tile) for tile in tiles]
+            case 6:
+                tiles = rng.choice(([], tiles * 2, list(other.tiles), [b""] * len(tiles)))
+            case 7:
+                kind = rng.choice((1, 2, 3, 4, 5, 6, 8, 255))
+                size = rng.choice((0, 1, 5, 34, 42, 96, 180, 378))
+                extras[kind] = rng.choice((rng.randbytes(size), bytes(size), b"\xff" * size))
+            case 8:
+                for kind, block in extras.items():
+                    extras[kind] = bytearray_noise(rng, block)
+    return sealed(raw_body(LinoFile(width, height, step, model, tiles, extras, flags)))
+
+
+def bytearray_noise(rng: random.Random, data: bytes) -> bytes:
+    """The same bytes with some changed, a part missing, or something else altogether."""
+    result = bytearray(data)
+    match rng.randrange(4):
+        case 0 if result:
+            for _ in range(rng.choice((1, 4, 30))):
+                result[rng.randrange(len(result))] = rng.choice((*EDGES, rng.randrange(256)))
+        case 1:
+            del result[rng.randrange(len(result) + 1) :]
+        case 2:
+            return rng.randbytes(rng.randrange(200))
+        case _:
+            return rng.choice((b"\xff", b"\0")) * rng.randrange(100)
+    return bytes(result)
+
+
+def raw_body(file: LinoFile) -> bytes:
+    """As `bitstream.pack`, without its checks."""
+    result = b"".join(map(varint, (file.width, file.height, file.step_index)))
+    result += bytes([file.flags]) + file.model_id
+    for kind, block in file.extras.items():
+        result += bytes([kind]) + varint(len(block)) + block
+    return result + b"\0" + b"".join(varint(len(tile)) + tile for tile in file.tiles)
+
+
+DAMAGES: dict[str, Callable[[random.Random, Sequence[bytes]], bytes]] = {
+    "flipped bits": _flip,
+    "edge bytes": _edge_bytes,
+    "truncated": _truncate,
+    "removed": _remove,
+    "inserted": _insert,
+    "doubled": _double,
+    "spliced": _splice,
+    "noise": _noise,
+    "fields": _fields,
+    "fields again": _fields,
+}
+_SEALED = frozenset({"fields", "fields again"})
+
+
+def _decode(codecs: dict[bytes, Codec], data: bytes) -> str:
+    """Decode with the model that the file names, or with some."""
+    file = unpack(data, max_pixels=MAX_PIXELS)
+    codec = codecs.get(file.model_id, next(iter(codecs.values())))
+    picture = decompress_picture(codec, data, max_pixels=MAX_PIXELS)
+    if picture.rgb.shape != (file.height, file.width, 3) or picture.rgb.dtype != np.uint8:
+        raise AssertionError(f"{picture.rgb.shape} {picture.rgb.dtype} is not the picture promised")
+    return "picture"
+
+
+def _normal(*codecs: Codec) -> float:
+    """Seconds that a dense undamaged file of the largest size takes, after a first one."""
+    side = int(MAX_PIXELS**0.5)
+    picture = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    slowest = 0.0
+    for codec in codecs:
+        data = codec.compress(picture, step=4.0, effort=0)
+        codec.decompress(data)
+        started = time.perf_counter()
+        codec.decompress(data)
+        slowest = max(slowest, time.perf_counter() - started)
+    return slowest
+
+
+def _memory() -> int:
+    """Largest resident size so far, bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def _reason(message: str) -> str:
+    """A message without its numbers."""
+    words = ["…" if any(c.isdigit() for c in word) else word for word in message.split()]
+    return " ".join(words)[:44]
+
+
+def table(report: Report) -> str:
+    """What was refused why, and by kind of damage what still decoded."""
+    reasons: Counter[str] = Counter()
+    kinds: Counter[str] = Counter()
+    decoded: Counter[str] = Counter()
+    for (kind, outcome), count in report.outcomes.items():
+        reasons[outcome] += count
+        kinds[kind] += count
+        decoded[kind] += count * (outcome == "picture")
+    lines = [f"{'damage':24} {'files':>8} {'decoded':>8}"]
+    lines += [f"{kind:24} {kinds[kind]:8} {decoded[kind]:8}" for kind in sorted(kinds)]
+    lines += ["", f"{'outcome':46} {'files':>8}"]
+    lines += [f"{reason:46} {count:8}" for reason, count in reasons.most_common(30)]
+    lines += [
+        "",
+        f"{sum(kinds.values())} files, {len(report.failures)} failures; slowest "
+        f"{report.slowest_s:.2f} s (normal {report.normal_s:.2f} s), memory grew by "
+        f"{report.memory_bytes / 2**20:.0f} MiB (limit {MEMORY_BYTES / 2**20:.0f} MiB)",
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

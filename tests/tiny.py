@@ -1,0 +1,46 @@
+"""The smallest networks of every architecture, and pictures to feed them."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from linocut.config import ArchConfig, Cae2018Config, CaeConfig, GenerativeConfig
+from linocut.networks import ARCHITECTURES, Network
+
+CONFIGS: dict[str, ArchConfig] = {
+    "cae": CaeConfig(
+        levels=3, gain_channels=2, analysis_channels=4, analysis_layers=1,
+        synthesis_channels=4, synthesis_deep_channels=4, synthesis_blocks=1,
+    ),
+    "generative": GenerativeConfig(
+        levels=3, gain_channels=2, analysis_channels=4, analysis_layers=1,
+        generator_channels=4, discriminator_channels=4, adversarial_weight=0.0005,
+        feature_weight=0.005, schedule="cascade",
+    ),
+    "cae2018": Cae2018Config(channels=4),
+}  # fmt: skip
+
+
+def untrained(architecture: str, seed: int = 0) -> Network:
+    """As a training starts it: every residual branch is silent."""
+    torch.manual_seed(seed)
+    return ARCHITECTURES[architecture](CONFIGS[architecture]).eval()
+
+
+def awake(architecture: str, seed: int = 0) -> Network:
+    """With something in the weights that start at zero, as after a training."""
+    network = untrained(architecture, seed)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            if not parameter.any():
+                parameter.normal_(0.0, 0.05)
+    return network
+
+
+def tensor(pictures: NDArray[np.uint8]) -> Tensor:
+    """uint8 (h, w, 3) or (n, h, w, 3) -> (n, 3, h, w) in [0, 1]."""
+    batch = pictures if pictures.ndim == 4 else pictures[None]
+    return torch.from_numpy(batch.copy()).permute(0, 3, 1, 2).float() / 255.0
