@@ -9,8 +9,12 @@ import sys
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import settings
 
 from linocut import tracking_store
+
+settings.register_profile("any machine", deadline=None)
+settings.load_profile("any machine")
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RACER = """
