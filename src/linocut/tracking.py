@@ -59,7 +59,7 @@ def run(
         weights: file that the training writes; by its hash `sync` finds this run again.
     """
     tags = {"cell": cell, "arch": arch, "loss": loss, "fingerprint": fingerprint}
-    writer = _Writer(tags, tracking_store.flat(dict(params)) | {"arch": arch, "loss": loss})
+    writer = _Writer(tags, tracking_store.shown_params(params) | {"arch": arch, "loss": loss})
     writer.start()
     status = "FAILED"
     try:
@@ -176,7 +176,7 @@ def _origin() -> dict[str, str]:
     note = f"`dvc repro {stage}` ran `{command}`" if stage else f"`{command}`"
     if experiment:
         note += f"\n\nin the experiment `{experiment}`: `dvc exp apply {experiment}`"
-    return {
+    tags = {
         "dvc.stage": stage,
         "dvc.exp": experiment,
         "dvc.baseline": os.environ.get("DVC_EXP_BASELINE_REV", ""),
@@ -186,6 +186,7 @@ def _origin() -> dict[str, str]:
         "mlflow.user": os.environ.get("USER", ""),
         "mlflow.note.content": note,
     }
+    return {name: text for name, text in tags.items() if text}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,8 +5,9 @@ codec/ of the best cell --> registered model `linocut` --> models:/linocut@champ
 
 from __future__ import annotations
 
+import contextlib
+import io
 import pathlib
-import warnings
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -43,7 +44,9 @@ def crown(
     if known:
         version = str(known[0].version)
     else:
+        info = client.get_run(run_id).info
         version = _register(run_id, codec, step)
+        client.set_terminated(run_id, info.status, info.end_time)  # it has just ended again
         for name, text in tags.items():
             client.set_model_version_tag(MODEL, version, name, text)
     if str(client.get_registered_model(MODEL).aliases.get(ALIAS)) != version:
@@ -62,8 +65,8 @@ def _register(run_id: str, codec: Mapping[str, pathlib.Path], step: float) -> st
         params=ParamSchema([ParamSpec("step", DataType.double, step)]),
     )
     package = pathlib.Path(str(linocut.__file__)).parent
-    with collected(codec) as folder, warnings.catch_warnings(), mlflow.start_run(run_id=run_id):
-        warnings.simplefilter("ignore")  # that a signature without outputs could be stricter
+    silence = contextlib.redirect_stderr(io.StringIO())  # MLflow reports each of its steps
+    with collected(codec) as folder, silence, mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name="codec",
             python_model=str(package / "mlflow_model.py"),

@@ -23,6 +23,20 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 EXPERIMENT = "linocut"
+HIDDEN_PARAMS = (
+    "cell",
+    "code.crops",
+    "code.rates_bpp",
+    "compare.",
+    "data.folder",
+    "data.more_train",
+    "data.skip_bad",
+    "data.test_share",
+    "data.validation_share",
+    "pca.crops",
+    "prepare.",
+    "train.checkpoint",
+)
 KILOPIXELS = 1000
 """The steps of training curves: MLflow's are integers, so they count thousands of pixels."""
 SERVER_TIMEOUT_S = 2
@@ -43,6 +57,7 @@ def open_store() -> tuple[MlflowClient, str]:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SERVER_TIMEOUT_S))
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # it reports each table that it makes
     logging.getLogger("alembic").setLevel(logging.ERROR)
     import mlflow
@@ -87,7 +102,12 @@ def collected(files: Mapping[str, pathlib.Path]) -> Iterator[pathlib.Path]:
         yield pathlib.Path(folder)
 
 
-def flat(params: dict[str, object]) -> dict[str, str]:
+def shown_params(params: Mapping[str, object]) -> dict[str, str]:
+    """The parameters that a run shows: a page of more than 30 is not read."""
+    return {name: text for name, text in flat(params).items() if not name.startswith(HIDDEN_PARAMS)}
+
+
+def flat(params: Mapping[str, object]) -> dict[str, str]:
     """Parameters as MLflow shows them: names with dots, values as text."""
     texts: dict[str, str] = {}
     for name, value in params.items():

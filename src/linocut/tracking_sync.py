@@ -18,15 +18,13 @@ from typing import TYPE_CHECKING
 from linocut import tracking_registry, tracking_results, tracking_view
 from linocut.dvc_lock import Cell, Revision, revisions
 from linocut.tracking_results import Anchors, Point
-from linocut.tracking_store import all_runs, collected, digest, flat, open_store
+from linocut.tracking_store import all_runs, collected, digest, open_store, shown_params
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
 STUDY_PARAMS = ("seed", "data", "prepare", "train", "pca", "code")
-HIDDEN_PARAMS = ("prepare", "compare", "data.more_train", "data.skip_bad", "data.folder")
-"""A page of more than 30 parameters is not read."""
 UPLOAD_TIMEOUT_S = 120
 
 
@@ -52,7 +50,7 @@ def sync(root: pathlib.Path) -> str:
                 contenders.append((tracking_results.ranking(cell, references), cell, run))
     for study, members in studies.items():
         sync.put_study(study, members, anchors[study])
-    done = f"MLflow runs: {sync.made} made, {sync.completed} completed, {sync.kept} unchanged"
+    done = sync.counts()
     if contenders:
         done += sync.crown(*min(contenders, key=lambda contender: contender[0]))
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
@@ -64,7 +62,9 @@ class _Sync:
     """The runs of the store, by the results that they show, and what was done to them."""
 
     def __init__(self, client: MlflowClient, experiment: str) -> None:
-        self.made = self.completed = self.kept = 0
+        self._made: set[str] = set()
+        self._completed: set[str] = set()
+        self._kept: set[str] = set()
         self._client = client
         self._experiment = experiment
         self._runs = {run.info.run_id: run for run in all_runs(client, experiment)}
@@ -75,14 +75,14 @@ class _Sync:
         weights = digest(cell.files["train"]["model.safetensors"].read_bytes())
         run = self._find({"linocut.result": result})
         if run is not None:
-            self.kept += 1
+            self._kept.add(run.info.run_id)
         else:
             run = self._find({"linocut.weights": weights, "linocut.result": None})
             if run is not None:
-                self.completed += 1
+                self._completed.add(run.info.run_id)
             else:
                 run = self._make(cell)
-                self.made += 1
+                self._made.add(run.info.run_id)
             self._fill(run, cell, anchors)
             self._tag(
                 run,
@@ -103,6 +103,12 @@ class _Sync:
         if revision.experiment and revision.experiment not in names:
             self._tag(run, {"dvc.exp": ", ".join(sorted([*names, revision.experiment]))})
         return run
+
+    def counts(self) -> str:
+        """How many runs were made, completed and left alone; a cell may be in many revisions."""
+        kept = len(self._kept - self._made - self._completed)
+        made, completed = len(self._made), len(self._completed)
+        return f"MLflow runs: {made} made, {completed} completed, {kept} unchanged"
 
     def put_study(
         self, study: str, members: Mapping[str, tuple[Cell, Run]], anchors: Anchors
@@ -163,7 +169,7 @@ class _Sync:
 
     def _fill(self, run: Run, cell: Cell, anchors: Anchors) -> None:
         run_id = run.info.run_id
-        shown = {name: value for name, value in cell.params.items() if name not in HIDDEN_PARAMS}
+        shown = dict(cell.params)
         own = {
             "arch": shown.pop(f"arch.{cell.arch}", {}),
             "loss": shown.pop(f"loss.{cell.loss}", {}),
@@ -220,8 +226,8 @@ class _Sync:
 
         new = [
             Param(name, text)
-            for name, text in (flat(params) | names).items()
-            if name not in HIDDEN_PARAMS and name not in run.data.params
+            for name, text in (shown_params(params) | names).items()
+            if name not in run.data.params
         ]
         self._client.log_batch(run.info.run_id, params=new)
 
@@ -258,11 +264,13 @@ def _title(cell: Cell) -> str:
 
 def _note(cell: Cell, revision: Revision) -> str:
     if revision.experiment:
-        return (
-            f"From the DVC experiment `{revision.experiment}`:\n\n"
-            f"    dvc exp apply {revision.experiment}\n    dvc repro evaluate@{cell.name}"
-        )
+        origin = f"From the DVC experiment `{revision.experiment}`"
+        fetch = f"dvc exp apply {revision.experiment}"
+    else:
+        origin = "Made, or taken from DVC's cache,"
+        fetch = f"git checkout {revision.commit[:12]}"
     return (
-        f"Made, or taken from DVC's cache, by\n\n    git checkout {revision.commit[:12]}\n"
-        f"    dvc repro evaluate@{cell.name}"
+        f"{origin} by\n\n    {fetch}\n    dvc repro evaluate@{cell.name}\n\n"
+        "Steps of `train/`: thousands of pixels seen. Steps of `rd/`: thousandths of a bit per "
+        "pixel. `BD-rate/`: per cent of bits at equal quality, less is better."
     )
