@@ -166,17 +166,17 @@ def check_report(
     """Compare reports/ and README with what follows from the files."""
     problems = _check_csv(reports / "plots", expected)
     metrics = json.loads((reports / "metrics.json").read_text(encoding="utf-8"))
-    gaps = {cell: _gap(rows, expected) for cell, rows in estimates.items()}
+    gaps = {cell: _gap(cell, rows, expected) for cell, rows in estimates.items()}
     problems += _check_metrics(metrics, expected, gaps)
     text = (reports / "report.md").read_text(encoding="utf-8")
     for heading, header, rows in markdown_tables(text):
         problems += _check_table(heading, header, rows, expected, gaps)
-    for curve, estimate, low, high in re.findall(
-        r"\*\*(\S+)\*\* with (\S+) % \[(\S+), (\S+)\]", text
-    ):
-        metric = "psnr_db" if f"PSNR **{curve}**" in text else "ms_ssim_db"
+    metric_of = {title: metric for metric, title in METRICS.items()}
+    headline = re.compile(r"in (PSNR|MS-SSIM) \*\*(\S+)\*\* with (\S+) % \[(\S+), (\S+)\]")
+    for title, curve, *printed in headline.findall(text):
+        metric = metric_of[title]
         numbers = _bd(expected, curve, metric, _ranking_anchor(expected))
-        problems += _compare(f"headline, {curve}", f"{estimate} {low} {high}", numbers, metric)
+        problems += _compare(f"headline, {title}, {curve}", " ".join(printed), numbers, metric)
     block = re.compile(r"<!-- results\b[^>]*-->\n(.*?)\n?<!-- /results -->", re.DOTALL)
     readme = block.search((root / "README.md").read_text(encoding="utf-8"))
     report = block.search(text)
@@ -328,13 +328,14 @@ def _at(expected: Expected, name: str, metric: str, bpp: float) -> float:
     return float(np.interp(math.log(bpp), np.log(rates), quality))
 
 
-def _gap(rows: Iterable[Mapping[str, str]], expected: Expected) -> float:
+def _gap(cell: str, rows: Iterable[Mapping[str, str]], expected: Expected) -> float:
     """Bytes of all files over their estimate, per cent."""
     total = estimated = 0.0
     for row in rows:
-        pixels = 8 * float(row["bytes"]) / float(row["bpp"])
+        picture = expected.pictures.index(row["picture"])
+        bpp = expected.points[cell][picture, int(row["point"]), 0]
         total += float(row["bytes"])
-        estimated += float(row["estimated_bpp"]) * pixels / 8
+        estimated += float(row["estimated_bpp"]) * float(row["bytes"]) / bpp
     return 100 * (total / estimated - 1)
 
 
