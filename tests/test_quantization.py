@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linocut.bitstream import MAX_STEP_INDEX
+from linocut.errors import DataError
 from linocut.quantization import (
     LARGEST_SYMBOL,
     STEPS_PER_OCTAVE,
@@ -33,7 +34,7 @@ def test_the_nearest_step_is_within_half_a_64th_of_an_octave(step):
 
 @pytest.mark.parametrize("step", [0.0, -3.0, 0.999, 1025.0, float("inf"), float("nan")])
 def test_other_steps_are_refused(step):
-    with pytest.raises(ValueError, match=r"outside 1\.\.1024 grey levels"):
+    with pytest.raises(DataError, match=r"outside 1\.\.1024 grey levels"):
         step_index(step)
 
 

@@ -90,23 +90,23 @@ class Codec:
             CheckpointError: there is none, or it is damaged or not a complete codec.
         """
         folder = models.folder_of(name)
-        about = read_description(folder)["about"]
+        about = read_description(folder).get("about", {})
         tensors = {key: value.numpy() for key, value in load_tensors(folder).items()}
+        network = load_model(folder).to(device)
         try:
             tables = EntropyTables(
                 tensors["tables.weights"], tensors["tables.frequencies"], tensors["tables.occupied"]
             )
+            return cls(
+                network,
+                rotation_from(tensors, network.bands),
+                tables,
+                models.model_id(folder),
+                folder.name if str(name) == str(folder) else str(name),
+                about,
+            )
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"{folder} is not a complete codec: {error}") from None
-        network = load_model(folder).to(device)
-        return cls(
-            network,
-            rotation_from(tensors, network.bands),
-            tables,
-            models.model_id(folder),
-            folder.name if str(name) == str(folder) else str(name),
-            about,
-        )
 
     @property
     def device(self) -> torch.device:
@@ -144,12 +144,7 @@ class Codec:
 
     def analyse(self, picture: Picture) -> Analysed:
         """The part of `compress` that does not depend on the step."""
-        if (
-            picture.ndim != 3
-            or picture.shape[2] != 3
-            or picture.dtype != np.uint8
-            or 0 in picture.shape
-        ):
+        if picture.dtype != np.uint8 or picture.shape[2:] != (3,) or 0 in picture.shape:
             raise DataError(
                 f"the picture is {picture.dtype} of shape {picture.shape}, expected uint8 (h, w, 3)"
             )
@@ -219,11 +214,9 @@ class Codec:
                 f"the file was made by model {file.model_id.hex()}, "
                 f"this one is {self.model_id} ({self.name})"
             )
-        used = self.rotation
-        if used is None:
-            if bitstream.ROTATION not in file.extras:
-                raise BitstreamError("the file lacks the rotation that this model expects in it")
-            used = Rotation.unpack(file.extras[bitstream.ROTATION], self.network.bands)
+        if file.flags & bitstream.FLAG_RESILIENT:
+            raise BitstreamError("the file has the resilient layout, unknown to this decoder")
+        used = self._rotation_of(file)
         picture = np.empty((file.height, file.width, 3), dtype=np.uint8)
         grid = list(self._tiles(file.width, file.height))
         columns = bitstream.tile_grid(file.width, file.height)[1]
@@ -237,19 +230,28 @@ class Codec:
                         decoded[other.row, other.column] = self._decode(file, ahead, other)
             window = join(decoded, tile, grid, self.network.bands)
             pixels = self._synthesise(used, window, file.step_index)
-            top, left = tile.top - tile.window[0], tile.left - tile.window[1]
-            height = min(tile.bottom, file.height) - tile.top
-            width = min(tile.right, file.width) - tile.left
-            picture[tile.top : tile.top + height, tile.left : tile.left + width] = pixels[
-                top : top + height, left : left + width
-            ]
+            inner = pixels[tile.top - tile.window[0] :, tile.left - tile.window[1] :]
+            place = picture[tile.top : tile.bottom, tile.left : tile.right]  # clipped by numpy
+            place[:] = inner[: place.shape[0], : place.shape[1]]
         return picture
+
+    def _rotation_of(self, file: LinoFile) -> Rotation:
+        """The model's rotation, or the file's."""
+        own = file.extras.get(bitstream.ROTATION)
+        if self.rotation is not None:
+            if own is not None:
+                raise BitstreamError("the file carries a rotation, this model has its own")
+            return self.rotation
+        if own is None:
+            raise BitstreamError("the file lacks the rotation that this model expects in it")
+        return Rotation.unpack(own, self.network.bands)
 
     def decode_symbols(self, data: bytes) -> list[Symbols]:
         """The symbols of every tile: equal on every machine, with any number of threads."""
         file = bitstream.unpack(data)
-        grid = self._tiles(file.width, file.height)
-        return [self._decode(file, number, tile) for number, tile in enumerate(grid)]
+        return [
+            self._decode(file, *item) for item in enumerate(self._tiles(file.width, file.height))
+        ]
 
     def _tiles(self, width: int, height: int) -> list[Tile]:
         return list(tiles(width, height, self.network.multiple, self.network.reach))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from linocut.contexts import (
     BINS,
+    PASSES,
     ContextState,
     Integers,
     Plane,
@@ -74,6 +75,14 @@ class EntropyTables:
     _models: dict[tuple[int, int], object] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        shapes = [array.shape for array in (self.weights, self.frequencies, self.occupied)]
+        if [len(shape) for shape in shapes] != [3, 3, 2] or len({shape[0] for shape in shapes}) > 1:
+            raise ValueError(f"tables of shapes {shapes} are not of the same planes")
+        if shapes[0][1] != len(PASSES) or shapes[1][1:] != (BINS, TOKENS):
+            raise ValueError(
+                f"weights are {shapes[0]} and frequencies {shapes[1]}, "
+                f"expected (planes, {len(PASSES)}, features) and (planes, {BINS}, {TOKENS})"
+            )
         sums = self.frequencies.astype(np.int64).sum(-1)
         if (sums != 1 << FREQUENCY_BITS).any() or (self.frequencies == 0).any():
             raise ValueError("every frequency table must be free of zeros and sum to 65536")
@@ -117,6 +126,11 @@ class EntropyCoder:
         if len(tables.weights) != len(self.planes):
             raise ValueError(
                 f"tables are for {len(tables.weights)} planes, the latent has {len(self.planes)}"
+            )
+        features = max(plane.features for plane in self.planes)
+        if tables.weights.shape[2] < features:
+            raise ValueError(
+                f"tables have {tables.weights.shape[2]} context weights, the latent {features}"
             )
 
     def shapes(self, height: int, width: int) -> list[tuple[int, int]]:

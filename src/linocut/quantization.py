@@ -3,6 +3,8 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from linocut.errors import DataError
+
 STEPS_PER_OCTAVE = 64
 """A file stores its step as an integer: step = 2^(index / 64) grey levels (1.1 % apart)."""
 
@@ -14,10 +16,10 @@ def step_index(step: float) -> int:
     """The index of the grid step nearest to `step` (grey levels).
 
     Raises:
-        ValueError: outside 2^0 .. 2^10 grey levels.
+        DataError: outside 2^0 .. 2^10 grey levels.
     """
     if not 1.0 <= step <= 1024.0:
-        raise ValueError(f"quantisation step {step!r} is outside 1..1024 grey levels")
+        raise DataError(f"quantisation step {step!r} is outside 1..1024 grey levels")
     return round(STEPS_PER_OCTAVE * float(np.log2(step)))
 
 

@@ -134,10 +134,19 @@ def energy(bands: Sequence[Band], rotation: Rotation) -> list[dict[str, str | in
 
 
 def rotation_from(tensors: Mapping[str, NDArray[Any]], bands: Sequence[Band]) -> Rotation | None:
-    """The rotation among a model's tensors; None where every file carries its own."""
+    """The rotation among a model's tensors; None where every file carries its own.
+
+    Raises:
+        KeyError: some bands have a rotation, others none.
+        ValueError: it is for other bands.
+    """
     if "rotation.0.matrix" not in tensors:
         return None
     count = range(len(bands))
+    for i, band in enumerate(bands):
+        found = tensors[f"rotation.{i}.matrix"].shape, tensors[f"rotation.{i}.mean"].shape
+        if found != ((band.channels, band.channels), (band.channels,)):
+            raise ValueError(f"rotation {i} is {found} for a band of {band.channels} channels")
     return Rotation(
         tuple(tensors[f"rotation.{i}.matrix"] for i in count),
         tuple(tensors[f"rotation.{i}.mean"] for i in count),
