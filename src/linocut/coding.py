@@ -10,10 +10,10 @@ asked for. Every test picture is then coded with these steps, whatever rate they
 """
 
 import csv
+import dataclasses
 import functools
 import pathlib
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,7 +62,7 @@ def fit_pca(
     save_file({} if used is None else rotation_tensors(used), out / ROTATION_FILE)
     shown = fitted
     if config.mode == "none":
-        shown = Rotation(used.matrices, used.means, _variances(latents)) if used else fitted
+        shown = dataclasses.replace(rotation.identity(network.bands), variances=_variances(fitted))
     rows = rotation.energy(network.bands, shown)
     with (out / "energy.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
@@ -70,11 +70,11 @@ def fit_pca(
         writer.writerows(rows)
 
 
-def _variances(latents: Sequence[Sequence[NDArray[np.float32]]]) -> tuple[NDArray[np.float64], ...]:
-    bands = range(len(latents[0]))
+def _variances(fitted: Rotation) -> tuple[NDArray[np.float64], ...]:
+    """Variances of the channels as they were before the rotation was fitted to them."""
     return tuple(
-        np.mean([latent[i].astype(np.float64).var(axis=(1, 2)) for latent in latents], axis=0)
-        for i in bands
+        variances @ np.square(matrix.astype(np.float64))
+        for matrix, variances in zip(fitted.matrices, fitted.variances, strict=True)
     )
 
 
