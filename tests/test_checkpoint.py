@@ -1,0 +1,109 @@
+"""Networks on disk are found again or refused with a reason; nothing is unpickled."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from linocut.checkpoint import (
+    as_tensors,
+    load_model,
+    load_tensors,
+    read_description,
+    save_model,
+)
+from linocut.errors import CheckpointError
+from tiny import awake
+
+
+@pytest.fixture
+def folder(tmp_path):
+    extra = as_tensors({"tables.weights": np.arange(6, dtype=np.int32).reshape(2, 3)[:, ::2]})
+    save_model(tmp_path / "deep" / "model", awake("cae"), {"loss": "l2"}, extra)
+    return tmp_path / "deep" / "model"
+
+
+def edit(folder, **changes):
+    path = folder / "model.json"
+    facts = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({k: v for k, v in facts.items() if v is not None}))
+
+
+def test_weights_extras_and_story_come_back(folder):
+    network = load_model(folder)
+    assert not network.training
+    for name, tensor in awake("cae").state_dict().items():
+        torch.testing.assert_close(network.state_dict()[name], tensor, atol=0, rtol=0)
+    np.testing.assert_array_equal(load_tensors(folder)["tables.weights"], [[0, 2], [3, 5]])
+    assert read_description(folder)["about"] == {"loss": "l2"}
+
+
+def test_saving_twice_writes_the_same_bytes(folder, tmp_path):
+    extra = {"tables.weights": load_tensors(folder)["tables.weights"]}
+    save_model(tmp_path / "again", awake("cae"), {"loss": "l2"}, extra)
+    for name in ("model.safetensors", "model.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_a_training_layout_does_not_change_the_file(folder, tmp_path):
+    network = awake("cae").to(memory_format=torch.channels_last)
+    extra = {"tables.weights": load_tensors(folder)["tables.weights"]}
+    save_model(tmp_path / "last", network, {"loss": "l2"}, extra)
+    assert (tmp_path / "last" / "model.safetensors").read_bytes() == (
+        folder / "model.safetensors"
+    ).read_bytes()
+
+
+def test_an_empty_folder_holds_no_model(tmp_path):
+    with pytest.raises(CheckpointError, match=r"holds no model: model\.json is missing"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"format": 2}', '"text"'])
+def test_other_descriptions_are_refused(folder, text):
+    (folder / "model.json").write_text(text)
+    with pytest.raises(
+        CheckpointError, match=r"is not JSON|is not a model description of format 1"
+    ):
+        load_model(folder)
+
+
+def test_an_unknown_architecture_is_refused_with_the_known_ones(folder):
+    edit(folder, architecture="vae")
+    with pytest.raises(
+        CheckpointError, match="architecture 'vae', expected one of cae, generative"
+    ):
+        load_model(folder)
+
+
+def test_numbers_of_another_architecture_are_refused(folder):
+    edit(folder, config={"channels": 4})
+    with pytest.raises(CheckpointError, match=r"model\.json: "):
+        load_model(folder)
+
+
+def test_weights_of_another_size_are_refused_in_one_line(folder):
+    facts = json.loads((folder / "model.json").read_text())
+    edit(folder, config=facts["config"] | {"synthesis_channels": 8})
+    with pytest.raises(CheckpointError, match=r"does not fit its model\.json") as caught:
+        load_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_truncated_weights_are_refused(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors cannot be read"):
+        load_model(folder)
+
+
+def test_pickles_are_not_opened(folder):
+    class Bomb:
+        def __reduce__(self):
+            return (pytest.fail, ("a pickle was opened",))
+
+    (folder / "model.safetensors").write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        load_model(folder)

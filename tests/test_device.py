@@ -1,0 +1,33 @@
+"""The device is the machine's choice unless a variable makes it."""
+
+import pytest
+import torch
+
+from linocut.device import DEVICE_VARIABLE, keep_freed_memory, pick_device
+from linocut.errors import ConfigError
+
+
+@pytest.mark.parametrize(("there", "name", "kind"), [
+    (False, "", "cpu"), (False, "auto", "cpu"), (False, "cpu", "cpu"),
+    (True, "", "cuda"), (True, "auto", "cuda"), (True, "cuda", "cuda"), (True, "cpu", "cpu"),
+])  # fmt: skip
+def test_auto_takes_the_gpu_where_there_is_one(monkeypatch, there, name, kind):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    monkeypatch.setenv(DEVICE_VARIABLE, name)
+    assert pick_device().type == kind
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("tpu", "LINOCUT_DEVICE is 'tpu', expected auto, cpu or cuda"),
+    ("cuda", "sees no GPU"),
+])  # fmt: skip
+def test_what_is_not_there_is_refused(monkeypatch, name, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv(DEVICE_VARIABLE, name)
+    with pytest.raises(ConfigError, match=message):
+        pick_device()
+
+
+def test_keeping_memory_is_harmless():
+    keep_freed_memory()
+    keep_freed_memory()
