@@ -154,6 +154,7 @@ class Lines:
         xlabel: of the x axes.
         rows: by label of the y axis, lines by architecture.
         logarithmic: y axes that count in factors.
+        counts: x axes of whole numbers.
     """
 
     heading: str
@@ -161,10 +162,13 @@ class Lines:
     xlabel: str
     rows: Mapping[str, Mapping[str, Sequence[Series]]]
     logarithmic: bool = False
+    counts: bool = False
 
 
 def draw_lines(lines: Lines, path: Path) -> None:
     """Small multiples: a row per quantity, a column per architecture."""
+    from matplotlib.ticker import NullFormatter
+
     columns = max(len(row) for row in lines.rows.values())
     figure, panels = _panels(len(lines.rows), columns, width=5.0, height=2.9)
     for row, (label, by_arch) in enumerate(lines.rows.items()):
@@ -177,9 +181,12 @@ def draw_lines(lines: Lines, path: Path) -> None:
             for one in series:
                 axes.plot(one.x, one.y, color=colour(one.loss), lw=1.6)
                 ends.append((one.loss, float(one.x[-1]), float(one.y[-1]), colour(one.loss)))
+            axes.locator_params(axis="x", integer=lines.counts)
             if lines.logarithmic:
                 axes.set_yscale("log")
+                low, high = axes.get_ylim()
                 axes.yaxis.set_major_formatter("{x:g}")
+                axes.yaxis.set_minor_formatter("{x:g}" if high < 10 * low else NullFormatter())
             label_ends(axes, ends)
     _save(figure, path)
 

@@ -258,7 +258,9 @@ def _energy_lines(cells: Sequence[str], rotated: Path) -> Lines | None:
         return None
     caption = "Share of a band's energy outside its strongest rotated channels, mean over bands."
     rows = {"energy outside of them [%]": _by_architecture(lines)}
-    return Lines("Energy compaction", caption, "strongest channels", rows, logarithmic=True)
+    return Lines(
+        "Energy compaction", caption, "strongest channels", rows, logarithmic=True, counts=True
+    )
 
 
 def _left_out(variances: Sequence[float]) -> Floats:
