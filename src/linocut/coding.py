@@ -158,7 +158,7 @@ def build_codec(
     if config.effort > 1:  # once more, on symbols that are chosen by these tables
         coder = EntropyCoder(network.bands, tables)
         again = [(optimise(coder, r, index), index) for _, index, r in samples]
-        tables = fit_tables(network.bands, again, contexts=config.contexts)
+        tables = fit_tables(network.bands, again, weights=tables.weights)
     tensors |= {
         "tables.weights": tables.weights,
         "tables.frequencies": tables.frequencies,

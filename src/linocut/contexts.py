@@ -39,6 +39,8 @@ THRESHOLDS: Integers = np.array(
 """Bin b holds contexts in THRESHOLDS[b-1] <= context < THRESHOLDS[b]: 0.01 to 33 of mean magnitude.
 """
 
+_BIN_OF = np.searchsorted(THRESHOLDS, np.arange(THRESHOLDS[-1] + 1), side="right").astype(np.uint8)
+
 OWN_FEATURES = ("horizontal", "vertical", "diagonal", "ring")
 MARGIN = 2
 
@@ -242,7 +244,8 @@ def context_sum(
 
 def context_bins(contexts: Integers) -> NDArray[np.uint8]:
     """Table index of every context, 0 .. BINS - 1."""
-    return np.searchsorted(THRESHOLDS, contexts, side="right").astype(np.uint8)
+    bins: NDArray[np.uint8] = _BIN_OF[np.minimum(contexts, THRESHOLDS[-1])]
+    return bins
 
 
 def smooth_bin(kind: int, step_index: int) -> int:

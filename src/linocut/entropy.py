@@ -53,9 +53,16 @@ TOKEN_EXTRA_BITS: Integers = np.array(
 _BIT = constriction.stream.model.Uniform(2)
 
 
-def tokens_of(magnitudes: Integers) -> NDArray[np.int32]:
+_TOKEN_OF: Integers = np.repeat(np.arange(TOKENS, dtype=np.int32), [*np.diff(TOKEN_START), 1])[
+    : 1 << 17
+]
+"""Token of every magnitude below the start of the last interval; that interval is the rest."""
+
+
+def tokens_of(magnitudes: Integers) -> Integers:
     """The token of every magnitude (0 .. 2^17 - 1)."""
-    return (np.searchsorted(TOKEN_START, magnitudes, side="right") - 1).astype(np.int32)
+    tokens: Integers = _TOKEN_OF[np.minimum(magnitudes, len(_TOKEN_OF) - 1)]
+    return tokens
 
 
 @dataclass(frozen=True)

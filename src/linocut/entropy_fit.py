@@ -28,12 +28,19 @@ ROWS_PER_PASS = 6_000
 POOLED_WEIGHT = 60.0
 OCTAVES = 9
 
+Seen = tuple[Integers, Sequence[Integers | int]]
+"""Symbols of one pass and their context features."""
+
 Sample = tuple[Sequence[Integers], int]
 """Symbols of one training latent and the index of the step they were quantised with."""
 
 
 def fit_tables(
-    bands: Sequence[Band], samples: Sequence[Sample], *, contexts: bool = True
+    bands: Sequence[Band],
+    samples: Sequence[Sample],
+    *,
+    contexts: bool = True,
+    weights: Integers | None = None,
 ) -> EntropyTables:
     """Fit all tables on training latents quantised at many steps.
 
@@ -41,6 +48,7 @@ def fit_tables(
         bands: the latent's bands.
         samples: (symbols per band (c, h, w), step index) pairs.
         contexts: False gives one table per plane, for the ablation.
+        weights: of an earlier fit; only the probability tables are fitted anew.
     """
     planes = planes_of(bands)
     symbols = [[band[c] for band in latent for c in range(len(band))] for latent, _ in samples]
@@ -49,7 +57,7 @@ def fit_tables(
         for values, (_, step) in zip(symbols, samples, strict=True)
     ]
     width = max(plane.features for plane in planes)
-    weights = np.zeros((len(planes), 4, width), dtype=np.int32)
+    fitted = np.zeros((len(planes), 4, width), dtype=np.int32) if weights is None else weights
     counts = np.zeros((len(planes), BINS, TOKENS))
     occupied = np.ones((len(planes), OCTAVES, 2))
     for index, plane in enumerate(planes):
@@ -61,21 +69,20 @@ def fit_tables(
                 _count_smooth(counts[index], plane, values[index], step)
         else:
             for kind in range(4):
-                if contexts:
-                    weights[index, kind, : plane.features] = _fit_weights(
-                        plane, index, kind, symbols, states
+                seen = _see_pass(plane, index, kind, symbols, states)
+                if weights is None and contexts:
+                    fitted[index, kind, : plane.features] = _fit_weights(
+                        plane, seen, len(symbols), seed=index * 4 + kind
                     )
-                else:
-                    weights[index, kind, 0] = WEIGHT_UNIT
-                _count_details(
-                    counts[index], plane, index, kind, weights[index, kind], symbols, states
-                )
+                elif weights is None:
+                    fitted[index, kind, 0] = WEIGHT_UNIT
+                _count_details(counts[index], seen, fitted[index, kind, : plane.features])
         for state in states:
             state.close(index)
     ones = occupied[..., 1] / occupied.sum(-1)
     limit = (1 << FREQUENCY_BITS) - 1
     return EntropyTables(
-        weights,
+        fitted,
         _frequencies(counts, planes),
         np.clip(np.round(ones * limit), 1, limit).astype(np.uint16),
     )
@@ -88,25 +95,32 @@ def _pass(plane: Plane, shape: tuple[int, int], kind: int) -> tuple[slice, slice
     return None
 
 
-def _fit_weights(
+def _see_pass(
     plane: Plane,
     index: int,
     kind: int,
     symbols: Sequence[Sequence[Integers]],
     states: Sequence[ContextState],
-) -> Integers:
-    """Non-negative weights, in 1/256, that predict |symbol|; relative errors weigh equally."""
-    share = max(1, ROWS_PER_PASS // len(symbols))
-    tables: list[NDArray[np.float64]] = []
-    targets: list[NDArray[np.float64]] = []
-    rng = np.random.default_rng(index * 4 + kind)
+) -> list[Seen]:
+    """Symbols of one pass of one plane with their features, in all samples where it is coded."""
+    seen: list[Seen] = []
     for values, state in zip(symbols, states, strict=True):
         grid = _pass(plane, values[index].shape, kind)
-        if grid is None or not values[index].any():
-            continue
-        target = np.abs(values[index][grid]).ravel()
+        if grid is not None and values[index].any():
+            seen.append((values[index][grid], state.features(index, kind, *grid)))
+            state.put(*grid, values[index][grid])
+    return seen
+
+
+def _fit_weights(plane: Plane, seen: Sequence[Seen], samples: int, *, seed: int) -> Integers:
+    """Non-negative weights, in 1/256, that predict |symbol|; relative errors weigh equally."""
+    share = max(1, ROWS_PER_PASS // samples)
+    tables: list[NDArray[np.float64]] = []
+    targets: list[NDArray[np.float64]] = []
+    rng = np.random.default_rng(seed)
+    for actual, features in seen:
+        target = np.abs(actual).ravel()
         chosen = rng.choice(target.size, min(share, target.size), replace=False)
-        features = state.features(index, kind, *grid)
         columns = [
             np.full(len(chosen), f) if isinstance(f, int) else f.ravel()[chosen] for f in features
         ]
@@ -142,25 +156,11 @@ def _small_nnls(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.fl
     return solution
 
 
-def _count_details(
-    counts: NDArray[np.float64],
-    plane: Plane,
-    index: int,
-    kind: int,
-    weights: Integers,
-    symbols: Sequence[Sequence[Integers]],
-    states: Sequence[ContextState],
-) -> None:
-    for values, state in zip(symbols, states, strict=True):
-        grid = _pass(plane, values[index].shape, kind)
-        if grid is None:
-            continue
-        actual = values[index][grid]
-        if values[index].any():
-            features = state.features(index, kind, *grid)
-            bins = context_bins(context_sum(features, weights[: plane.features], actual.shape))
-            _add(counts, bins.ravel(), tokens_of(np.abs(actual).ravel()))
-        state.put(*grid, actual)
+def _count_details(counts: NDArray[np.float64], seen: Sequence[Seen], weights: Integers) -> None:
+    for actual, features in seen:
+        shape = (actual.shape[0], actual.shape[1])
+        bins = context_bins(context_sum(features, weights, shape))
+        _add(counts, bins.ravel(), tokens_of(np.abs(actual).ravel()))
 
 
 def _count_smooth(counts: NDArray[np.float64], plane: Plane, values: Integers, step: int) -> None:
