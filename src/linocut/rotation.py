@@ -109,7 +109,8 @@ def fit(bands: Sequence[Band], latents: Sequence[Latent], *, centre: bool = True
             continue
         repeats = -(-band.channels // len(samples))  # PCA gives no more components than samples
         pca = PCA(svd_solver="covariance_eigh").fit(np.tile(samples, (repeats, 1)))
-        matrices.append(pca.components_.astype(np.float32))
+        # scikit-learn's components lie column by column, and safetensors writes memory as it lies
+        matrices.append(np.ascontiguousarray(pca.components_, dtype=np.float32))
         means.append(pca.mean_.astype(np.float32))
         variances.append(pca.explained_variance_.astype(np.float64))
     return Rotation(tuple(matrices), tuple(means), tuple(variances))
