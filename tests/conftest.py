@@ -20,6 +20,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 RACER = """
 import sys
 from linocut import tracking
+tracking.PATIENCE_S = 240  # this machine may be busy
 with tracking.run("cae-l1", arch="cae", loss="l1", params={}, fingerprint=sys.argv[1]) as log:
     log({"loss": 1.0}, 0.0)
 """
@@ -45,7 +46,7 @@ def race(tmp_path_factory):
         )
         for name in ("f1", "f2", "f3")
     ]
-    complaints = [process.communicate(timeout=240)[1] for process in running]
+    complaints = [process.communicate(timeout=500)[1] for process in running]
     return Race(folder, [process.returncode for process in running], "".join(complaints))
 
 

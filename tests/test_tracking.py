@@ -20,6 +20,11 @@ pytestmark = [
 ]
 
 
+@pytest.fixture(autouse=True)
+def much_patience(monkeypatch):
+    monkeypatch.setattr(tracking, "PATIENCE_S", 240)  # this machine may be busy
+
+
 def train(fingerprint="f1", rows=3, killed=False, **changes):
     described = {"arch": "cae", "loss": "l1", "params": {"seed": 0, "train": {"range": (1, 2)}}}
     with tracking.run("cae-l1", fingerprint=fingerprint, **(described | changes)) as log:
@@ -98,6 +103,7 @@ def silent_server():
 def test_a_dead_server_costs_less_than_five_seconds_and_one_warning(
     kind, silent_server, monkeypatch, caplog
 ):
+    monkeypatch.setattr(tracking, "PATIENCE_S", 4)
     import mlflow  # noqa: F401  (its import is not the server's fault)
 
     monkeypatch.setenv(
@@ -134,6 +140,19 @@ def test_three_processes_that_open_a_fresh_store_at_once_all_get_a_run(race, mon
     monkeypatch.setenv("DVC_ROOT", str(race.folder))
     runs = tracking_store.all_runs(*tracking_store.open_store())
     assert sorted(run.data.tags["linocut.fingerprint"] for run in runs) == ["f1", "f2", "f3"]
+
+
+def test_a_process_killed_while_it_makes_the_store_leaves_none_behind(isolated, tmp_path):
+    script = (
+        "import os, linocut.tracking_store as store\n"
+        "store._experiment = lambda client, location: os._exit(9)\n"  # the tables are not there yet
+        "store.open_store()"
+    )
+    path = str(pathlib.Path(tracking.__file__).parents[1])
+    environment = {"PYTHONPATH": path, "DVC_ROOT": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, check=False, timeout=240)
+    assert done.returncode == 9
+    assert not (tmp_path / ".mlflow" / "mlflow.db").exists()
 
 
 def test_importing_tracking_does_not_import_mlflow():

@@ -33,7 +33,7 @@ Log = Callable[[Mapping[str, float], float], None]
 logger = logging.getLogger(__name__)
 
 FLUSH_S = 5.0
-PATIENCE_S = 60.0
+PATIENCE_S = 20.0
 """The end of a stage waits this long for a store that answers, but slowly."""
 
 

@@ -69,10 +69,13 @@ def open_store() -> tuple[MlflowClient, str]:
         return client, _experiment(client, artifact_location=None)
     folder = local_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
+    database = folder / "mlflow.db"
     with _locked(folder / "init.lock"):  # making the tables twice at once fails
-        client = mlflow.MlflowClient()
-        return client, _experiment(client, artifact_location=(folder / "artifacts").as_uri())
+        if not database.exists():
+            _make_database(database, (folder / "artifacts").as_uri())
+    mlflow.set_tracking_uri(f"sqlite:///{database}")
+    client = mlflow.MlflowClient()
+    return client, _experiment(client, artifact_location=(folder / "artifacts").as_uri())
 
 
 def find_run(client: MlflowClient, experiment: str, **tags: str) -> Run | None:
@@ -133,6 +136,16 @@ def git_commit() -> str:
             command, capture_output=True, check=True, text=True, timeout=5
         ).stdout.strip()
     return ""
+
+
+def _make_database(database: pathlib.Path, artifact_location: str) -> None:
+    """Make all tables in another file first: a process killed meanwhile must not leave half."""
+    import mlflow
+
+    unfinished = database.with_name(f"{database.name}.{os.getpid()}")
+    unfinished.unlink(missing_ok=True)
+    _experiment(mlflow.MlflowClient(f"sqlite:///{unfinished}"), artifact_location)
+    unfinished.replace(database)
 
 
 def _experiment(client: MlflowClient, artifact_location: str | None) -> str:

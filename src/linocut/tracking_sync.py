@@ -185,6 +185,11 @@ class _Sync:
             for name, path in stage.items()
             if name.endswith(".csv")
         }
+        files |= {
+            name: path
+            for name, path in cell.files["evaluate"].items()
+            if name.startswith("pictures/")
+        }
         codec = tracking_results.codec_files(cell)
         with collected(files | {f"codec/{name}": path for name, path in codec.items()}) as folder:
             self._client.log_artifacts(run_id, str(folder))
