@@ -40,6 +40,8 @@ from linocut.workers import map_in_processes
 
 STEPS_PER_CROP = 3
 CURVE_POINTS = 11
+COARSER = 1.6
+"""Files may have steps this much coarser than the coarsest of the training, for the lowest rates."""
 ROTATION_FILE = "rotation.safetensors"
 
 
@@ -112,14 +114,14 @@ def entropy_code(
         rotated: rotation.safetensors.
         prepared: train.npy, validation/, test/.
         out: codec/, files/ and coded.csv are written here.
-        config: rates, effort, tables.
+        config: rates, effort, tables. Rates beyond the coarsest or finest step share one point.
         step_range: the steps that the network was trained for, grey levels.
         seed: of the choice of crops and steps.
     """
     folder = out / "codec"
     build_codec(trained, rotated, prepared, folder, config, step_range, seed)
     codec = Codec.load(folder)
-    steps = [codec_step(codec, rate) for rate in config.rates_bpp]
+    steps = list(dict.fromkeys(codec_step(codec, rate) for rate in config.rates_bpp))
     tests = sorted((prepared / "test").glob("*.png"))
     if not tests:
         raise DataError(f"{prepared / 'test'} holds no PNG, expected the test pictures")
@@ -139,6 +141,7 @@ def build_codec(
     seed: int,
 ) -> None:
     """Fit the integer tables and write a complete codec: network, rotation, tables, rate curve."""
+    step_range = (step_range[0], COARSER * step_range[1])
     network = load_model(trained)
     tensors: dict[str, NDArray[Any]] = dict(load_file(rotated / ROTATION_FILE))
     used = rotation_from(tensors, network.bands)
