@@ -15,6 +15,7 @@ import reference_decoder
 from linocut import bitstream, codec, tiling
 from linocut.bitstream import ROTATION, LinoFile, pack, unpack
 from linocut.codec import Codec
+from linocut.coding import COARSER
 from linocut.dead_leaves import dead_leaves
 from linocut.errors import BitstreamError, CheckpointError, DataError
 from linocut.metrics import psnr_db
@@ -328,7 +329,7 @@ def test_loading_by_folder_gives_name_and_id(codec_folder, copy):
     loaded = Codec.load(copy)
     assert loaded.name == "copy"
     assert loaded.model_id == Codec.load(codec_folder).model_id
-    assert loaded.step_range == (4.0, 160.0)
+    assert loaded.step_range == (4.0, 160.0 * COARSER)
     assert loaded.device == torch.device("cpu")
 
 

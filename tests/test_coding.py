@@ -1,0 +1,152 @@
+"""From a trained network to files that decode, with every kind of rotation."""
+
+import csv
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from linocut import rotation
+from linocut.bitstream import ROTATION, unpack
+from linocut.checkpoint import save_model
+from linocut.codec import Codec
+from linocut.coding import COARSER, build_codec, codec_step, entropy_code, fit_pca, training_latents
+from linocut.config import CodeConfig, PcaConfig
+from linocut.dead_leaves import dead_leaves
+from linocut.errors import DataError
+from linocut.evaluation import CodedRow
+from linocut.image import read_image, write_png
+from linocut.metrics import psnr_db
+from linocut.tables import read_rows
+from tiny import awake
+
+MODES = ("none", "global", "per_image")
+CONFIG = CodeConfig(rates_bpp=(0.3, 1.2), effort=0, contexts=True, crops=3)
+STEPS = (4.0, 160.0)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """prepared/ with one picture of each kind, and a network in trained/."""
+    root = tmp_path_factory.mktemp("coding")
+    for split, seed in (("validation", 1), ("test", 2)):
+        (root / "prepared" / split).mkdir(parents=True)
+        write_png(root / "prepared" / split / "leaves.png", dead_leaves(72, 88, seed))
+    crops = dead_leaves(128, 128, 0).reshape(2, 64, 2, 64, 3).swapaxes(1, 2)
+    np.save(root / "prepared" / "train.npy", crops.reshape(4, 64, 64, 3))
+    save_model(root / "trained", awake("cae"), {"loss": "l2"})
+    for mode in MODES:
+        fit_pca(root / "trained", root / "prepared", root / mode, PcaConfig(mode, 4), 0)
+    return root
+
+
+@pytest.fixture(scope="module")
+def codecs(root):
+    """The complete codec of every mode."""
+    result = {}
+    for mode in MODES:
+        folder = root / f"{mode}-codec"
+        build_codec(root / "trained", root / mode, root / "prepared", folder, CONFIG, STEPS, 0)
+        result[mode] = Codec.load(folder)
+    return result
+
+
+def energy_of(root, mode):
+    with (root / mode / "energy.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_files_of_every_rotation_decode(root, codecs, mode):
+    picture = read_image(root / "prepared" / "test" / "leaves.png")
+    data = codecs[mode].compress(picture, step=6.0)
+    assert psnr_db(picture, codecs[mode].decompress(data)) > 35
+    assert (ROTATION in unpack(data).extras) == (mode == "per_image")
+
+
+def test_without_a_rotation_the_latent_is_coded_as_it_is(codecs):
+    identity = rotation.identity(codecs["none"].network.bands)
+    for used, expected in zip(codecs["none"].rotation.matrices, identity.matrices, strict=True):
+        np.testing.assert_array_equal(used, expected)
+
+
+def test_a_global_rotation_is_that_of_the_training_latents(root, codecs):
+    network = codecs["global"].network
+    latents = training_latents(network, root / "prepared" / "train.npy", 4, 0)
+    expected = rotation.fit(network.bands, latents)
+    for used, matrix in zip(codecs["global"].rotation.matrices, expected.matrices, strict=True):
+        np.testing.assert_allclose(used, matrix, atol=1e-4)
+
+
+def test_per_image_rotations_are_not_in_the_model(root, codecs):
+    assert load_file(root / "per_image" / "rotation.safetensors") == {}
+    assert codecs["per_image"].rotation is None
+
+
+def test_rotating_moves_energy_but_keeps_its_sum(root):
+    before, after = energy_of(root, "none"), energy_of(root, "global")
+    assert [row["band"] for row in before] == [row["band"] for row in after]
+    for band in dict.fromkeys(row["band"] for row in before):
+        sums = [
+            sum(float(row["variance"]) for row in rows if row["band"] == band)
+            for rows in (before, after)
+        ]
+        assert sums[0] == pytest.approx(sums[1], rel=1e-4)
+        largest = [
+            max(float(row["share"]) for row in rows if row["band"] == band)
+            for rows in (before, after)
+        ]
+        assert largest[1] >= largest[0] - 1e-6
+    assert energy_of(root, "per_image") == after
+
+
+def test_the_rate_curve_falls_with_the_step_and_gives_the_steps_of_rates(codecs):
+    steps, rates = np.array(codecs["global"].about["rate_curve"]).T
+    assert (np.diff(steps) > 0).all()
+    assert (np.diff(rates) < 0).all()
+    assert codec_step(codecs["global"], float(rates[3])) == pytest.approx(steps[3], rel=0.02)
+    assert codec_step(codecs["global"], 1e6) == pytest.approx(STEPS[0], rel=0.01)
+    assert codec_step(codecs["global"], 1e-6) == pytest.approx(STEPS[1] * COARSER, rel=0.01)
+
+
+def test_building_twice_gives_the_same_model(root, codecs, tmp_path):
+    build_codec(root / "trained", root / "global", root / "prepared", tmp_path, CONFIG, STEPS, 0)
+    assert Codec.load(tmp_path).model_id == codecs["global"].model_id
+
+
+def test_training_latents_are_chosen_by_the_seed(root, codecs):
+    network, crops = codecs["none"].network, root / "prepared" / "train.npy"
+    first, second = (training_latents(network, crops, 2, 0) for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        for x, y in zip(a, b, strict=True):
+            np.testing.assert_array_equal(x, y)
+    assert len(training_latents(network, crops, 99, 0)) == 4
+
+
+@pytest.mark.parametrize("missing", ["test", "validation"])
+def test_no_pictures_are_an_error_that_names_the_folder(root, tmp_path, missing):
+    prepared = tmp_path / "prepared"
+    for split in ("test", "validation"):
+        (prepared / split).mkdir(parents=True)
+        if split != missing:
+            write_png(prepared / split / "a.png", dead_leaves(16, 16, 0))
+    (prepared / "train.npy").symlink_to(root / "prepared" / "train.npy")
+    with pytest.raises(DataError, match=rf"{missing} holds no PNG"):
+        entropy_code(root / "trained", root / "none", prepared, tmp_path / "out", CONFIG, STEPS, 0)
+
+
+def test_the_stage_writes_a_file_and_a_row_for_every_point(root, tmp_path, monkeypatch):
+    monkeypatch.setenv("LINOCUT_WORKERS", "1")
+    entropy_code(
+        root / "trained", root / "global", root / "prepared", tmp_path / "out", CONFIG, STEPS, 0
+    )
+    rows = read_rows(tmp_path / "out" / "coded.csv", CodedRow)
+    codec = Codec.load(tmp_path / "out" / "codec")
+    assert [row.point for row in rows] == [0, 1]
+    for row in rows:
+        data = (tmp_path / "out" / "files" / f"leaves-{row.point}.lino").read_bytes()
+        assert len(data) == row.bytes
+        assert codec.decompress(data).shape == (72, 88, 3)
+        size = 8 * row.bytes / (72 * 88)
+        assert abs(size - row.estimated_bpp) <= 0.01 * size + 64 / (72 * 88)
+    assert rows[0].bytes < rows[1].bytes

@@ -1,0 +1,74 @@
+"""Choosing symbols by their price costs fewer bits for the same error, and never a wrong file."""
+
+import numpy as np
+import pytest
+
+from linocut.entropy import EntropyCoder
+from linocut.entropy_fit import fit_tables
+from linocut.errors import DataError
+from linocut.latents import wavelet_bands
+from linocut.quantization import step_of
+from linocut.rate_distortion import EFFORTS, PRICE, choose_symbols, optimise
+from symbols import laplace_latent
+
+BANDS = wavelet_bands(2, 1)
+INDEX = 256  # step 16
+
+
+@pytest.fixture(scope="module")
+def coder():
+    samples = [(laplace_latent(BANDS, 64, 64, seed), INDEX) for seed in range(3)]
+    return EntropyCoder(BANDS, fit_tables(BANDS, samples))
+
+
+@pytest.fixture(scope="module")
+def latent():
+    noise = np.random.default_rng(0)
+    symbols = laplace_latent(BANDS, 64, 64, 9)
+    return [
+        (step_of(INDEX) * (band + noise.uniform(-0.5, 0.5, band.shape))).astype(np.float32)
+        for band in symbols
+    ]
+
+
+def cost(coder, latent, symbols, price=PRICE):
+    """What is minimised: squared error in steps, plus the price of the bits."""
+    step = step_of(INDEX)
+    error = sum(
+        np.square(band / step - chosen).sum() for band, chosen in zip(latent, symbols, strict=True)
+    )
+    return error + price * coder.estimate_bits(symbols, INDEX).sum()
+
+
+def test_optimised_symbols_cost_less_than_rounded_ones(coder, latent):
+    chosen = [choose_symbols(coder, latent, INDEX, effort) for effort in EFFORTS]
+    costs = [cost(coder, latent, symbols) for symbols in chosen]
+    assert costs[2] < min(costs[:2])
+    bits = [coder.estimate_bits(symbols, INDEX).sum() for symbols in chosen]
+    assert bits[2] < bits[0]
+
+
+def test_magnitudes_only_fall_and_signs_never_change(coder, latent):
+    nearest = choose_symbols(coder, latent, INDEX, 0)
+    for before, after in zip(nearest, optimise(coder, latent, INDEX), strict=True):
+        assert (np.abs(after) <= np.abs(before)).all()
+        assert (after * before >= 0).all()
+
+
+def test_free_bits_are_rounding_to_nearest_in_details(coder, latent):
+    nearest = choose_symbols(coder, latent, INDEX, 0)
+    for before, after in zip(nearest[1:], optimise(coder, latent, INDEX, 0.0)[1:], strict=True):
+        assert (np.abs(after - before) <= 1).all()
+        assert (after != before).mean() < 0.01  # halves may go either way
+
+
+def test_optimised_symbols_survive_the_coder(coder, latent):
+    symbols = optimise(coder, latent, INDEX)
+    decoded = coder.decode(coder.encode(symbols, INDEX), 64, 64, INDEX)
+    for a, b in zip(symbols, decoded, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_unknown_levels_are_refused(coder, latent):
+    with pytest.raises(DataError, match=r"effort is 9, expected one of \[0, 1, 2\]"):
+        choose_symbols(coder, latent, INDEX, 9)

@@ -1,0 +1,237 @@
+"""Trainings repeat exactly, resume exactly, and learn only what their phase says."""
+
+import dataclasses
+from functools import cache
+
+import numpy as np
+import pytest
+import torch
+
+from linocut.adversary import Adversary
+from linocut.config import LOSS_CONFIGS, MixLossConfig, PlainLossConfig, ScheduleConfig, TrainConfig
+from linocut.dead_leaves import dead_leaves
+from linocut.losses import LOSSES, build_loss
+from linocut.resume import ResumeState
+from linocut.training import Trainer
+from tiny import CONFIGS, awake, untrained
+
+CPU = torch.device("cpu")
+SIDE = 64
+SCHEDULE = ScheduleConfig(
+    megapixels=6 * 2 * SIDE**2 / 1e6,
+    frozen_analysis_share=0.5,
+    batch_size=2,
+    crop_px=SIDE,
+    learning_rate=2e-3,
+)
+CONFIG = TrainConfig(
+    **dataclasses.asdict(SCHEDULE),
+    init="scratch",
+    base=SCHEDULE,
+    ema_decay=0.9,
+    gradient_clip=1.0,
+    step_range=(4.0, 160.0),
+    checkpoint_every_s=1e-9,
+)
+
+
+@cache
+def crops():
+    return dead_leaves(128, 128, 0).reshape(2, 64, 2, 64, 3).swapaxes(1, 2).reshape(4, 64, 64, 3)
+
+
+def loss_of(name):
+    """As the stages make it."""
+    plain = LOSS_CONFIGS[name] is PlainLossConfig
+    return build_loss(name, PlainLossConfig() if plain else MixLossConfig(alpha=0.84))
+
+
+def trainer(architecture="cae", *, seed=0, game="cascade", loss="l2", **changes):
+    """A training of six iterations, three of them with a frozen analysis."""
+    torch.manual_seed(seed)
+    adversary = None
+    if architecture == "generative":
+        config = dataclasses.replace(CONFIGS[architecture], schedule=game)
+        adversary = Adversary(config, SCHEDULE.learning_rate)
+    options = {
+        "network": untrained(architecture, seed), "distortion": loss_of(loss), "crops": crops(),
+        "validation": crops()[:1], "config": CONFIG, "schedule": SCHEDULE, "seed": seed,
+        "device": CPU, "adversary": adversary,
+    }  # fmt: skip
+    return Trainer(**(options | changes))
+
+
+def weights_of(network):
+    return {name: value.clone() for name, value in network.state_dict().items()}
+
+
+def assert_same(first, second):
+    assert first.keys() == second.keys()
+    for name in first:
+        torch.testing.assert_close(first[name], second[name], atol=0, rtol=0)
+
+
+@cache
+def finished(architecture):
+    """Weights and history of an uninterrupted training."""
+    whole = trainer(architecture)
+    history = whole.run()
+    return weights_of(whole.network), history
+
+
+ARCHITECTURES = ("cae", "generative", "cae2018")
+
+
+@pytest.mark.parametrize("architecture", ["cae", "generative"])
+def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(architecture):
+    again = trainer(architecture)
+    again.run()
+    assert_same(weights_of(again.network), finished(architecture)[0])
+    other = trainer(architecture, seed=1, network=untrained(architecture))
+    other.run()
+    name = "synthesis_net.leave.weight" if architecture == "cae" else "generator.leave.weight"
+    assert not torch.equal(weights_of(other.network)[name], finished(architecture)[0][name])
+
+
+class PowerCutError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("architecture", ["cae", "generative"])
+@pytest.mark.parametrize("at", [2, 5])  # in either phase
+def test_a_killed_training_resumes_to_the_weights_of_an_uninterrupted_one(
+    architecture, at, tmp_path
+):
+    rows = []
+
+    def log(row, megapixels):
+        rows.append(megapixels)
+        if len(rows) == at + 1:
+            raise PowerCutError
+
+    resume = ResumeState(tmp_path / "state")
+    with pytest.raises(PowerCutError):
+        trainer(architecture, resume=resume, log=log).run()
+    assert resume.load()["done"] == at - 1
+    second = trainer(architecture, resume=resume)
+    history = second.run()
+    weights, whole_history = finished(architecture)
+    assert_same(weights_of(second.network), weights)
+    for a, b in zip(history, whole_history, strict=True):
+        np.testing.assert_equal({**a, "seconds": 0}, {**b, "seconds": 0})
+    assert resume.load() is None
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_the_history_has_rising_pixels_and_finite_numbers(architecture):
+    history = finished(architecture)[1]
+    assert [row["megapixels"] for row in history] == pytest.approx(
+        [i * 2 * SIDE**2 / 1e6 for i in range(7)], abs=1e-3
+    )
+    columns = {
+        "megapixels",
+        "loss",
+        "distortion",
+        "learning_rate",
+        "rate_bpp",
+        "psnr_db",
+        "seconds",
+    }
+    for row in history[1:]:
+        assert columns <= set(row)
+        assert all(np.isfinite(value) for value in row.values())
+    assert "discriminator_loss" in history[-1] or architecture != "generative"
+
+
+def test_the_end_is_the_moving_average_in_evaluation_mode_on_the_cpu():
+    network = trainer().network
+    training = trainer(network=network)
+    training.run()
+    assert_same(weights_of(network), training.average)
+    assert not network.training
+
+
+PHASES = [
+    # architecture, schedule of its adversary, joint phase: what learns
+    ("cae", "", False, {"synthesis_net"}),
+    ("cae", "", True, {"analysis_net", "analysis_pyramid", "synthesis_net", "synthesis_pyramid"}),
+    ("generative", "cascade", False, {"generator"}),
+    ("generative", "cascade", True, {"analysis_net", "analysis_pyramid"}),
+    ("generative", "joint", False, {"generator"}),
+    ("generative", "joint", True,
+     {"analysis_net", "analysis_pyramid", "generator", "synthesis_pyramid"}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("architecture", "game", "joint", "learning"), PHASES)
+def test_each_phase_moves_its_own_side_only(architecture, game, joint, learning):
+    one = dataclasses.replace(
+        SCHEDULE, megapixels=2 * SIDE**2 / 1e6, frozen_analysis_share=0.0 if joint else 1.0
+    )
+    training = trainer(architecture, game=game, schedule=one, network=awake(architecture))
+    before = weights_of(training.network)
+    training.run()
+    after = weights_of(training.network)
+    moved = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert moved == learning
+
+
+def test_the_discriminator_learns_in_both_phases():
+    training = trainer("generative")
+    before = weights_of(training.adversary.discriminator)
+    training.run()
+    after = weights_of(training.adversary.discriminator)
+    assert not torch.equal(
+        before["layers.0.parametrizations.weight.original"],
+        after["layers.0.parametrizations.weight.original"],
+    )
+
+
+def test_learning_rates_warm_up_fall_and_are_scaled_by_group():
+    training = trainer()
+    rates = [training._learning_rate(i) for i in range(training.iterations)]
+    assert max(rates) <= SCHEDULE.learning_rate
+    assert rates == sorted(rates, reverse=True)
+    assert rates[-1] == pytest.approx(0.02 * SCHEDULE.learning_rate)
+    long = trainer()
+    long.iterations = 1000
+    assert long._learning_rate(0) == pytest.approx(SCHEDULE.learning_rate / 50, rel=0.01)
+
+
+@cache
+def exchange_of(loss):
+    """Measured on an untrained network and crops large enough for five scales."""
+    pictures = dead_leaves(192, 384, 1).reshape(192, 2, 192, 3).swapaxes(0, 1).copy()
+    schedule = dataclasses.replace(SCHEDULE, crop_px=192, megapixels=0.0)
+    training = trainer(loss=loss, crops=pictures, validation=pictures[:1], schedule=schedule)
+    training.run()
+    return training.exchange
+
+
+STEPS = torch.from_numpy(np.geomspace(*CONFIG.step_range, 20))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_exchange_weights_are_positive_and_fall_with_the_step(loss):
+    weight, rate = exchange_of(loss)(STEPS)
+    assert torch.isfinite(weight).all()
+    assert (weight > 0).all()
+    assert (weight[1:] < weight[:-1]).all()
+    assert (rate[1:] < rate[:-1]).all()
+
+
+def test_every_loss_starts_over_the_same_range_of_rates():
+    """The reference rates are those of the shared start, whatever the unit of the distortion."""
+    rates = torch.stack([exchange_of(loss)(STEPS)[1] for loss in LOSSES])
+    torch.testing.assert_close(rates, rates[:1].expand_as(rates), rtol=1e-3, atol=0)
+    assert float(rates[0, 0] / rates[0, -1]) > 8
+
+
+def test_validation_leaves_the_training_weights_alone():
+    training = trainer(schedule=dataclasses.replace(SCHEDULE, megapixels=0.0))
+    training.run()
+    before = weights_of(training.network)
+    training.average = {name: value + 1.0 for name, value in training.average.items()}
+    training._validate()
+    assert_same(weights_of(training.network), before)
+    assert training.network.training
