@@ -227,6 +227,18 @@ def test_every_loss_starts_over_the_same_range_of_rates():
     assert float(rates[0, 0] / rates[0, -1]) > 8
 
 
+def test_a_training_repairs_what_is_wrong():
+    """A constant added to every decoded picture is learned away by the side that learns."""
+    schedule = dataclasses.replace(
+        SCHEDULE, megapixels=40 * 2 * SIDE**2 / 1e6, frozen_analysis_share=1.0, learning_rate=1e-2
+    )
+    network = untrained("cae")
+    with torch.no_grad():
+        network.synthesis_net.leave.bias.fill_(0.3)
+    history = trainer(network=network, schedule=schedule).run()
+    assert history[-1]["psnr_db"] > history[0]["psnr_db"] + 0.5
+
+
 def test_validation_leaves_the_training_weights_alone():
     training = trainer(schedule=dataclasses.replace(SCHEDULE, megapixels=0.0))
     training.run()
