@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from linocut.errors import DataError
-from linocut.metrics import measure, ms_ssim, psnr_db, ssim, to_db
+from linocut.metrics import measure, ms_ssim, psnr_db, ssim, ssimulacra2, to_db
 
 Rgb = NDArray[np.uint8]
 
@@ -100,6 +100,15 @@ def test_small_pictures_have_no_ms_ssim_and_tiny_ones_no_ssim() -> None:
     tiny = picture[:10]
     assert np.isnan(ssim(tiny, tiny))
     assert psnr_db(tiny[:1, :1], tiny[:1, :1]) == float("inf")
+
+
+def test_ssimulacra2_is_100_for_equal_pictures_and_falls_with_noise() -> None:
+    picture = np.random.default_rng(0).integers(0, 256, (64, 48, 3), dtype=np.uint8)
+    assert ssimulacra2(picture, picture) == pytest.approx(100.0)
+    scores = [ssimulacra2(picture, noisy(picture, sigma)) for sigma in (2, 8, 32)]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] < 100
+    assert np.isnan(ssimulacra2(picture[:7], picture[:7]))
 
 
 def test_decibels_of_similarity() -> None:

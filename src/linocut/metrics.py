@@ -1,4 +1,4 @@
-"""Picture quality on 8-bit RGB: PSNR, SSIM and MS-SSIM, with the value range always said aloud.
+"""Picture quality on 8-bit RGB: PSNR, SSIM, MS-SSIM and SSIMULACRA 2, their value range said aloud.
 
 What is computed here is what the field's tables hold, so that numbers can be laid side by side:
 
@@ -18,6 +18,7 @@ for image quality assessment", Asilomar 2003.
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,9 @@ SSIM_SIDE_PX = 11
 
 MS_SSIM_SIDE_PX = 161
 """Shortest side that has an MS-SSIM: the window has to fit at the fifth scale."""
+
+SSIMULACRA2_SIDE_PX = 8
+"""Shortest side that has a SSIMULACRA 2."""
 
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _SIGMA_PX = 1.5
@@ -79,6 +83,24 @@ def ms_ssim(original: RgbArray, decoded: RgbArray) -> float:
     Fewer scales on small pictures would be another metric under the same name.
     """
     return _similarity(original, decoded, multiscale=True)[1]
+
+
+def ssimulacra2(original: RgbArray, decoded: RgbArray) -> float:
+    """SSIMULACRA 2 of (h, w, 3) uint8: 100 for equal pictures, 90 hardly visible, 30 bad, < 0 too.
+
+    NaN below 8 pixels a side. Needs the package `ssimulacra2`, of the extra `pipeline`.
+    Source: Sneyers, "SSIMULACRA 2", github.com/cloudinary/ssimulacra2, as ported to Python.
+    """
+    from PIL import Image
+    from ssimulacra2 import compute_ssimulacra2
+
+    _require_pair(original, decoded)
+    if min(original.shape[:2]) < SSIMULACRA2_SIDE_PX:
+        return float("nan")
+    files = [io.BytesIO(), io.BytesIO()]  # it takes files only
+    for picture, file in zip((original, decoded), files, strict=True):
+        Image.fromarray(picture).save(file, "PPM")
+    return float(compute_ssimulacra2(*files))
 
 
 def to_db(similarity: ArrayLike) -> NDArray[np.float64]:
