@@ -92,17 +92,17 @@ def draw_rd(cells: Sequence[str], points: Sequence[RdRow], path: Path) -> None:
         path: the PNG to write.
     """
     groups = architectures(cells)
-    figure, panels = _panels(len(METRICS), len(groups), width=5.4, height=4.1)
+    figure, panels = small_multiples(len(METRICS), len(groups), width=5.4, height=4.1)
     of_cells = [row.bpp for row in points if row.kind == "cell"]
     limits = (min(of_cells) / 1.12, max(of_cells) * 1.04)
     for row, (metric, kind) in enumerate(METRICS.items()):
         for column, (arch, members) in enumerate(groups.items()):
             axes = panels[row][column]
-            _set_title(axes, arch if row == 0 else "")
+            set_title(axes, arch if row == 0 else "")
             axes.set_ylabel(f"{kind.title} [dB]" if column == 0 else "")
             axes.set_xlabel("rate [bits per pixel]" if row == len(METRICS) - 1 else "")
             _draw_curves(axes, points, members, metric, limits)
-    _save(figure, path)
+    save(figure, path)
 
 
 def draw_bd_rates(comparison: Comparison, path: Path) -> None:
@@ -114,9 +114,9 @@ def draw_bd_rates(comparison: Comparison, path: Path) -> None:
     for cells in (*groups.values(), others):
         lines += [*cells, None]
     height = 0.9 + 0.27 * len(lines)
-    figure, panels = _panels(1, len(METRICS), width=5.0, height=height, sharey=True)
+    figure, panels = small_multiples(1, len(METRICS), width=5.0, height=height, sharey=True)
     for axes, (metric, kind) in zip(panels[0], METRICS.items(), strict=True):
-        _set_title(axes, f"BD-rate in {kind.title} against {title(anchor)}")
+        set_title(axes, f"BD-rate in {kind.title} against {title(anchor)}")
         axes.axvline(0, color=INK, lw=1)
         axes.grid(visible=False, axis="y")
         for place, name in enumerate(lines):
@@ -132,7 +132,7 @@ def draw_bd_rates(comparison: Comparison, path: Path) -> None:
         [title(name) for name in lines if name],
     )
     panels[0][0].invert_yaxis()
-    _save(figure, path)
+    save(figure, path)
 
 
 @dataclass(frozen=True)
@@ -170,11 +170,11 @@ def draw_lines(lines: Lines, path: Path) -> None:
     from matplotlib.ticker import NullFormatter
 
     columns = max(len(row) for row in lines.rows.values())
-    figure, panels = _panels(len(lines.rows), columns, width=5.0, height=2.9)
+    figure, panels = small_multiples(len(lines.rows), columns, width=5.0, height=2.9)
     for row, (label, by_arch) in enumerate(lines.rows.items()):
         for column, (arch, series) in enumerate(by_arch.items()):
             axes = panels[row][column]
-            _set_title(axes, arch if row == 0 else "")
+            set_title(axes, arch if row == 0 else "")
             axes.set_ylabel(label if column == 0 else "")
             axes.set_xlabel(lines.xlabel if row == len(lines.rows) - 1 else "")
             ends = []
@@ -188,12 +188,13 @@ def draw_lines(lines: Lines, path: Path) -> None:
                 axes.yaxis.set_major_formatter("{x:g}")
                 axes.yaxis.set_minor_formatter("{x:g}" if high < 10 * low else NullFormatter())
             label_ends(axes, ends)
-    _save(figure, path)
+    save(figure, path)
 
 
-def _panels(
+def small_multiples(
     rows: int, columns: int, *, width: float, height: float, sharey: bool = False
 ) -> tuple[Figure, list[list[Axes]]]:
+    """An empty figure and its panels, row by row; width and height of one panel in inches."""
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -205,7 +206,7 @@ def _panels(
     return figure, [list(row) for row in panels]
 
 
-def _save(figure: Figure, path: Path) -> None:
+def save(figure: Figure, path: Path) -> None:
     """Write a PNG of 256 colours: a quarter of the bytes, for figures that live in git."""
     import matplotlib
     from PIL import Image
@@ -219,7 +220,8 @@ def _save(figure: Figure, path: Path) -> None:
     )
 
 
-def _set_title(axes: Axes, text: str) -> None:
+def set_title(axes: Axes, text: str) -> None:
+    """The bold title of a panel."""
     axes.set_title(text, loc="left", fontsize=10.5, fontweight="bold", color=INK)
 
 

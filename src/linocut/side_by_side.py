@@ -8,7 +8,7 @@ knows nothing of codecs: the square with the strongest gradients of the original
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -142,6 +142,11 @@ def draw_cells(exhibit: Exhibit, path: Path, columns: int) -> None:
     for index, row in enumerate(rows):
         page.paste(row, (0, index * row.height))
     page.save(path, optimize=True)
+
+
+def labelled_row(versions: Mapping[str, RgbArray]) -> RgbArray:
+    """Small pictures beside each other, each under its name, as one picture."""
+    return np.asarray(_row([_tile(image, name, "") for name, image in versions.items()]))
 
 
 def busiest_corner(image: RgbArray, side: int = CROP_PX) -> tuple[int, int]:
