@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from linocut import bitstream
-from linocut.bitstream import LinoFile, unpack, varint
+from linocut import bitstream, resilient_file
+from linocut.bitstream import LinoFile, Resilience, Segment, unpack, varint
 from linocut.codec import Codec
 from linocut.errors import BitstreamError
 from linocut.picture_files import decompress_picture
@@ -84,6 +84,7 @@ def fuzz(count: int, seed: int, *, keep: Path | None = None, progress: bool = Fa
         side = int(MAX_PIXELS**0.5)
         noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
         corpus.append(codec.compress(noise[:24, :40], step=20.0, effort=0))
+        corpus.append(codec.compress(noise[:24, :40], step=20.0, effort=0, resilient=True))
     report = Report()
     report.normal_s = _normal(models["wavelet"], models["personal"])
     before = _memory()
@@ -198,7 +199,7 @@ def _noise(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
 def _fields(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
     """A well-formed file whose fields do not belong together."""
     file, other = unpack(rng.choice(corpus)), unpack(rng.choice(corpus))
-    width, height, step, flags = file.width, file.height, file.step_index, file.flags
+    width, height, step, flags = file.width, file.height, file.step_index, 0
     model, tiles, extras = file.model_id, list(file.tiles), dict(file.extras)
     for _ in range(rng.choice((1, 1, 2, 3))):
         match rng.randrange(9):
@@ -223,7 +224,37 @@ def _fields(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
             case 8:
                 for kind, block in extras.items():
                     extras[kind] = bytearray_noise(rng, block)
-    return sealed(raw_body(LinoFile(width, height, step, model, tiles, extras, flags)))
+    return sealed(raw_body(LinoFile(width, height, step, model, tiles, extras), flags))
+
+
+def _resilient_fields(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
+    """A protected file whose parts are whole but say impossible things."""
+    data = rng.choice([file for file in corpus if file[:5] == resilient_file.MARK])
+    file = unpack(data)
+    layout = file.resilience
+    if layout is None:
+        raise AssertionError("the corpus holds a plain file with the mark of the other layout")
+    segments = [
+        [
+            Segment(tuple(_other_part(rng, part) for part in segment.layers), segment.good)
+            for segment in tile
+        ]
+        for tile in layout.segments
+    ]
+    side = rng.choice((layout.segment_px, layout.segment_px, 64, 1024, 2, 2**31))
+    bands = rng.choice((layout.layer_bands, layout.layer_bands, (0, 0), (7, 255), (5, 2)))
+    extras = {**file.extras, rng.choice((1, 2, 3, 4, 5, 6, 200)): rng.randbytes(rng.randrange(99))}
+    width = rng.choice((file.width, file.width, *NUMBERS[1:-3]))
+    height = rng.choice((file.height, file.height, *NUMBERS[1:-3]))
+    changed = Resilience(side, bands, segments)
+    step = rng.choice((file.step_index, 0, 640, 641, 65535))
+    model = rng.choice((file.model_id, unpack(rng.choice(corpus)).model_id))
+    kept = rng.choice((extras, file.extras))
+    return resilient_file.pack(LinoFile(width, height, step, model, [], kept, changed))
+
+
+def _other_part(rng: random.Random, part: bytes) -> bytes:
+    return bytearray_noise(rng, part) if rng.random() < 0.3 else part
 
 
 def bytearray_noise(rng: random.Random, data: bytes) -> bytes:
@@ -242,10 +273,10 @@ def bytearray_noise(rng: random.Random, data: bytes) -> bytes:
     return bytes(result)
 
 
-def raw_body(file: LinoFile) -> bytes:
+def raw_body(file: LinoFile, flags: int) -> bytes:
     """As `bitstream.pack`, without its checks."""
     result = b"".join(map(varint, (file.width, file.height, file.step_index)))
-    result += bytes([file.flags]) + file.model_id
+    result += bytes([flags]) + file.model_id
     for kind, block in file.extras.items():
         result += bytes([kind]) + varint(len(block)) + block
     return result + b"\0" + b"".join(varint(len(tile)) + tile for tile in file.tiles)
@@ -262,8 +293,9 @@ DAMAGES: dict[str, Callable[[random.Random, Sequence[bytes]], bytes]] = {
     "noise": _noise,
     "fields": _fields,
     "fields again": _fields,
+    "resilient fields": _resilient_fields,
 }
-_SEALED = frozenset({"fields", "fields again"})
+_SEALED = frozenset({"fields", "fields again", "resilient fields"})
 
 
 def _decode(codecs: dict[bytes, Codec], data: bytes) -> str:

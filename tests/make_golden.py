@@ -1,6 +1,7 @@
 """Write tests/golden/: two tiny models, files that they made, and what those decode to.
 
-    python tests/make_golden.py      refuses to touch golden files that are there
+    python tests/make_golden.py              refuses to touch golden files that are there
+    python tests/make_golden.py --replace    before the first release only
 
 Golden files are written once and never again: they are what "version 1 is frozen" means.
 """
@@ -50,11 +51,15 @@ SIZES = {  # height, width, step
     "wavelet-blocks": (16, 18, 30.0),
     "personal-odd": (33, 26, 1.0),
     "personal-small": (3, 5, 40.0),
+    "wavelet-resilient": (9, 262, 30.0),
+    "personal-resilient": (3, 5, 20.0),
 }
 
 
 def main() -> int:
     """Write everything; return the exit status."""
+    if "--replace" in sys.argv[1:]:
+        shutil.rmtree(GOLDEN, ignore_errors=True)
     if GOLDEN.exists():
         print(f"{GOLDEN} exists: golden files are written once", file=sys.stderr)
         return 1
@@ -66,7 +71,8 @@ def main() -> int:
             codec = codecs[name.split("-")[0]]
             picture = dead_leaves(height, width, 100 + seed)
             blocks = _blocks(height, width) if name.endswith("blocks") else {}
-            data = codec.compress(picture, step=step, effort=0, extras=blocks)
+            resilient = name.endswith("resilient")
+            data = codec.compress(picture, step=step, effort=0, extras=blocks, resilient=resilient)
             (root / f"{name}.lino").write_bytes(data)
             write_png(root / f"{name}.png", codec.decompress(data))
             digests[name] = symbols_digest(codec.decode_symbols(data))

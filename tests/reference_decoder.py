@@ -12,6 +12,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import reference_resilient
+
 TILE_PX = 1024
 THRESHOLDS = (
     3, 3, 5, 7, 9, 12, 17, 23, 31, 42, 58, 79, 108, 148, 202, 276, 376, 514, 702, 960, 1311,
@@ -281,7 +283,9 @@ def bands_of(folder: Path) -> list[tuple[int, int, int | None, bool]]:
 
 def decode(data: bytes, folder: Path) -> list[list[Grid]]:
     """Symbols of every tile, plane by plane."""
-    file, bands = container(data), bands_of(folder)
+    resilient = data[4] == 0x81
+    file = reference_resilient.container(data) if resilient else container(data)
+    bands = bands_of(folder)
     tables = tensors_of(folder / "model.safetensors")
     multiple = max(band[1] for band in bands)
     result = []
@@ -292,6 +296,14 @@ def decode(data: bytes, folder: Path) -> list[list[Grid]]:
             min(TILE_PX, -(-side // multiple) * multiple - start)
             for side, start in ((file["height"], top), (file["width"], left))
         )
-        latent = Latent(payload, bands, tables, (size[0], size[1]), file["step"])
-        result.append(latent.planes)
+
+        def planes(payload: bytes, size: tuple[int, ...]) -> list[Grid]:
+            return Latent(payload, bands, tables, (size[0], size[1]), file["step"]).planes
+
+        if resilient:
+            strides = [band[1] for band in bands for _ in range(band[0])]
+            shape = (size[0], size[1])
+            result.append(reference_resilient.joined(payload, file["side"], shape, strides, planes))
+        else:
+            result.append(planes(payload, size))
     return result

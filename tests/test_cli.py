@@ -240,3 +240,32 @@ def test_info_imports_no_torch(here: Path, model: list[str]) -> None:
     assert (
         subprocess.run(command, env=environment, cwd=here, check=False, timeout=60).returncode == 0
     )
+
+
+def test_resilient_files_say_so_and_survive(here: Path, model: list[str], capsys) -> None:
+    assert run("compress", "a.png", "--resilient", *model) == 0
+    assert run("info", "a.lino", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["resilient"] is True
+    whole = (here / "a.lino").read_bytes()
+    assert run("decompress", "a.lino", "-o", "whole.png", *model) == 0
+    assert "concealed" not in capsys.readouterr().err
+
+    wrong = bytearray(whole)
+    wrong[0] ^= 0x10  # even the mark
+    for place in range(50, len(wrong), 90):
+        wrong[place] ^= 0x5A
+    (here / "a.lino").write_bytes(wrong)
+    assert run("decompress", "a.lino", "-o", "repaired.png", *model) == 0
+    assert "concealed" not in capsys.readouterr().err
+    assert (here / "repaired.png").read_bytes() == (here / "whole.png").read_bytes()
+
+    (here / "a.lino").write_bytes(whole[: len(whole) * 3 // 4])
+    assert run("decompress", "a.lino", "-o", "cut.png", *model) == 0
+    assert "a.lino: damaged: " in capsys.readouterr().err
+    assert read_picture("cut.png").rgb.shape == LEAVES.shape
+
+
+def test_plain_files_say_that_they_are(here: Path, model: list[str], capsys) -> None:
+    assert run("compress", "a.png", *model) == 0
+    assert run("info", "a.lino", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["resilient"] is False

@@ -126,3 +126,20 @@ def test_the_description_adds_up(codec: Codec) -> None:
 def test_damaged_metadata_is_refused(block: bytes, message: str) -> None:
     with pytest.raises(BitstreamError, match=message):
         metadata({bitstream.ICC_PROFILE: block})
+
+
+def test_resilient_files_lose_metadata_before_pixels(codec: Codec) -> None:
+    picture = Picture(LEAVES, icc=b"profile" * 9)
+    data, _ = compress_picture(codec, picture, Target("quality", 60), resilient=True)
+    assert decompress_picture(codec, data).icc == picture.icc
+    start = bitstream.header_bytes(data)
+    wrong = data[:start] + bytes(60) + data[start + 60 :]
+    found = decompress_picture(codec, wrong)
+    assert found.icc is None
+    assert found.notes == ("lost: ICC profile",)
+    np.testing.assert_array_equal(found.rgb, decompress_picture(codec, data).rgb)
+
+
+def test_the_rate_asked_for_includes_the_protection(codec: Codec) -> None:
+    data, _ = compress_picture(codec, Picture(LEAVES), Target("max_bytes", 2500), resilient=True)
+    assert 2000 < len(data) <= 2500

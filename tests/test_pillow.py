@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import shutil
+import warnings
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -113,3 +114,13 @@ def test_a_file_of_an_unknown_model_opens_but_does_not_decode() -> None:
 
 def _must_not_run(*arguments: object) -> None:
     raise AssertionError("the network ran")
+
+
+def test_damage_of_a_resilient_file_is_a_warning() -> None:
+    data = saved(Image.fromarray(LEAVES), resilient=True).getvalue()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        Image.open(io.BytesIO(b"LIOO" + data[4:])).load()
+    image = Image.open(io.BytesIO(data[:-200]))
+    with pytest.warns(UserWarning, match="damaged: "):
+        image.load()

@@ -1,5 +1,7 @@
 """The .lino file, version 1: fields <-> bytes. docs/bitstream.md says the same in prose.
 
+This is the plain layout, `linocut.resilient_file` has the other; `pack` and `unpack` serve both.
+
     offset  bytes    field
     0       4        magic, "LINO"
     4       1        version, 1
@@ -8,7 +10,7 @@
             varint   width, px
             varint   height, px
             varint   step index: the quantisation step is 2^(index / 64) grey levels
-            1        flags: bit 0 resilient, the rest 0
+            1        flags, all 0
             8        model id: the first 8 bytes of the SHA-256 of the model
             blocks   kind (1 byte, 1..255), length (varint), bytes; the list ends with kind 0.
                      A decoder may skip even kinds that it does not know, and must refuse odd ones.
@@ -18,59 +20,39 @@ A varint is little-endian base 128: seven bits a byte, the high bit set on all b
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 
+from linocut import resilient_file
 from linocut.errors import BitstreamError
+from linocut.lino_file import (
+    ALPHA,
+    EXIF,
+    HINTS,
+    ICC_PROFILE,
+    MAGIC,
+    MAX_PIXELS,
+    MAX_SIDE_PX,
+    MAX_STEP_INDEX,
+    MUST_UNDERSTAND,
+    ROTATION,
+    TILE_PX,
+    VERSION,
+    LinoFile,
+    Reader,
+    Resilience,
+    Segment,
+    require_size,
+    tile_grid,
+    varint,
+)
 
-MAGIC = b"LINO"
-VERSION = 1
-TILE_PX = 1024
-MAX_PIXELS = 2**28
-"""Largest picture a decoder accepts unless told otherwise, about 268 megapixels."""
+__all__ = [
+    "ALPHA", "EXIF", "HINTS", "ICC_PROFILE", "MAGIC", "MAX_PIXELS", "MAX_SIDE_PX",
+    "MAX_STEP_INDEX", "ROTATION", "TILE_PX", "VERSION", "LinoFile", "Resilience", "Segment",
+    "header_bytes", "looks_like_lino", "pack", "tile_grid", "unpack", "varint",
+]  # fmt: skip
 
-MAX_SIDE_PX = 2**24
-MAX_STEP_INDEX = 640
-FLAG_RESILIENT = 1
-
-ALPHA, ICC_PROFILE, ROTATION, EXIF, HINTS = 1, 2, 3, 4, 6
-"""Kinds of blocks: alpha plane, ICC profile, rotation of the latent, EXIF, and hints (bit 0: the
-picture was grey).
-"""
-
-_MUST_UNDERSTAND = frozenset({ALPHA, ROTATION})
-
-
-@dataclass(frozen=True)
-class LinoFile:
-    """The fields of a file.
-
-    Attributes:
-        width, height: of the picture, px.
-        step_index: index of the quantisation step.
-        model_id: 8 bytes.
-        tiles: payload of every tile, row by row.
-        extras: blocks by kind.
-        flags: see the module's head.
-    """
-
-    width: int
-    height: int
-    step_index: int
-    model_id: bytes
-    tiles: Sequence[bytes]
-    extras: Mapping[int, bytes] = field(default_factory=dict)
-    flags: int = 0
-
-    @property
-    def payload_bytes(self) -> int:
-        """Bytes of all tiles together."""
-        return sum(len(tile) for tile in self.tiles)
-
-
-def tile_grid(width: int, height: int) -> tuple[int, int]:
-    """Rows and columns of tiles."""
-    return -(-height // TILE_PX), -(-width // TILE_PX)
+_TOLERATED_BITS = 6
+"""Of the 40 of magic and version, in a file of the resilient layout."""
 
 
 def pack(file: LinoFile) -> bytes:
@@ -79,25 +61,29 @@ def pack(file: LinoFile) -> bytes:
     Raises:
         BitstreamError: a field is out of range.
     """
-    _require_size(file.width, file.height, MAX_SIDE_PX**2)
+    require_size(file.width, file.height, MAX_SIDE_PX**2)
     rows, columns = tile_grid(file.width, file.height)
-    if len(file.tiles) != rows * columns:
+    tiles = file.resilience.segments if file.resilience else file.tiles
+    if len(tiles) != rows * columns:
         raise BitstreamError(
-            f"{len(file.tiles)} tiles given, "
+            f"{len(tiles)} tiles given, "
             f"a picture of {file.width}x{file.height} has {rows * columns}"
         )
     if not 0 <= file.step_index <= MAX_STEP_INDEX or len(file.model_id) != 8:
         raise BitstreamError(
             f"step index {file.step_index} or model id {file.model_id!r} is out of range"
         )
+    for kind in file.extras:
+        if not 1 <= kind <= 255:
+            raise BitstreamError(f"block kind {kind} is outside 1..255")
+    if file.resilience:
+        return resilient_file.pack(file)
     body = bytearray()
     for number in (file.width, file.height, file.step_index):
         body += varint(number)
-    body.append(file.flags)
+    body.append(0)
     body += file.model_id
     for kind, block in sorted(file.extras.items()):
-        if not 1 <= kind <= 255:
-            raise BitstreamError(f"block kind {kind} is outside 1..255")
         body.append(kind)
         body += varint(len(block)) + block
     body.append(0)
@@ -107,7 +93,51 @@ def pack(file: LinoFile) -> bytes:
     return MAGIC + bytes([VERSION]) + zlib.crc32(checked).to_bytes(4, "little") + checked
 
 
+def looks_like_lino(start: bytes) -> bool:
+    """Whether bytes begin like a file of either layout; in the resilient one bits may be wrong."""
+    mark = int.from_bytes(start[:5]) ^ int.from_bytes(resilient_file.MARK)
+    return start[:4] == MAGIC or (len(start) > 4 and mark.bit_count() <= _TOLERATED_BITS)
+
+
+def header_bytes(data: bytes) -> int:
+    """Length of what an undamaged file holds before its blocks and payload."""
+    resilient = resilient_file.header_bytes(data)
+    if resilient is not None:
+        return resilient
+    reader = Reader(data, 9)
+    for what in ("length", "width", "height", "step"):
+        reader.varint(what)
+    return reader.position + 9
+
+
 def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS) -> LinoFile:
+    """Bytes -> fields, of either layout. Allocates no more than a few times the input's size.
+
+    Args:
+        data: a whole file; in the resilient layout it may be damaged or end early.
+        max_pixels: larger pictures are refused.
+
+    Raises:
+        BitstreamError: not a .lino file, another version, truncated, damaged, too large, or
+        trailing bytes.
+    """
+    plain = None
+    if data[:5] == MAGIC + bytes([VERSION]):
+        try:
+            return _unpack_plain(data, max_pixels)
+        except BitstreamError as error:
+            plain = error
+    header = resilient_file.header_of(data)
+    if header is not None:
+        return resilient_file.unpack(data, header, max_pixels)
+    if plain is not None:
+        raise plain
+    if data[:5] == resilient_file.MARK:
+        raise BitstreamError("the header of the resilient file is damaged beyond repair")
+    return _unpack_plain(data, max_pixels)
+
+
+def _unpack_plain(data: bytes, max_pixels: int) -> LinoFile:
     """Bytes -> fields, after checking the checksum. Allocates no more than the input's size.
 
     Args:
@@ -124,7 +154,7 @@ def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS) -> LinoFile:
         raise BitstreamError(f"the file ends after {len(data)} bytes, inside the header")
     if data[4] != VERSION:
         raise BitstreamError(f"the file has format version {data[4]}, this decoder reads {VERSION}")
-    reader = _Reader(data, 9)
+    reader = Reader(data, 9)
     length = reader.varint("length")
     rest = len(data) - reader.position
     if rest != length:
@@ -133,17 +163,17 @@ def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS) -> LinoFile:
     if zlib.crc32(data[9:]) != int.from_bytes(data[5:9], "little"):
         raise BitstreamError("the checksum does not match: the file is damaged")
     width, height = reader.varint("width"), reader.varint("height")
-    _require_size(width, height, max_pixels)
+    require_size(width, height, max_pixels)
     step_index = reader.varint("step")
     if step_index > MAX_STEP_INDEX:
         raise BitstreamError(f"step index {step_index} is above {MAX_STEP_INDEX}")
     flags = reader.take(1, "flags")[0]
-    if flags & ~FLAG_RESILIENT:
+    if flags:
         raise BitstreamError(f"unknown flags {flags:#04x}: a newer decoder is needed")
     model_id = reader.take(8, "model id")
     extras: dict[int, bytes] = {}
     while kind := reader.take(1, "block kind")[0]:
-        if kind % 2 and kind not in _MUST_UNDERSTAND:
+        if kind % 2 and kind not in MUST_UNDERSTAND:
             raise BitstreamError(f"unknown block of kind {kind} that must be understood")
         if kind in extras:
             raise BitstreamError(f"block of kind {kind} occurs twice")
@@ -156,48 +186,4 @@ def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS) -> LinoFile:
     tiles = [reader.take(reader.varint("tile length"), "tile") for _ in range(rows * columns)]
     if reader.position != len(data):
         raise BitstreamError(f"{len(data) - reader.position} bytes follow the last tile")
-    return LinoFile(width, height, step_index, model_id, tiles, extras, flags)
-
-
-def varint(number: int) -> bytes:
-    """A non-negative number in base 128."""
-    result = bytearray()
-    while number >= 128:
-        result.append(128 | number & 127)
-        number >>= 7
-    result.append(number)
-    return bytes(result)
-
-
-def _require_size(width: int, height: int, max_pixels: int) -> None:
-    if not (1 <= width <= MAX_SIDE_PX and 1 <= height <= MAX_SIDE_PX):
-        raise BitstreamError(
-            f"a picture of {width}x{height} px is outside 1..{MAX_SIDE_PX} px a side"
-        )
-    if width * height > max_pixels:
-        raise BitstreamError(
-            f"a picture of {width}x{height} px has {width * height} pixels, "
-            f"the limit is {max_pixels}"
-        )
-
-
-class _Reader:
-    def __init__(self, data: bytes, position: int) -> None:
-        self.data, self.position = data, position
-
-    def take(self, count: int, what: str) -> bytes:
-        if count > len(self.data) - self.position:
-            raise BitstreamError(f"the {what} of {count} bytes reaches beyond the end of the file")
-        self.position += count
-        return self.data[self.position - count : self.position]
-
-    def varint(self, what: str) -> int:
-        number = shift = 0
-        while True:
-            byte = self.take(1, what)[0]
-            number |= (byte & 127) << shift
-            if byte < 128:
-                return number
-            shift += 7
-            if shift > 35:
-                raise BitstreamError(f"the {what} is a number of more than 42 bits")
+    return LinoFile(width, height, step_index, model_id, tiles, extras)

@@ -99,6 +99,9 @@ def _add_compress(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--effort", type=int, choices=range(4), default=2, help="0 fast to 3 small (default: 2)"
     )
+    parser.add_argument(
+        "--resilient", action="store_true", help="survive bit errors, for a seventh more bytes"
+    )
     parser.add_argument("--strip", action="store_true", help="leave ICC profile and EXIF out")
     _add_force(parser)
     _add_machine(parser)

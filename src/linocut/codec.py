@@ -12,7 +12,7 @@ file --decode--> symbols --dequantise--> r_hat --rotate back--> latents --synthe
 """
 
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,10 +26,12 @@ from linocut.checkpoint import load_model, load_tensors, read_description
 from linocut.entropy import EntropyCoder, EntropyTables
 from linocut.errors import BitstreamError, CheckpointError, DataError
 from linocut.networks import Network
-from linocut.quantization import dequantise, step_index, step_of
+from linocut.quantization import step_index
 from linocut.rate_distortion import DEFAULT_EFFORT, choose_symbols
 from linocut.rotation import Rotation, rotation_from
+from linocut.segments import Damage, damage_of, decode_segments, encode_segments, layout_of
 from linocut.tiling import Symbols, Tile, join, tiles
+from linocut.windows import analyse_window, device_of, synthesise_window
 
 Picture = NDArray[np.uint8]
 
@@ -52,6 +54,19 @@ class Analysed:
     picture: Picture
     latents: list[list[NDArray[np.float32]]] | None
     rotation: Rotation | None
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What `decode` found in a file.
+
+    Attributes:
+        picture: uint8 (h, w, 3).
+        damage: what was lost of a file of the resilient layout; None for the plain one.
+    """
+
+    picture: Picture
+    damage: Damage | None
 
 
 class Codec:
@@ -111,8 +126,7 @@ class Codec:
     @property
     def device(self) -> torch.device:
         """Where the network runs."""
-        device: torch.device = next(self.network.parameters()).device
-        return device
+        return device_of(self.network)
 
     @property
     def step_range(self) -> tuple[float, float]:
@@ -127,6 +141,7 @@ class Codec:
         step: float,
         effort: int = DEFAULT_EFFORT,
         extras: Mapping[int, bytes] | None = None,
+        resilient: bool = False,
     ) -> bytes:
         """A picture -> the bytes of a .lino file.
 
@@ -136,11 +151,14 @@ class Codec:
                 octave.
             effort: see `linocut.rate_distortion.EFFORTS`.
             extras: further blocks by kind; see `linocut.bitstream`.
+            resilient: write the layout that survives bit errors.
 
         Raises:
             DataError: not a picture.
         """
-        return self.encode(self.analyse(picture), step=step, effort=effort, extras=extras)
+        return self.encode(
+            self.analyse(picture), step=step, effort=effort, extras=extras, resilient=resilient
+        )
 
     def analyse(self, picture: Picture) -> Analysed:
         """The part of `compress` that does not depend on the step."""
@@ -151,7 +169,7 @@ class Codec:
         height, width = picture.shape[:2]
         if self.rotation is not None and height * width > CACHED_PIXELS:
             return Analysed(picture, None, None)
-        raw = [self._analyse_tile(picture, tile) for tile in self._tiles(width, height)]
+        raw = [analyse_window(self.network, picture, tile) for tile in self._tiles(width, height)]
         own = None
         if self.rotation is None:
             own = rotation.fit(self.network.bands, raw, centre=False)
@@ -167,22 +185,26 @@ class Codec:
         step: float,
         effort: int = DEFAULT_EFFORT,
         extras: Mapping[int, bytes] | None = None,
+        resilient: bool = False,
     ) -> bytes:
         """The part of `compress` that depends on the step."""
         index = step_index(step)
         height, width = analysed.picture.shape[:2]
-        payloads = []
+        payloads, segments = [], []
         for number, tile in enumerate(self._tiles(width, height)):
             symbols = choose_symbols(
                 self.coder, self._rotated(analysed, number, tile), index, effort
             )
-            payloads.append(self.coder.encode(symbols, index))
+            if resilient:
+                segments.append(encode_segments(self.coder, symbols, index))
+            else:
+                payloads.append(self.coder.encode(symbols, index))
         blocks = dict(extras or {})
         if analysed.rotation is not None:
             blocks[bitstream.ROTATION] = analysed.rotation.pack()
-        return bitstream.pack(
-            LinoFile(width, height, index, bytes.fromhex(self.model_id), payloads, blocks)
-        )
+        layout = layout_of(self.network.bands, segments) if resilient else None
+        model_id = bytes.fromhex(self.model_id)
+        return bitstream.pack(LinoFile(width, height, index, model_id, payloads, blocks, layout))
 
     def estimate_bytes(
         self, analysed: Analysed, *, step: float, effort: int = DEFAULT_EFFORT
@@ -203,7 +225,11 @@ class Codec:
         return len(bitstream.pack(empty)) + side + bits / 8
 
     def decompress(self, data: bytes, *, max_pixels: int = bitstream.MAX_PIXELS) -> Picture:
-        """The bytes of a .lino file -> uint8 (h, w, 3).
+        """The bytes of a .lino file -> uint8 (h, w, 3); `decode` says what was damaged, too."""
+        return self.decode(data, max_pixels=max_pixels).picture
+
+    def decode(self, data: bytes, *, max_pixels: int = bitstream.MAX_PIXELS) -> Decoded:
+        """The bytes of a .lino file of either layout -> picture and damage.
 
         Raises:
             BitstreamError: not such a file, damaged, too large, or made by another model.
@@ -214,26 +240,27 @@ class Codec:
                 f"the file was made by model {file.model_id.hex()}, "
                 f"this one is {self.model_id} ({self.name})"
             )
-        if file.flags & bitstream.FLAG_RESILIENT:
-            raise BitstreamError("the file has the resilient layout, unknown to this decoder")
         used = self._rotation_of(file)
         picture = np.empty((file.height, file.width, 3), dtype=np.uint8)
         grid = list(self._tiles(file.width, file.height))
         columns = bitstream.tile_grid(file.width, file.height)[1]
         decoded: dict[tuple[int, int], Symbols] = {}
+        squares = np.zeros(2, dtype=np.int64)
         for number, tile in enumerate(grid):
             if tile.column == 0:
                 decoded = {k: v for k, v in decoded.items() if k[0] >= tile.row - 1}
                 for ahead in range(number, min(number + 2 * columns, len(grid))):
                     other = grid[ahead]
                     if (other.row, other.column) not in decoded:
-                        decoded[other.row, other.column] = self._decode(file, ahead, other)
+                        symbols, *lost = self._decode(file, ahead, other)
+                        decoded[other.row, other.column] = symbols
+                        squares += lost
             window = join(decoded, tile, grid, self.network.bands)
-            pixels = self._synthesise(used, window, file.step_index)
+            pixels = synthesise_window(self.network, used, window, file.step_index)
             inner = pixels[tile.top - tile.window[0] :, tile.left - tile.window[1] :]
             place = picture[tile.top : tile.bottom, tile.left : tile.right]  # clipped by numpy
             place[:] = inner[: place.shape[0], : place.shape[1]]
-        return picture
+        return Decoded(picture, damage_of(file, *squares.tolist()))
 
     def _rotation_of(self, file: LinoFile) -> Rotation:
         """The model's rotation, or the file's."""
@@ -250,50 +277,23 @@ class Codec:
         """The symbols of every tile: equal on every machine, with any number of threads."""
         file = bitstream.unpack(data)
         return [
-            self._decode(file, *item) for item in enumerate(self._tiles(file.width, file.height))
+            self._decode(file, *item)[0] for item in enumerate(self._tiles(file.width, file.height))
         ]
 
     def _tiles(self, width: int, height: int) -> list[Tile]:
         return list(tiles(width, height, self.network.multiple, self.network.reach))
-
-    @torch.inference_mode()
-    def _analyse_tile(self, picture: Picture, tile: Tile) -> list[NDArray[np.float32]]:
-        """Latent of one tile, bands (c, h, w), from its window of the picture."""
-        top, left, bottom, right = tile.window
-        height, width = picture.shape[:2]
-        window = picture[top : min(bottom, height), left : min(right, width)]
-        missing = (bottom - top - window.shape[0], right - left - window.shape[1])
-        window = np.pad(window, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
-        x = torch.from_numpy(window).to(self.device).permute(2, 0, 1)[None].float() / 255.0
-        bands = self.network.analysis(x.contiguous(memory_format=torch.channels_last))
-        latent = []
-        for band, values in zip(self.network.bands, bands, strict=True):
-            y, x0 = (tile.top - top) // band.stride, (tile.left - left) // band.stride
-            h, w = (tile.bottom - tile.top) // band.stride, (tile.right - tile.left) // band.stride
-            latent.append(values[0, :, y : y + h, x0 : x0 + w].float().cpu().numpy())
-        return latent
 
     def _rotated(self, analysed: Analysed, number: int, tile: Tile) -> list[NDArray[np.float32]]:
         if analysed.latents is not None:
             return analysed.latents[number]
         if self.rotation is None:
             raise DataError("a picture this large needs a model with a rotation of its own")
-        return self.rotation.transform(self._analyse_tile(analysed.picture, tile))
+        return self.rotation.transform(analyse_window(self.network, analysed.picture, tile))
 
-    def _decode(self, file: LinoFile, number: int, tile: Tile) -> Symbols:
+    def _decode(self, file: LinoFile, number: int, tile: Tile) -> tuple[Symbols, int, int]:
+        """Symbols of a tile; how many of its squares are blurred and how many concealed."""
         height, width = tile.bottom - tile.top, tile.right - tile.left
+        if file.resilience is not None:
+            return decode_segments(self.coder, file, number, (height, width))
         symbols = self.coder.decode(file.tiles[number], height, width, file.step_index)
-        return [np.clip(band, -32768, 32767).astype(np.int16) for band in symbols]
-
-    @torch.inference_mode()
-    def _synthesise(
-        self, used: Rotation, symbols: Sequence[NDArray[np.int32]], index: int
-    ) -> Picture:
-        """Symbols of a window -> its pixels, uint8 (h, w, 3)."""
-        step = step_of(index)
-        y_hat = used.inverse_transform([dequantise(band, step) for band in symbols])
-        bands = [torch.from_numpy(band)[None].to(self.device) for band in y_hat]
-        x_hat = self.network.synthesis(bands, torch.tensor([step], device=self.device))
-        pixels = (x_hat[0] * 255.0).round_().clamp_(0, 255).to(torch.uint8)
-        picture: Picture = pixels.permute(1, 2, 0).cpu().numpy()
-        return picture
+        return [np.clip(band, -32768, 32767).astype(np.int16) for band in symbols], 0, 0

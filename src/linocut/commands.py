@@ -41,7 +41,12 @@ def compress(options: Namespace) -> int:
         picture = read_picture(BytesIO(content), name=job.name)
         codec = _codec(options.model, options.device, options.threads)
         data, lost = compress_picture(
-            codec, picture, target, effort=options.effort, strip=options.strip
+            codec,
+            picture,
+            target,
+            effort=options.effort,
+            strip=options.strip,
+            resilient=options.resilient,
         )
         height, width = picture.rgb.shape[:2]
         detail = f"{width}x{height}, {8 * len(data) / (width * height):.3f} bpp"
@@ -61,7 +66,9 @@ def decompress(options: Namespace) -> int:
         picture = _decode(content, options)
         data, lost = encode_picture(picture, _pillow_format(job.target))
         height, width = picture.rgb.shape[:2]
-        return Outcome(data, len(content), width * height, f"{width}x{height}", lost)
+        return Outcome(
+            data, len(content), width * height, f"{width}x{height}", (*picture.notes, *lost)
+        )
 
     return run_jobs(jobs, work, force=options.force, stop_at_error=options.debug)
 
@@ -72,7 +79,7 @@ def compare(options: Namespace) -> int:
 
     original = read_picture(options.original)
     content = _read(Path(options.decoded))
-    if content.startswith(bitstream.MAGIC):
+    if bitstream.looks_like_lino(content):
         with naming(options.decoded):
             decoded = _decode(content, options)
     else:

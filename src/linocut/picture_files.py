@@ -25,7 +25,6 @@ from linocut.alpha import inflate, pack_alpha, unpack_alpha
 from linocut.bitstream import (
     ALPHA,
     EXIF,
-    FLAG_RESILIENT,
     HINTS,
     ICC_PROFILE,
     MAX_PIXELS,
@@ -52,12 +51,21 @@ class PictureCodec(Protocol):
         """Run the analysis network once, for any number of `encode` calls."""
 
     def encode(
-        self, analysed: Any, *, step: float, effort: int, extras: Mapping[int, bytes] | None
+        self,
+        analysed: Any,
+        *,
+        step: float,
+        effort: int,
+        extras: Mapping[int, bytes] | None,
+        resilient: bool,
     ) -> bytes:
         """Quantise and code."""
 
     def decompress(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> RgbArray:
         """The picture (h, w, 3) of a file, without its blocks."""
+
+    def decode(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Any:
+        """The same as `picture`, and as `damage` what was wrong with the file."""
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,13 @@ class Target:
 
 
 def compress_picture(
-    codec: PictureCodec, picture: Picture, target: Target, *, effort: int = 2, strip: bool = False
+    codec: PictureCodec,
+    picture: Picture,
+    target: Target,
+    *,
+    effort: int = 2,
+    strip: bool = False,
+    resilient: bool = False,
 ) -> tuple[bytes, tuple[str, ...]]:
     """Compress a picture with everything it carries.
 
@@ -85,6 +99,7 @@ def compress_picture(
         target: quality, rate, PSNR or size to aim at.
         effort: of the encoder, 0 (fast) to 3 (small).
         strip: leave ICC profile and EXIF out.
+        resilient: write the layout that survives bit errors.
 
     Returns:
         The file, and what could not be kept, one short phrase each.
@@ -94,7 +109,7 @@ def compress_picture(
     """
     extras, lost = pack_extras(picture, strip=strip)
     analysed = codec.analyse(picture.rgb)
-    encode = partial(codec.encode, analysed, effort=effort, extras=extras)
+    encode = partial(codec.encode, analysed, effort=effort, extras=extras, resilient=resilient)
     if target.kind == "quality":
         return encode(step=quality_step(target.value)), lost
     if target.kind == "psnr":
@@ -114,7 +129,7 @@ def compress_picture(
 def decompress_picture(
     codec: PictureCodec, data: bytes, *, max_pixels: int = MAX_PIXELS
 ) -> Picture:
-    """The picture of a file, with everything the file carries.
+    """The picture of a file, with everything the file carries, and notes of what was damaged.
 
     Args:
         codec: decodes the colours.
@@ -129,9 +144,11 @@ def decompress_picture(
         unpack_alpha(file.extras[ALPHA], file.height, file.width) if ALPHA in file.extras else None
     )
     icc, exif = metadata(file.extras)
-    rgb = codec.decompress(data, max_pixels=max_pixels)
+    decoded = codec.decode(data, max_pixels=max_pixels)
+    rgb, damage = decoded.picture, decoded.damage
     grey = is_grey(file.extras)
-    return Picture(_one_grey(rgb) if grey else rgb, alpha, grey, icc, exif)
+    notes = (damage.note,) if damage and damage.note else ()
+    return Picture(_one_grey(rgb) if grey else rgb, alpha, grey, icc, exif, notes)
 
 
 def is_grey(extras: Mapping[int, bytes]) -> bool:
@@ -166,8 +183,8 @@ def describe_file(data: bytes) -> dict[str, Any]:
         "quality": round(step_quality(step), 1),
         "model_id": file.model_id.hex(),
         "model": _name_of(file.model_id),
-        "resilient": bool(file.flags & FLAG_RESILIENT),
-        "tiles": len(file.tiles),
+        "resilient": file.resilience is not None,
+        "tiles": len(file.resilience.segments if file.resilience else file.tiles),
         "payload_bytes": file.payload_bytes,
         "grey": is_grey(file.extras),
         "alpha_bytes": len(file.extras.get(ALPHA, b"")),

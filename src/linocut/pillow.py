@@ -7,8 +7,9 @@
     Image.open("photo.lino").show()
 
 Options of `save`: one of `quality` (1 to 100), `bpp`, `psnr`, `max_bytes`; `model`, `effort`,
-`icc_profile`, `exif`. The picture's own ICC profile is kept, its EXIF only where it is given, as
-with Pillow's other formats. `open` reads the header; the network runs when pixels are asked for.
+`resilient`, `icc_profile`, `exif`. The picture's own ICC profile is kept, its EXIF only where it
+is given, as with Pillow's other formats. `open` reads the header; the network runs when pixels are
+asked for.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ class LinoImageFile(ImageFile.ImageFile):
                 picture = decompress_picture(_codec(str(models.by_id(self._model_id))), self._data)
             except LinocutError as error:
                 raise OSError(str(error)) from error
+            for note in picture.notes:
+                warnings.warn(note, stacklevel=2)
             samples = picture.rgb[..., :1] if picture.grey else picture.rgb
             if picture.alpha is not None:
                 samples = np.dstack([samples, picture.alpha])
@@ -84,7 +87,7 @@ class LinoImageFile(ImageFile.ImageFile):
 
 
 def _accept(prefix: bytes) -> bool:
-    return prefix.startswith(bitstream.MAGIC)
+    return bitstream.looks_like_lino(prefix)
 
 
 def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
@@ -100,7 +103,13 @@ def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
     icc = options.get("icc_profile", image.info.get("icc_profile"))
     picture = from_pillow(image, icc or None, exif or None)
     codec = _codec(str(options.get("model", models.DEFAULT)))
-    data, lost = compress_picture(codec, picture, target, effort=int(options.get("effort", 2)))
+    data, lost = compress_picture(
+        codec,
+        picture,
+        target,
+        effort=int(options.get("effort", 2)),
+        resilient=bool(options.get("resilient", False)),
+    )
     for note in (*picture.notes, *lost):
         warnings.warn(f"{filename!s}: {note}", stacklevel=3)
     file.write(data)
