@@ -31,7 +31,7 @@ def test_the_committed_parameters_load_and_convert_back() -> None:
 
 
 def test_cells_are_every_architecture_with_every_loss() -> None:
-    grid = config.GridConfig(arch=("a", "b"), loss=("l1", "l2"))
+    grid = config.GridConfig(arch=("a", "b"), loss=("l1", "l2"), task=())
     assert grid.cells == ("a-l1", "a-l2", "b-l1", "b-l2")
 
 

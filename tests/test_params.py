@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from linocut import params
-from linocut.config import ARCH_CONFIGS, LOSS_CONFIGS
+from linocut.config import ARCH_CONFIGS, LOSS_CONFIGS, TASK_CONFIGS
 from linocut.errors import ConfigError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -32,6 +32,19 @@ def test_one_loss_shrinks_the_grid_to_it(loss: str) -> None:
 @pytest.mark.parametrize("arch", ARCH_CONFIGS)
 def test_one_architecture_shrinks_the_grid_to_it(arch: str) -> None:
     assert yaml.safe_load(params.compose([f"arch={arch}"]))["grid"]["arch"] == [arch]
+
+
+def test_by_default_nothing_is_restored() -> None:
+    composed = yaml.safe_load(params.compose())
+    assert composed["task"] == {}
+    assert composed["grid"]["task"] == []
+
+
+@pytest.mark.parametrize("task", TASK_CONFIGS)
+def test_a_task_adds_restorations_to_the_grid(task: str) -> None:
+    composed = yaml.safe_load(params.compose([f"task={task}"]))
+    assert list(composed["task"]) == composed["grid"]["task"] == [task]
+    assert composed["grid"]["loss"] == ["l2", "l1", "ssim", "ms_ssim", "mix"]
 
 
 def test_a_list_of_losses_is_a_grid_of_them() -> None:

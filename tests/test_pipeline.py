@@ -10,7 +10,13 @@ import pytest
 import yaml
 
 from import_closure import WATCHERS, closure
-from linocut.config import ARCH_CONFIGS, LOSS_CONFIGS, ScheduleConfig, TrainConfig
+from linocut.config import (
+    ARCH_CONFIGS,
+    LOSS_CONFIGS,
+    TASK_CONFIGS,
+    ScheduleConfig,
+    TrainConfig,
+)
 from linocut.params import CONF
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -101,10 +107,11 @@ def test_a_stage_imports_this_checkout_and_no_other_stage(path: pathlib.Path) ->
     assert not re.search(r"(from|import) stages", text)
 
 
-@pytest.mark.parametrize("axis", ["arch", "loss"])
+@pytest.mark.parametrize("axis", ["arch", "loss", "task"])
 def test_every_option_of_an_axis_is_a_map_of_its_own_name(axis: str) -> None:
-    configs = {"arch": ARCH_CONFIGS, "loss": LOSS_CONFIGS}[axis]
-    files = {path.stem: path for path in (CONF / axis).glob("*.yaml") if path.stem != "all"}
+    configs = {"arch": ARCH_CONFIGS, "loss": LOSS_CONFIGS, "task": TASK_CONFIGS}[axis]
+    several = {"all", "compress"}  # all of them, none of them
+    files = {path.stem: path for path in (CONF / axis).glob("*.yaml") if path.stem not in several}
     assert set(files) == set(configs)
     for name, path in files.items():
         assert list(yaml.safe_load(path.read_text(encoding="utf-8"))) == [name]

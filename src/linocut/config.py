@@ -94,6 +94,30 @@ LOSS_CONFIGS: Mapping[str, type[LossConfig]] = {
 }
 
 
+# --- restoration tasks: one dataclass and one conf/task/NAME.yaml each ----------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class DenoiseConfig:
+    """Remove white Gaussian noise of standard deviation `sigma`, grey levels."""
+
+    sigma: Annotated[float, Range(0, 128)]
+
+
+@dataclasses.dataclass(frozen=True)
+class DejpegConfig:
+    """Remove the artefacts of JPEG files of this quality."""
+
+    quality: Annotated[int, Range(1, 100)]
+
+
+TaskConfig = DenoiseConfig | DejpegConfig
+TASK_CONFIGS: Mapping[str, type[TaskConfig]] = {
+    "denoise": DenoiseConfig,
+    "dejpeg": DejpegConfig,
+}
+
+
 # --- sections -------------------------------------------------------------------------------------
 
 
@@ -193,11 +217,32 @@ class CompareConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class RestoreConfig(ScheduleConfig):
+    """Restoration trainings: each loss with `seeds` seeds, without and with a bottleneck.
+
+    `mix` is trained with each of `alphas`. The files of the bottleneck have `step_factors` times
+    the step whose rounding errors equal the degradation. `noise_*` are of the noise tolerance.
+    """
+
+    seeds: Count
+    alphas: tuple[Share, ...]
+    step_factors: tuple[Positive, ...]
+    table_crops: Count
+    noise_sigmas: tuple[NonNegative, ...]
+    noise_bpp: Positive
+
+    def __post_init__(self) -> None:
+        _require_rising("restore.step_factors", self.step_factors)
+        _require_rising("restore.noise_sigmas", self.noise_sigmas)
+
+
+@dataclasses.dataclass(frozen=True)
 class GridConfig:
-    """The cells of the experiment: every architecture with every loss."""
+    """The cells of the experiment: every architecture with every loss, and for every task."""
 
     arch: tuple[str, ...]
     loss: tuple[str, ...]
+    task: tuple[str, ...]
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -212,6 +257,7 @@ class Params:
     seed: Natural
     arch: Annotated[dict[str, ArchConfig], Options(ARCH_CONFIGS)]
     loss: Annotated[dict[str, LossConfig], Options(LOSS_CONFIGS)]
+    task: Annotated[dict[str, TaskConfig], Options(TASK_CONFIGS)]
     data: DataConfig
     prepare: PrepareConfig
     train: TrainConfig
@@ -219,12 +265,14 @@ class Params:
     code: CodeConfig
     anchors: AnchorsConfig
     compare: CompareConfig
+    restore: RestoreConfig
     grid: GridConfig
 
     def __post_init__(self) -> None:
-        for axis, chosen in (("arch", self.arch), ("loss", self.loss)):
+        for axis, chosen in (("arch", self.arch), ("loss", self.loss), ("task", self.task)):
             names = getattr(self.grid, axis)
-            if not names or sorted(names) != sorted(chosen):
+            empty = not names and axis != "task"  # without a task nothing is restored
+            if empty or sorted(names) != sorted(chosen):
                 raise ConfigError(
                     f"grid.{axis} is {list(names)}, expected the keys of {axis}: {list(chosen)}"
                 )

@@ -112,7 +112,7 @@ def _train(
             network=network,
             distortion=distortion,
             crops=np.load(place.prepared / "train.npy", mmap_mode="c"),
-            validation=_validation(place.prepared / "validation", network.multiple),
+            validation=validation_centres(place.prepared / "validation", network.multiple),
             config=params.train,
             schedule=schedule,
             seed=params.seed,
@@ -126,7 +126,7 @@ def _train(
     _write_history(place.out / "history.csv", history)
 
 
-def _validation(folder: pathlib.Path, multiple: int) -> NDArray[np.uint8]:
+def validation_centres(folder: pathlib.Path, multiple: int) -> NDArray[np.uint8]:
     """Centres of the validation pictures, all as large as the smallest allows: (n, s, s, 3)."""
     pictures = [read_image(path) for path in sorted(folder.glob("*.png"))]
     if not pictures:

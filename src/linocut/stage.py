@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from linocut.config import load_params
 from linocut.errors import ConfigError, LinocutError
 
-AXES = ("arch", "loss")
+AXES = ("arch", "loss", "task")
 """The axes of the grid, which are sections of the parameters too."""
 
 

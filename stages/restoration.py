@@ -1,0 +1,30 @@
+"""artifacts/restored/<task> -> artifacts/restoration/<task>: which loss restores better.
+
+python stages/restoration.py --task denoise
+"""
+
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install of another
+
+from linocut import restoration_report, stage
+from linocut.config import Params
+
+ARTIFACTS = ROOT / "artifacts"
+
+
+def main(params: Params, task: str) -> None:
+    """Compare exactly the cells of the grid in one task."""
+    restored, out = ARTIFACTS / "restored" / task, ARTIFACTS / "restoration" / task
+    stage.keep_only(ARTIFACTS / "pretrained", params.grid.arch)
+    stage.keep_only(restored, params.grid.cells)  # or DVC would record what a larger grid left
+    text = restoration_report.report_restorations(
+        params, task, restored, ARTIFACTS / "pretrained", ARTIFACTS / "prepared", out
+    )
+    print(text)
+
+
+if __name__ == "__main__":
+    stage.run(main, "task", params_file=ROOT / "params.yaml")

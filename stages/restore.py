@@ -1,0 +1,27 @@
+"""artifacts/pretrained/<arch> -> artifacts/restored/<task>/<cell>: trained to undo a degradation.
+
+python stages/restore.py --task denoise --arch cae --loss l1
+"""
+
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install of another
+
+from linocut import restoration, stage
+from linocut.config import Params
+
+PREPARED = ROOT / "artifacts/prepared"
+PRETRAINED = ROOT / "artifacts/pretrained"
+RESTORED = ROOT / "artifacts/restored"
+
+
+def main(params: Params, task: str, arch: str, loss: str) -> None:
+    """Train one cell to undo one degradation, and restore the test pictures."""
+    out = RESTORED / task / f"{arch}-{loss}"
+    restoration.restore_cell(params, task, loss, PRETRAINED / arch, PREPARED, out)
+
+
+if __name__ == "__main__":
+    stage.run(main, "task", "arch", "loss", params_file=ROOT / "params.yaml")

@@ -1,0 +1,28 @@
+"""Noise at the input of codecs, at a fixed rate."""
+
+import pathlib
+
+from linocut.codec import Codec
+from linocut.dead_leaves import dead_leaves
+from linocut.noise_tolerance import noise_tolerance
+
+
+def test_every_codec_gets_the_same_noise_and_the_same_bytes(codec_folder: pathlib.Path) -> None:
+    rows = list(
+        noise_tolerance(
+            {"small": Codec.load(codec_folder)},
+            {"leaves": dead_leaves(96, 96, 0)},
+            sigmas=(0.0, 30.0),
+            bpp=1.5,
+            seed=0,
+        )
+    )
+    assert [(row.codec, row.sigma) for row in rows] == [
+        ("JPEG 2000", 0.0),
+        ("small", 0.0),
+        ("JPEG 2000", 30.0),
+        ("small", 30.0),
+    ]
+    assert all(row.bpp < 1.65 for row in rows), [row.bpp for row in rows]
+    assert rows[2].input_psnr_db == rows[3].input_psnr_db < 20
+    assert all(clean.psnr_db > noisy.psnr_db for clean, noisy in zip(rows, rows[2:], strict=False))

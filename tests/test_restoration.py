@@ -1,0 +1,163 @@
+"""Restorations: trained on degraded pictures, judged on clean ones, with files between or not."""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+import pytest
+import torch
+
+from linocut import restoration, restoration_report
+from linocut.checkpoint import save_model
+from linocut.codec import Codec
+from linocut.config import DenoiseConfig, MixLossConfig, Params, PlainLossConfig, load_params
+from linocut.dead_leaves import dead_leaves
+from linocut.degradation import degradation
+from linocut.errors import DataError
+from linocut.image import write_png
+from linocut.losses import l2
+from linocut.metrics import psnr_db
+from linocut.restoration import RestoredRow, degraded_tests, matching_step, variants
+from linocut.restoration_training import RestorationTrainer, restore
+from linocut.tables import read_rows
+from tiny import CONFIGS, untrained
+
+PARAMS = pathlib.Path(__file__).resolve().parents[1] / "params.yaml"
+
+
+@pytest.fixture(scope="module")
+def params() -> Params:
+    """Denoising, two losses, one tiny architecture, two iterations a training."""
+    loaded = load_params(PARAMS)
+    few = dataclasses.replace(
+        loaded.restore,
+        megapixels=2 * 64**2 / 1e6,
+        crop_px=64,
+        seeds=1,
+        table_crops=2,
+        noise_sigmas=(0.0, 20.0),
+        noise_bpp=1.5,
+    )
+    return dataclasses.replace(
+        loaded,
+        arch={"cae": CONFIGS["cae"]},
+        loss={name: loaded.loss[name] for name in ("l2", "l1")},
+        task={"denoise": DenoiseConfig(25.0)},
+        restore=few,
+        grid=dataclasses.replace(loaded.grid, arch=("cae",), loss=("l2", "l1"), task=("denoise",)),
+    )
+
+
+@pytest.fixture(scope="module")
+def artifacts(tmp_path_factory: pytest.TempPathFactory, params: Params) -> pathlib.Path:
+    """Everything that both stages make."""
+    folder = tmp_path_factory.mktemp("artifacts")
+    prepared = folder / "prepared"
+    for split, count in {"validation": 1, "test": 3}.items():
+        (prepared / split).mkdir(parents=True)
+        for index in range(count):
+            picture = dead_leaves(72, 72, 10 + index)[: 64 + index, :70]
+            write_png(prepared / split / f"{split}{index}.png", picture)
+    np.save(prepared / "train.npy", np.stack([dead_leaves(64, 64, seed) for seed in range(4)]))
+    save_model(folder / "pretrained" / "cae", untrained("cae"), {"arch": "cae"})
+    for loss in params.grid.loss:
+        restoration.restore_cell(
+            params, "denoise", loss, folder / "pretrained" / "cae", prepared,
+            folder / "restored" / f"cae-{loss}",
+        )  # fmt: skip
+    return folder
+
+
+def rows_of(artifacts: pathlib.Path, loss: str) -> list[RestoredRow]:
+    return read_rows(artifacts / "restored" / f"cae-{loss}" / "restored.csv", RestoredRow)
+
+
+def test_every_seed_picture_and_step_is_measured_once(
+    artifacts: pathlib.Path, params: Params
+) -> None:
+    rows = rows_of(artifacts, "l1")
+    free = [row for row in rows if not row.bottleneck]
+    assert len(free) == params.restore.seeds * 3
+    assert len(rows) - len(free) == params.restore.seeds * 3 * len(params.restore.step_factors)
+    assert len({(r.bottleneck, r.seed, r.picture, r.step) for r in rows}) == len(rows)
+
+
+def test_only_the_bottleneck_costs_bits_and_a_coarser_step_fewer(artifacts: pathlib.Path) -> None:
+    rows = rows_of(artifacts, "l2")
+    assert all(row.bpp == 0 for row in rows if not row.bottleneck)
+    paid = [row for row in rows if row.bottleneck and row.seed == 0]
+    for picture in {row.picture for row in paid}:
+        rates = [row.bpp for row in sorted(paid, key=lambda r: r.step) if row.picture == picture]
+        assert rates[0] > rates[-1] > 0
+
+
+def test_all_losses_see_the_same_degraded_pictures(artifacts: pathlib.Path) -> None:
+    seen = [
+        {(row.picture, row.input_psnr_db) for row in rows_of(artifacts, loss)}
+        for loss in ("l2", "l1")
+    ]
+    assert seen[0] == seen[1]
+    assert len(seen[0]) == 3
+
+
+def test_the_codec_that_is_kept_codes_pictures(artifacts: pathlib.Path) -> None:
+    codec = Codec.load(artifacts / "restored" / "cae-l1" / "codec-l1")
+    picture = dead_leaves(64, 64, 0)
+    assert codec.decompress(codec.compress(picture, step=40.0)).shape == picture.shape
+
+
+def test_the_report_answers_the_hypotheses_and_shows_what_it_says(
+    artifacts: pathlib.Path, params: Params
+) -> None:
+    out = artifacts / "restoration"
+    text = restoration_report.report_restorations(
+        params, "denoise", artifacts / "restored", artifacts / "pretrained",
+        artifacts / "prepared", out,
+    )  # fmt: skip
+    for wanted in ("# Restoration: denoise sigma 25", "**H1**", "**H2**", "Noise tolerance"):
+        assert wanted in text
+    assert "**H3**" not in text  # mix was not trained
+    pictures = [line.partition("](")[2].rstrip(")") for line in text.splitlines() if "](" in line]
+    assert len(pictures) >= 3
+    assert all((out / name).is_file() for name in pictures)
+
+
+def test_learning_to_denoise_lowers_the_error() -> None:
+    params = load_params(PARAMS)
+    picture = dead_leaves(64, 64, 0)
+    degrade = degradation(DenoiseConfig(25.0))
+    network = untrained("cae")
+    noisy = degrade(picture, np.random.default_rng(9))
+    before = psnr_db(picture, restore(network, noisy, 80.0))
+    RestorationTrainer(
+        network=network, distortion=l2, crops=picture[None], validation=picture[None],
+        config=params.train,
+        schedule=dataclasses.replace(params.restore, megapixels=0.25, crop_px=64),
+        seed=0, device=torch.device("cpu"), degrade=degrade, bottleneck=False, step=80.0,
+        fitted={},
+    ).run()  # fmt: skip
+    assert psnr_db(picture, restore(network, noisy, 80.0)) > before + 0.5
+
+
+def test_an_untrained_network_without_a_bottleneck_gives_the_picture_back() -> None:
+    picture = dead_leaves(64, 64, 0)[:61, :50]
+    assert psnr_db(picture, restore(untrained("cae"), picture, 40.0)) > 55
+
+
+def test_mix_is_trained_with_every_alpha_and_other_losses_once() -> None:
+    found = variants("mix", MixLossConfig(0.5), (0.84, 0.025))
+    assert found == [("mix-0.84", MixLossConfig(0.84)), ("mix-0.025", MixLossConfig(0.025))]
+    plain = PlainLossConfig()
+    assert variants("l1", plain, (0.84, 0.025)) == [("l1", plain)]
+
+
+def test_the_step_matches_the_degradation_within_the_trained_range(params: Params) -> None:
+    crops = np.full((8, 64, 64, 3), 128, np.uint8)
+    step = matching_step(params, crops, degradation(DenoiseConfig(10.0)))
+    assert step == pytest.approx(12**0.5 * 10.0, rel=0.03)
+    assert matching_step(params, crops, degradation(DenoiseConfig(0.0))) == 5.0
+
+
+def test_a_folder_without_test_pictures_is_named(tmp_path: pathlib.Path) -> None:
+    with pytest.raises(DataError, match="expected the test pictures"):
+        list(degraded_tests(tmp_path, degradation(DenoiseConfig(1.0)), 0))
