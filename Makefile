@@ -69,7 +69,7 @@ ui: setup ## open MLflow on the runs (http://127.0.0.1:5000)
 	  --artifacts-destination $(CURDIR)/.mlflow/artifacts --workers 1
 
 exps: setup ## table of the DVC experiments
-	dvc exp show --only-changed --drop 'artifacts|stages|src|data/'
+	dvc exp show --only-changed --drop 'artifacts|stages|src|data/|bd_rate|rate_over'
 
 bench: setup ## measure speed: training throughput, compress and decompress
 	python -m benchmarks

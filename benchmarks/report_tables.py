@@ -18,13 +18,13 @@ import numpy as np
 import scipy.stats
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-METRICS = {"psnr_db": "PSNR", "ms_ssim_db": "MS-SSIM"}
+METRICS = {"psnr_db": "PSNR", "ms_ssim_db": "MS-SSIM", "ssimulacra2": "SSIMULACRA 2"}
 TITLES = {
     "jpeg": "JPEG", "jpeg2000": "JPEG 2000", "webp": "WebP",
     "avif_420": "AVIF 4:2:0", "avif_444": "AVIF 4:4:4",
 }  # fmt: skip
-SLACK = {"psnr_db": 1e-3, "ms_ssim_db": 0.03}
-"""Allowed beyond rounding: the library's MS-SSIM runs in float32."""
+SLACK = {"psnr_db": 1e-3, "ms_ssim_db": 0.03, "ssimulacra2": 0.2}
+"""Allowed beyond rounding: the library's MS-SSIM and SSIMULACRA 2 run in float32."""
 
 KODAK_CURVES = "src/linocut/published/kodak_curves.json"
 MEASURED_ON_KODAK = {
@@ -44,7 +44,7 @@ class Expected:
         cells: names in order.
         anchors: names in order.
         pictures: names of the test pictures.
-        points: (pictures, points, 3) of rate, PSNR and MS-SSIM, by curve.
+        points: (pictures, points, 4) of rate, PSNR, MS-SSIM and SSIMULACRA 2, by curve.
         bd: estimate, low and high by (curve, metric, anchor); NaN where there is none.
         files: how many files each cell has.
         draws: resampled pictures.
@@ -62,7 +62,7 @@ class Expected:
     def compute(
         cls,
         cells: Sequence[str],
-        measured: Mapping[str, Mapping[str, Sequence[tuple[float, float, float]]]],
+        measured: Mapping[str, Mapping[str, Sequence[tuple[float, float, float, float]]]],
         *,
         seed: int,
         draws: int,
@@ -90,6 +90,8 @@ class Expected:
         mean = mean[np.argsort(mean[:, 0], kind="stable")]
         if metric == "psnr_db":
             return mean[:, 0], mean[:, 1]
+        if metric == "ssimulacra2":
+            return mean[:, 0], mean[:, 3]
         return mean[:, 0], -10 * np.log10(1 - mean[:, 2])
 
     def bd_rate(self, test: str, metric: str, anchor: str, pictures: Any, overlap: float) -> float:
@@ -172,7 +174,9 @@ def check_report(
     for heading, header, rows in markdown_tables(text):
         problems += _check_table(heading, header, rows, expected, gaps)
     metric_of = {title: metric for metric, title in METRICS.items()}
-    headline = re.compile(r"in (PSNR|MS-SSIM) \*\*(\S+)\*\* with (\S+) % \[(\S+), (\S+)\]")
+    headline = re.compile(
+        r"in (PSNR|MS-SSIM|SSIMULACRA 2) \*\*(\S+)\*\* with (\S+) % \[(\S+), (\S+)\]"
+    )
     for title, curve, *printed in headline.findall(text):
         metric = metric_of[title]
         numbers = _bd(expected, curve, metric, _ranking_anchor(expected))
@@ -209,8 +213,12 @@ def _check_csv(plots: Path, expected: Expected) -> list[str]:
     for name in expected.points:
         found = [row for row in rows if row["curve"] == name]
         bpp, psnr = expected.curve(name, "psnr_db")
-        _, similarity = expected.curve(name, "ms_ssim_db")
-        columns = {"bpp": (bpp, 1e-5), "psnr_db": (psnr, 1e-3), "ms_ssim_db": (similarity, 5e-3)}
+        columns = {
+            "bpp": (bpp, 1e-5),
+            "psnr_db": (psnr, 1e-3),
+            "ms_ssim_db": (expected.curve(name, "ms_ssim_db")[1], 5e-3),
+            "ssimulacra2": (expected.curve(name, "ssimulacra2")[1], 0.05),
+        }
         for column, (values, slack) in columns.items():
             listed = [float(row[column]) for row in found]
             if len(listed) != len(values) or not np.allclose(
@@ -235,6 +243,13 @@ def _check_metrics(
                 wanted = expected.bd[cell, metric, anchor][0]
                 if not abs(value - wanted) <= 0.005 + SLACK[metric]:
                     problems.append(f"metrics.json: {cell} {metric} {anchor} is {value}")
+    for metric in METRICS:
+        anchor = _ranking_anchor(expected)
+        rates = [expected.bd[cell, metric, anchor][0] for cell in expected.cells]
+        lowest = min((rate for rate in rates if math.isfinite(rate)), default=math.nan)
+        value = metrics["best"].get(metric.removesuffix("_db"), math.nan)
+        if abs(value - lowest) > 0.005 + SLACK[metric] or math.isnan(value) != math.isnan(lowest):
+            problems.append(f"metrics.json: best in {metric} is {value}")
     if metrics["files"] != sum(expected.files.values()):
         problems.append(f"metrics.json: files is {metrics['files']}")
     for cell, value in metrics["rate_over_estimate_percent"].items():
@@ -273,13 +288,15 @@ def _check_table(
             continue
         for title, text in zip(header[1:], row[1:], strict=True):
             name, place = names[row[0]], f"{where}, {title}"
-            metric = "ms_ssim_db" if "MS-SSIM" in (heading, title.split(" vs ")[0]) else "psnr_db"
+            told = {heading, title.split(" vs ")[0]}
+            metric = next((key for key in METRICS if METRICS[key] in told), "psnr_db")
             if "vs " in title:
                 rates = _bd(expected, name, metric, names[title.split("vs ")[1]])
                 problems += _compare(place, text, rates, metric)
             elif title.endswith(" bpp") and title[0].isdigit():
-                numbers = [_at(expected, name, key, float(title.split()[0])) for key in METRICS]
-                problems += _compare(place, text.replace(" / ", " "), numbers, "ms_ssim_db")
+                for key, part in zip(METRICS, text.split(" / "), strict=True):
+                    number = _at(expected, name, key, float(title.split()[0]))
+                    problems += _compare(place, part, [number], key)
             elif title == "files":
                 problems += _compare(
                     place, text, [float(np.prod(expected.points[name].shape[:2]))], "psnr_db"

@@ -45,8 +45,10 @@ SAVE: dict[str, tuple[str, dict[str, Any]]] = {
     "avif_444": ("AVIF", {"subsampling": "4:4:4", "max_threads": 1}),
 }  # fmt: skip
 
-Point = tuple[float, float, float]
-"""Rate in bpp, PSNR in dB, MS-SSIM."""
+COLUMNS = ("bpp", "psnr_db", "ms_ssim", "ssimulacra2")
+
+Point = tuple[float, float, float, float]
+"""Rate in bpp, PSNR in dB, MS-SSIM, SSIMULACRA 2."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -91,7 +93,7 @@ def verify(root: Path, decoder: str, *, skip_anchors: bool) -> list[str]:
     problems += check_tables(artifacts, cells, measured, anchor_rows)
     for row in anchor_rows:
         if skip_anchors:
-            point = (float(row["bpp"]), float(row["psnr_db"]), float(row["ms_ssim"]))
+            point = tuple(float(row[name]) for name in COLUMNS)
             measured.setdefault(row["codec"], {}).setdefault(row["picture"], []).append(point)
     if problems:
         return problems  # a report made from other files cannot agree
@@ -124,7 +126,8 @@ def measure(task: tuple[Any, ...]) -> tuple[str, str, list[Point], list[str]]:
             problems.append(f"{label} does not decode: {error}")
             continue
         bpp = 8 * len(data) / (original.shape[0] * original.shape[1])
-        points.append((bpp, psnr_db(original, decoded), ms_ssim(original, decoded)))
+        quality = (metric(original, decoded) for metric in (psnr_db, ms_ssim, ssimulacra2))
+        points.append((bpp, *quality))
     return name, picture, points, problems
 
 
@@ -166,6 +169,16 @@ def ms_ssim(one: np.ndarray[Any, Any], two: np.ndarray[Any, Any]) -> float:
         return math.nan
     x, y = (torch.tensor(image).permute(2, 0, 1)[None].float() for image in (one, two))
     return float(pytorch_msssim.ms_ssim(x, y, data_range=255.0))
+
+
+def ssimulacra2(one: np.ndarray[Any, Any], two: np.ndarray[Any, Any]) -> float:
+    """SSIMULACRA 2 by the package of that name, which reads files."""
+    from ssimulacra2 import compute_ssimulacra2
+
+    files = [io.BytesIO(), io.BytesIO()]
+    for image, file in zip((one, two), files, strict=True):
+        Image.fromarray(image).save(file, "PPM")
+    return float(compute_ssimulacra2(*files))
 
 
 def check_splits(prepared: Path) -> list[str]:
@@ -216,7 +229,7 @@ def check_tables(
                 problems.append(f"{name}, {picture}: {len(points)} files, {len(listed)} in table")
             for row, point in zip(listed, points, strict=False):
                 for column, value, slack in zip(
-                    ("bpp", "psnr_db", "ms_ssim"), point, (1e-6, 2e-3, 2e-5), strict=True
+                    COLUMNS, point, (1e-6, 2e-3, 2e-5, 0.05), strict=True
                 ):
                     if not same(float(row[column]), value, slack):
                         where = f"{name}, {picture}, {row.get('point') or row.get('setting')}"

@@ -1,4 +1,4 @@
-"""artifacts/{anchors,evaluated,rotated,trained} -> reports/: BD-rates, curves, report.
+"""artifacts/{anchors,coded,evaluated,rotated,trained} -> reports/: BD-rates, curves, report.
 
 python stages/compare.py
 """
@@ -19,7 +19,7 @@ REPORTS = ROOT / "reports"
 def main(params: Params) -> None:
     """Compare exactly the cells of the grid."""
     cells = params.grid.cells
-    for folder in ("evaluated", "rotated", "trained"):
+    for folder in ("coded", "evaluated", "rotated", "trained"):
         stage.keep_only(ARTIFACTS / folder, cells)  # or DVC would record what a larger grid left
     report.compare(
         cells,

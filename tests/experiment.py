@@ -23,6 +23,7 @@ SIMILARITY_FACTORS = {"cae-l2": 1.0, "cae-ms_ssim": 0.4, "generative-l2": 1.0}
 
 _BPP = np.array([0.1, 0.2, 0.4, 0.8, 1.6])
 _PSNR_DB = np.array([26.0, 28.5, 31.2, 34.2, 37.5])
+_SSIMULACRA2 = (20.0, 40.0, 60.0, 75.0, 85.0)
 _DISSIMILARITY = 10 ** (-np.array([9.0, 11.5, 14.0, 17.0, 20.0]) / 10)
 _JPEG_FACTOR = 1.6
 
@@ -43,7 +44,7 @@ def write_experiment(artifacts: Path, *, side: int = 176) -> None:
             for point, setting in enumerate((240, 120, 60, 30, 15)):
                 bpp = float(_BPP[point] * spread[name] * factor)
                 size = round(bpp * pixels / 8)
-                quality = (_PSNR_DB[point], 0.9, 1 - _DISSIMILARITY[point])
+                quality = (_PSNR_DB[point], 0.9, 1 - _DISSIMILARITY[point], _SSIMULACRA2[point])
                 anchors.append(AnchorRow(codec, name, setting, size, bpp, *quality, 0.1, 0.05))
     (artifacts / "anchors").mkdir()
     write_rows(artifacts / "anchors" / "anchors.csv", AnchorRow, anchors)
@@ -57,7 +58,7 @@ def write_experiment(artifacts: Path, *, side: int = 176) -> None:
                 bpp = float(_BPP[point] * spread[name] * RATE_FACTORS[cell])
                 size = round(bpp * pixels / 8)
                 ms_ssim = 1 - _DISSIMILARITY[point] * SIMILARITY_FACTORS[cell]
-                quality = (_PSNR_DB[point], 0.9, ms_ssim)
+                quality = (_PSNR_DB[point], 0.9, ms_ssim, _SSIMULACRA2[point])
                 estimate = bpp / 1.01
                 rows.append(
                     EvaluationRow(name, point, 0.1, size, bpp, estimate, *quality, 0.2, 0.1)
@@ -65,6 +66,7 @@ def write_experiment(artifacts: Path, *, side: int = 176) -> None:
         write_rows(folder / "evaluation.csv", EvaluationRow, rows)
         write_png(folder / "pictures" / "coffee-2.png", 255 - originals["coffee"])
         _write_text(artifacts / "trained" / cell / "history.csv", _HISTORY)
+        _write_text(artifacts / "coded" / cell / "planes.csv", _PLANES)
         _write_text(artifacts / "rotated" / cell / "energy.csv", _ENERGY)
 
 
@@ -77,6 +79,16 @@ _HISTORY = """\
 megapixels,loss,rate_bpp,distortion,psnr_db,learning_rate,seconds
 1,2.0,0.6,0.01,28.0,0.001,3
 2,1.5,0.5,0.01,29.0,0.0005,6
+"""
+
+_PLANES = """\
+point,band,channel,bpp
+0,LL2,0,0.1
+0,LL2,1,0.05
+0,HH1,0,0.05
+1,LL2,0,0.2
+1,LL2,1,0.1
+1,HH1,0,0.3
 """
 
 _ENERGY = """\

@@ -129,24 +129,26 @@ def _psnr_db(bpp: float) -> float:
 
 
 def _evaluation(gain_db: float, seconds: float) -> bytes:
-    lines = ["picture,point,step,bytes,bpp,estimated_bpp,psnr_db,ssim,ms_ssim,encode_s,decode_s"]
+    qualities = "psnr_db,ssim,ms_ssim,ssimulacra2"
+    lines = [f"picture,point,step,bytes,bpp,estimated_bpp,{qualities},encode_s,decode_s"]
     for picture, shift in PICTURES:
         for point, bpp in enumerate(RATES_BPP):
             psnr_db = _psnr_db(bpp) + shift + gain_db
             lines.append(
                 f"{picture},{point},{0.4 / (point + 1)},{round(bpp * 1000)},{bpp},{bpp / 1.01},"
-                f"{psnr_db},{0.7 + 0.05 * point},{0.9 + 0.02 * point},{seconds},{seconds}"
+                f"{psnr_db},{0.7 + 0.05 * point},{0.9 + 0.02 * point},{20 + 15 * point},{seconds},{seconds}"
             )
     return "\n".join(lines).encode()
 
 
 def _anchors() -> dict[str, bytes]:
-    lines = ["codec,picture,setting,bytes,bpp,psnr_db,ssim,ms_ssim,encode_s,decode_s"]
+    lines = ["codec,picture,setting,bytes,bpp,psnr_db,ssim,ms_ssim,ssimulacra2,encode_s,decode_s"]
     for codec in ("jpeg", "jpeg2000"):
         for picture, shift in PICTURES:
             for setting, bpp in enumerate(RATES_BPP):
                 row = f"{setting},1000,{bpp},{_psnr_db(bpp) + shift},{0.7 + 0.05 * setting}"
-                lines.append(f"{codec},{picture},{row},{0.9 + 0.02 * setting},1,1")
+                similar = f"{0.9 + 0.02 * setting},{20 + 15 * setting}"
+                lines.append(f"{codec},{picture},{row},{similar},1,1")
     return {"anchors.csv": "\n".join(lines).encode()}
 
 

@@ -1,4 +1,4 @@
-"""Which modules of this package a stage script imports, directly or not.
+"""Which modules of this package a stage script imports, directly or not, and what these read.
 
     python tests/import_closure.py            print them, stage by stage
     python tests/import_closure.py --write    write them into dvc.yaml (`make deps`)
@@ -31,7 +31,19 @@ def closure(script: pathlib.Path) -> list[str]:
             if path is not None and name not in found and name not in WATCHERS:
                 found[name] = path
                 waiting.append(path)
-    return sorted(path.relative_to(ROOT).as_posix() for path in found.values())
+    data = {file for module in found.values() for file in _data_files(module)}
+    return sorted(path.relative_to(ROOT).as_posix() for path in {*found.values(), *data})
+
+
+def _data_files(module: pathlib.Path) -> list[pathlib.Path]:
+    """Pages and tables of the package whose names stand in a module."""
+    words = {
+        node.value
+        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+    candidates = [*PACKAGE.glob("*.html"), *PACKAGE.glob("published/*.json")]
+    return [path for path in candidates if path.name in words]
 
 
 def _module_path(name: str) -> pathlib.Path | None:
@@ -65,7 +77,7 @@ def with_closures(text: str) -> str:
     """dvc.yaml with the modules of every stage listed after its script."""
     lines = []
     for line in text.splitlines():
-        if re.fullmatch(r"\s*- src/linocut/\w+\.py", line):
+        if re.fullmatch(r"\s*- src/linocut/[\w/]+\.(py|html|json)", line):
             continue
         lines.append(line)
         match = re.fullmatch(r"(\s*- )(stages/\w+\.py)", line)

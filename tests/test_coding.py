@@ -14,7 +14,7 @@ from linocut.coding import COARSER, build_codec, codec_step, entropy_code, fit_p
 from linocut.config import CodeConfig, PcaConfig
 from linocut.dead_leaves import dead_leaves
 from linocut.errors import DataError
-from linocut.evaluation import CodedRow
+from linocut.evaluation import CodedRow, PlaneRow
 from linocut.image import read_image, write_png
 from linocut.metrics import psnr_db
 from linocut.tables import read_rows
@@ -150,3 +150,12 @@ def test_the_stage_writes_a_file_and_a_row_for_every_point(root, tmp_path, monke
         size = 8 * row.bytes / (72 * 88)
         assert abs(size - row.estimated_bpp) <= 0.01 * size + 64 / (72 * 88)
     assert rows[0].bytes < rows[1].bytes
+    planes = read_rows(tmp_path / "out" / "planes.csv", PlaneRow)
+    bands = codec.network.bands
+    assert {(row.band, row.channel) for row in planes} == {
+        (band.name, channel) for band in bands for channel in range(band.channels)
+    }
+    for row in rows:
+        total = sum(one.bpp for one in planes if one.point == row.point)
+        header = 64 * 8 / (72 * 88)
+        assert total < row.estimated_bpp < total + header

@@ -18,7 +18,7 @@ from linocut.config import CompareConfig
 from linocut.errors import BitstreamError, DataError
 from linocut.evaluation import CodedRow, EvaluationRow, evaluate_cell, nearest_point, spread
 from linocut.image import read_image, write_png
-from linocut.metrics import measure
+from linocut.metrics import measure, ssimulacra2
 from linocut.tables import read_rows, write_rows
 
 Rgb = NDArray[np.uint8]
@@ -84,13 +84,15 @@ def test_every_file_is_measured_from_its_bytes(coded: Path) -> None:
     for row in rows:
         file = coded / "files" / f"{row.picture}-{row.point}.lino"
         original = read_image(coded.parent / "test" / f"{row.picture}.png")
-        expected = measure(original, read_image(io.BytesIO(file.read_bytes()[1:])))
+        decoded = read_image(io.BytesIO(file.read_bytes()[1:]))
+        expected = measure(original, decoded)
         assert row.bytes == file.stat().st_size
         assert row.bpp == pytest.approx(8 * row.bytes / (180 * 210))
         assert row.estimated_bpp == pytest.approx(0.99 * row.bpp)
         assert row.psnr_db == pytest.approx(expected.psnr_db)
         assert row.ssim == pytest.approx(expected.ssim, abs=1e-6)
         assert row.ms_ssim == pytest.approx(expected.ms_ssim, abs=1e-6)
+        assert row.ssimulacra2 == pytest.approx(ssimulacra2(original, decoded), abs=1e-3)
         assert row.decode_s > 0
 
 

@@ -44,6 +44,8 @@ def test_metrics_hold_the_headline_numbers(folder: Path) -> None:
     found = json.loads((folder / "reports" / "metrics.json").read_text())
     assert found["best_cell"] == "cae-l2"
     assert found["files"] == 45
+    assert found["best"]["psnr"] == -20.0
+    assert found["best"]["ms_ssim"] == found["bd_rate_ms_ssim"]["cae-ms_ssim"]["jpeg2000"]
     assert found["bd_rate_psnr"]["cae-l2"] == {"jpeg2000": -20.0, "jpeg": -50.0}
     assert found["bd_rate_ms_ssim"]["cae-ms_ssim"]["jpeg2000"] < -15
     assert found["rate_over_estimate_percent"]["cae-l2"] == pytest.approx(1.0)
@@ -53,14 +55,14 @@ def test_tables_behind_the_figures_are_long(folder: Path) -> None:
     points = read_rows(folder / "reports" / "plots" / "rd.csv", RdRow)
     assert len(points) == 5 * (len(CELLS) + 2)
     rates = read_rows(folder / "reports" / "plots" / "bd_rate.csv", BdRow)
-    assert len(rates) == 2 * (2 * len(CELLS) + 2)
+    assert len(rates) == 3 * (2 * len(CELLS) + 2)
 
 
 def test_the_report_names_every_cell_and_its_number(folder: Path) -> None:
     text = (folder / "reports" / "report.md").read_text(encoding="utf-8")
     assert "| cae-l2 | -50.0 [-50.0, -50.0] | -20.0 [-20.0, -20.0] |" in text
     for cell in CELLS:
-        assert text.count(f"\n| {cell} |") == 5
+        assert text.count(f"\n| {cell} |") == 6
     assert "pillow 1.2.3" in text
 
 
@@ -74,6 +76,7 @@ def test_losses_are_ranked_within_their_architecture(folder: Path) -> None:
     assert {(row.metric, row.arch, row.best) for row in rows} == {
         ("psnr_db", "cae", "cae-l2"),
         ("ms_ssim_db", "cae", "cae-ms_ssim"),
+        ("ssimulacra2", "cae", "cae-l2"),
     }
 
 

@@ -70,26 +70,48 @@ def test_all_figures_are_drawn(window: Browser) -> None:
         "return [...document.querySelectorAll('.figure')]"
         ".map(one => one.querySelectorAll('.main-svg').length)"
     )
-    assert len(drawn) == 4
+    assert len(drawn) == 5
     assert all(drawn)
     curves = "return document.querySelectorAll('#rd .scatterlayer .trace').length"
     assert window.run(curves) == len(CELLS) + 2
 
 
-def test_buttons_switch_the_metric_and_the_legend_hides_a_curve(window: Browser) -> None:
+def test_views_switch_the_metric_and_the_legend_hides_a_curve(window: Browser) -> None:
     figure = "const figure = document.getElementById('rd');"
     label = f"{figure} return figure.layout.yaxis.title.text"
     assert window.run(label) == "PSNR [dB]"
-    press = "document.querySelectorAll('#rd .updatemenu-button')[arguments[0]]"
-    window.run(f"{press}.dispatchEvent(new MouseEvent('click'))", 1)
+    choose = (
+        "const view = document.querySelector('#rd-section select');"
+        "view.selectedIndex = arguments[0]; view.dispatchEvent(new Event('change'))"
+    )
+    window.run(choose, 1)
     assert window.run(label) == "MS-SSIM [dB]"
     assert window.run(f"{figure} return figure.data[0].y[0]") == pytest.approx(9.0, abs=0.01)
-    window.run(f"{press}.dispatchEvent(new MouseEvent('click'))", 0)
+    window.run(choose, 2)
+    assert window.run(label) == "SSIMULACRA 2"
+    window.run(choose, 3)
+    assert window.run(label) == "PSNR [dB], above"
+    above = window.run(f"{figure} return figure.data[0].y")
+    assert above[0] is None  # the reference has no file as small as that
+    assert all(value > 0 for value in above[1:])
+    window.run(choose, 0)
     assert window.run(f"{figure} return figure.data[0].y[0]") == pytest.approx(26.0)
     hidden = f"{figure} Plotly.restyle(figure, 'visible', 'legendonly', [0]);"
     window.run(hidden)
     curves = "return document.querySelectorAll('#rd .scatterlayer .trace').length"
     assert window.run(curves) == len(CELLS) + 1
+
+
+def test_the_bits_of_each_cell_add_up_to_all_of_them(window: Browser) -> None:
+    bars = window.run(
+        "const figure = document.getElementById('split');"
+        "return figure.data.map(one => [one.yaxis, one.y])"
+    )
+    for axis in ("y", "y2"):
+        shares = [y for side, y in bars if side == axis]
+        assert [sum(point) for point in zip(*shares, strict=True)] == pytest.approx([100, 100])
+    label = "return [...document.querySelectorAll('#split-section option')].map(one => one.value)"
+    assert window.run(label) == list(CELLS)
 
 
 def test_the_slider_uncovers_the_other_version(window: Browser) -> None:

@@ -27,6 +27,7 @@ from PIL import Image, features
 from linocut.errors import DataError
 from linocut.image import RgbArray, read_image
 from linocut.metrics import measure
+from linocut.perceptual import Ssimulacra2
 from linocut.tables import write_rows
 from linocut.workers import map_in_processes
 
@@ -65,6 +66,7 @@ class AnchorRow:
     psnr_db: float
     ssim: float
     ms_ssim: float
+    ssimulacra2: float
     encode_s: float
     decode_s: float
 
@@ -224,6 +226,7 @@ class _Task:
 
 def _measure(task: _Task) -> list[AnchorRow]:
     image = read_image(task.picture)
+    perceptual = Ssimulacra2(image)
     rows = []
     for setting in task.settings:
         started = time.perf_counter()
@@ -242,6 +245,7 @@ def _measure(task: _Task) -> list[AnchorRow]:
                 psnr_db=quality.psnr_db,
                 ssim=quality.ssim,
                 ms_ssim=quality.ms_ssim,
+                ssimulacra2=perceptual.score(decoded),
                 encode_s=encoded - started,
                 decode_s=finished - encoded,
             )

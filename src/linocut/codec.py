@@ -206,23 +206,25 @@ class Codec:
         model_id = bytes.fromhex(self.model_id)
         return bitstream.pack(LinoFile(width, height, index, model_id, payloads, blocks, layout))
 
-    def estimate_bytes(
-        self, analysed: Analysed, *, step: float, effort: int = DEFAULT_EFFORT
-    ) -> float:
+    def estimate_bytes(self, analysed: Analysed, *, step: float, effort: int) -> float:
         """Size of the file that `encode` would write, from ideal code lengths."""
+        around, bits = self.estimate_planes(analysed, step=step, effort=effort)
+        return around + float(bits.sum()) / 8
+
+    def estimate_planes(
+        self, analysed: Analysed, *, step: float, effort: int
+    ) -> tuple[int, NDArray[np.float64]]:
+        """Bytes of the file around the symbols, and ideal bits of every plane, bands in order."""
         index = step_index(step)
         height, width = analysed.picture.shape[:2]
-        bits = 0.0
-        count = 0
-        for number, tile in enumerate(self._tiles(width, height)):
-            symbols = choose_symbols(
-                self.coder, self._rotated(analysed, number, tile), index, effort
-            )
-            bits += float(self.coder.estimate_bits(symbols, index).sum())
-            count += 1
-        empty = LinoFile(width, height, index, bytes(8), [b""] * count)
+        bits = np.zeros(sum(band.channels for band in self.network.bands))
+        grid = self._tiles(width, height)
+        for item in enumerate(grid):
+            symbols = choose_symbols(self.coder, self._rotated(analysed, *item), index, effort)
+            bits += self.coder.estimate_bits(symbols, index)
+        empty = LinoFile(width, height, index, bytes(8), [b""] * len(grid))
         side = len(analysed.rotation.pack()) + 3 if analysed.rotation else 0
-        return len(bitstream.pack(empty)) + side + bits / 8
+        return len(bitstream.pack(empty)) + side, bits
 
     def decompress(self, data: bytes, *, max_pixels: int = bitstream.MAX_PIXELS) -> Picture:
         """The bytes of a .lino file -> uint8 (h, w, 3); `decode` says what was damaged, too."""
@@ -276,9 +278,8 @@ class Codec:
     def decode_symbols(self, data: bytes) -> list[Symbols]:
         """The symbols of every tile: equal on every machine, with any number of threads."""
         file = bitstream.unpack(data)
-        return [
-            self._decode(file, *item)[0] for item in enumerate(self._tiles(file.width, file.height))
-        ]
+        grid = self._tiles(file.width, file.height)
+        return [self._decode(file, *item)[0] for item in enumerate(grid)]
 
     def _tiles(self, width: int, height: int) -> list[Tile]:
         return list(tiles(width, height, self.network.multiple, self.network.reach))

@@ -2,7 +2,7 @@
 
     network + training crops --fit_pca--> rotation
     network + rotation + training crops --fit tables--> codec/ --test pictures--> files/*.lino +
-    coded.csv
+    coded.csv + planes.csv
 
 Rate points are chosen on validation pictures: the steps at which their mean rate, by the tables'
 estimate, is the one
@@ -14,6 +14,7 @@ import dataclasses
 import functools
 import pathlib
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,8 +30,9 @@ from linocut.config import CodeConfig, PcaConfig
 from linocut.entropy import EntropyCoder
 from linocut.entropy_fit import fit_tables
 from linocut.errors import DataError
-from linocut.evaluation import CodedRow
+from linocut.evaluation import CodedRow, PlaneRow
 from linocut.image import read_image
+from linocut.latents import Band
 from linocut.networks import Network
 from linocut.quantization import quantise, step_index, step_of
 from linocut.rate_distortion import ROUNDING, optimise
@@ -113,7 +115,7 @@ def entropy_code(
         trained: network.
         rotated: rotation.safetensors.
         prepared: train.npy, validation/, test/.
-        out: codec/, files/ and coded.csv are written here.
+        out: codec/, files/, coded.csv and planes.csv are written here.
         config: rates, effort, tables. Rates beyond the coarsest or finest step share one point.
         step_range: the steps that the network was trained for, grey levels.
         seed: of the choice of crops and steps.
@@ -128,7 +130,21 @@ def entropy_code(
     (out / "files").mkdir(exist_ok=True)
     tasks = [_Task(folder, test, out / "files", tuple(steps), config.effort) for test in tests]
     results = map_in_processes(_compress, tasks, label=f"compress {out.name}")
-    write_rows(out / "coded.csv", CodedRow, [row for rows in results for row in rows])
+    coded = [one for of_picture in results for one in of_picture]
+    write_rows(out / "coded.csv", CodedRow, [row for row, _ in coded])
+    write_rows(out / "planes.csv", PlaneRow, _mean_planes(codec.network.bands, coded))
+
+
+def _mean_planes(
+    bands: Sequence[Band], coded: Sequence[tuple[CodedRow, NDArray[np.float64]]]
+) -> list[PlaneRow]:
+    """Rates of the planes at every point, mean over the pictures."""
+    names = [(band.name, channel) for band in bands for channel in range(band.channels)]
+    rows = []
+    for point in sorted({row.point for row, _ in coded}):
+        mean = np.mean([bpp for row, bpp in coded if row.point == point], axis=0)
+        rows += [PlaneRow(point, *name, float(bpp)) for name, bpp in zip(names, mean, strict=True)]
+    return rows
 
 
 def build_codec(
@@ -227,20 +243,21 @@ def _codec(folder: pathlib.Path) -> Codec:
     return Codec.load(folder)
 
 
-def _compress(task: _Task) -> list[CodedRow]:
+def _compress(task: _Task) -> list[tuple[CodedRow, NDArray[np.float64]]]:
+    """Files of one picture at all points, and the bits per pixel of every plane in each."""
     codec, picture = _codec(task.codec), read_image(task.picture)
     started = time.perf_counter()
     analysed = codec.analyse(picture)
     shared_s = time.perf_counter() - started
     pixels = picture.shape[0] * picture.shape[1]
-    rows = []
+    coded = []
     for point, step in enumerate(sorted(task.steps, reverse=True)):
         started = time.perf_counter()
         data = codec.encode(analysed, step=step, effort=task.effort)
         encode_s = shared_s + time.perf_counter() - started
         (task.out / f"{task.picture.stem}-{point}.lino").write_bytes(data)
-        estimate = codec.estimate_bytes(analysed, step=step, effort=task.effort)
-        rows.append(
-            CodedRow(task.picture.stem, point, step, len(data), 8 * estimate / pixels, encode_s)
-        )
-    return rows
+        around, bits = codec.estimate_planes(analysed, step=step, effort=task.effort)
+        estimate_bpp = (8 * around + float(bits.sum())) / pixels
+        row = CodedRow(task.picture.stem, point, step, len(data), estimate_bpp, encode_s)
+        coded.append((row, bits / pixels))
+    return coded

@@ -42,17 +42,20 @@ class Metric:
     Attributes:
         title: its name in tables.
         column: the column of the tables that is averaged over pictures.
-        unit: what makes decibels of the average, or None where it is in decibels.
+        unit: what makes decibels of the average, or None where it is shown as it is.
+        label: title and unit, for axes.
     """
 
     title: str
     column: str
     unit: Callable[[Floats], Floats] | None
+    label: str
 
 
 METRICS: Mapping[str, Metric] = {
-    "psnr_db": Metric("PSNR", "psnr_db", None),
-    "ms_ssim_db": Metric("MS-SSIM", "ms_ssim", to_db),
+    "psnr_db": Metric("PSNR", "psnr_db", None, "PSNR [dB]"),
+    "ms_ssim_db": Metric("MS-SSIM", "ms_ssim", to_db, "MS-SSIM [dB]"),
+    "ssimulacra2": Metric("SSIMULACRA 2", "ssimulacra2", None, "SSIMULACRA 2"),
 }
 
 REFERENCES = ("jpeg", "jpeg2000", "avif_444")
@@ -83,6 +86,7 @@ class RdRow:
     bpp: float
     psnr_db: float
     ms_ssim_db: float
+    ssimulacra2: float
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,7 @@ class Comparison:
         anchors: rows of each reference codec.
         curves: per metric, the curves of cells and anchors on every picture.
         points: mean curves of cells and anchors, and published ones where they belong.
-        bd_rates: every curve against every reference, both metrics.
+        bd_rates: every curve against every anchor, all metrics.
         refusals: why a BD-rate is missing, by (curve, metric, anchor).
         draws: the resampled pictures that all intervals share.
     """
@@ -136,7 +140,7 @@ class Comparison:
         return min(self.cells, key=rank)
 
     def is_monotone(self, cell: str) -> bool:
-        """Whether the mean curve of a cell rises in both metrics."""
+        """Whether the mean curve of a cell rises in all metrics."""
         return all(is_monotone(*self.curves[metric][cell].mean()) for metric in METRICS)
 
     def rate_gap_percent(self, cell: str) -> float:
@@ -262,11 +266,10 @@ def mean_points(
     """Mean curves of codecs of the given kinds, from their curves in every metric."""
     rows = []
     for name, kind in kinds.items():
-        bpp, psnr_db = curves["psnr_db"][name].mean()
-        _, ms_ssim_db = curves["ms_ssim_db"][name].mean()
+        bpp, _ = curves["psnr_db"][name].mean()
+        qualities = [curves[metric][name].mean()[1] for metric in METRICS]
         rows += [
-            RdRow(name, kind, *map(float, point))
-            for point in zip(bpp, psnr_db, ms_ssim_db, strict=True)
+            RdRow(name, kind, *map(float, point)) for point in zip(bpp, *qualities, strict=True)
         ]
     return tuple(rows)
 
@@ -278,6 +281,6 @@ def _published_points() -> tuple[RdRow, ...]:
             continue  # the anchors here are these
         nothing = [float("nan")] * len(curve["bpp"])
         similarity = to_db(curve["ms_ssim"]).tolist() if "ms_ssim" in curve else nothing
-        columns = zip(curve["bpp"], curve.get("psnr_db", nothing), similarity, strict=True)
+        columns = zip(curve["bpp"], curve.get("psnr_db", nothing), similarity, nothing, strict=True)
         rows += [RdRow(name, "published", *point) for point in columns]
     return tuple(rows)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Protocol
 from linocut.errors import DataError, LinocutError
 from linocut.image import RgbArray, read_image, write_png
 from linocut.metrics import measure
+from linocut.perceptual import Ssimulacra2
 from linocut.tables import read_rows, write_rows
 from linocut.workers import map_in_processes
 
@@ -49,6 +50,16 @@ class CodedRow:
 
 
 @dataclass(frozen=True)
+class PlaneRow:
+    """Ideal code length of one channel of one band, mean over the test pictures."""
+
+    point: int
+    band: str
+    channel: int
+    bpp: float
+
+
+@dataclass(frozen=True)
 class EvaluationRow:
     """One compressed file, as a decoder finds it."""
 
@@ -61,6 +72,7 @@ class EvaluationRow:
     psnr_db: float
     ssim: float
     ms_ssim: float
+    ssimulacra2: float
     encode_s: float
     decode_s: float
 
@@ -156,6 +168,7 @@ def _decoder(load: Callable[[Path], Decoder], folder: Path) -> Decoder:
 def _evaluate(task: _Task) -> list[EvaluationRow]:
     decoder = _decoder(task.load, task.coded_folder / "codec")
     original = read_image(task.original)
+    perceptual = Ssimulacra2(original)
     rows = []
     for row in task.rows:
         name = f"{row.picture}-{row.point}"
@@ -182,6 +195,7 @@ def _evaluate(task: _Task) -> list[EvaluationRow]:
                 psnr_db=quality.psnr_db,
                 ssim=quality.ssim,
                 ms_ssim=quality.ms_ssim,
+                ssimulacra2=perceptual.score(decoded),
                 encode_s=row.encode_s,
                 decode_s=decode_s,
             )

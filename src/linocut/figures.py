@@ -99,7 +99,7 @@ def draw_rd(cells: Sequence[str], points: Sequence[RdRow], path: Path) -> None:
         for column, (arch, members) in enumerate(groups.items()):
             axes = panels[row][column]
             set_title(axes, arch if row == 0 else "")
-            axes.set_ylabel(f"{kind.title} [dB]" if column == 0 else "")
+            axes.set_ylabel(kind.label if column == 0 else "")
             axes.set_xlabel("rate [bits per pixel]" if row == len(METRICS) - 1 else "")
             _draw_curves(axes, points, members, metric, limits)
     save(figure, path)

@@ -18,7 +18,6 @@ for image quality assessment", Asilomar 2003.
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -37,9 +36,6 @@ SSIM_SIDE_PX = 11
 
 MS_SSIM_SIDE_PX = 161
 """Shortest side that has an MS-SSIM: the window has to fit at the fifth scale."""
-
-SSIMULACRA2_SIDE_PX = 8
-"""Shortest side that has a SSIMULACRA 2."""
 
 _SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 _SIGMA_PX = 1.5
@@ -88,19 +84,13 @@ def ms_ssim(original: RgbArray, decoded: RgbArray) -> float:
 def ssimulacra2(original: RgbArray, decoded: RgbArray) -> float:
     """SSIMULACRA 2 of (h, w, 3) uint8: 100 for equal pictures, 90 hardly visible, 30 bad, < 0 too.
 
-    NaN below 8 pixels a side. Needs the package `ssimulacra2`, of the extra `pipeline`.
-    Source: Sneyers, "SSIMULACRA 2", github.com/cloudinary/ssimulacra2, as ported to Python.
+    NaN below 8 pixels a side. Needs the package `ssimulacra2`, of the extra `pipeline`. For many
+    versions of one original see `linocut.perceptual`.
     """
-    from PIL import Image
-    from ssimulacra2 import compute_ssimulacra2
+    from linocut.perceptual import Ssimulacra2
 
     _require_pair(original, decoded)
-    if min(original.shape[:2]) < SSIMULACRA2_SIDE_PX:
-        return float("nan")
-    files = [io.BytesIO(), io.BytesIO()]  # it takes files only
-    for picture, file in zip((original, decoded), files, strict=True):
-        Image.fromarray(picture).save(file, "PPM")
-    return float(compute_ssimulacra2(*files))
+    return Ssimulacra2(original).score(decoded)
 
 
 def to_db(similarity: ArrayLike) -> NDArray[np.float64]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from linocut.comparison import METRICS, REFERENCES, Comparison, title
+from linocut.comparison import METRICS, REFERENCES, Comparison, RdRow, title
 from linocut.curve_labels import GREY
-from linocut.figures import PUBLISHED, Lines, architectures, colour, loss_of
+from linocut.figures import PUBLISHED, Lines, Series, architectures, colour, loss_of
 
 _DASHES = {"jpeg": "dot", "jpeg2000": "solid", "webp": "dashdot", "avif_444": "dash"}
 _SYMBOLS = ("circle", "square", "diamond", "x")
@@ -20,19 +21,19 @@ _FONT = {
 
 
 def rd_figure(comparison: Comparison) -> dict[str, Any]:
-    """Curves of cells, anchors and, on Kodak, published ones; buttons choose the metric."""
+    """Curves of cells, anchors and, on Kodak, published ones; the views are the metrics."""
     archs = list(architectures(tuple(comparison.cells)))
-    curves: dict[str, list[Any]] = {}
+    curves: dict[str, list[RdRow]] = {}
     for row in comparison.points:
         curves.setdefault(row.curve, []).append(row)
-    data, metrics = [], list(METRICS)
+    data = []
     for name, rows in curves.items():
         kind = rows[0].kind
         trace: dict[str, Any] = {
             "name": PUBLISHED.get(name, title(name)),
-            "x": [_round(row.bpp) for row in rows],
-            "y": [_round(row.psnr_db) for row in rows],
-            "hovertemplate": "%{x:.3f} bpp, %{y:.2f} dB",
+            "x": [rounded(row.bpp) for row in rows],
+            "y": [rounded(row.psnr_db) for row in rows],
+            "hovertemplate": "%{x:.3f} bpp: %{y:.2f}",
             "mode": "lines+markers",
             "legendgroup": kind,
         }
@@ -50,111 +51,118 @@ def rd_figure(comparison: Comparison) -> dict[str, Any]:
             trace["visible"] = True if name in PUBLISHED else "legendonly"
         trace["legendgrouptitle"] = {"text": {"cell": "cells", "anchor": "anchors"}.get(kind, kind)}
         data.append(trace)
-    buttons = [
-        {
-            "label": METRICS[metric].title,
-            "method": "update",
-            "args": [
-                {"y": [[_round(getattr(row, metric)) for row in rows] for rows in curves.values()]},
-                {"yaxis.title.text": f"{METRICS[metric].title} [dB]", "yaxis.autorange": True},
-            ],
-        }
-        for metric in metrics
-    ]
     rates = [row.bpp for row in comparison.points if row.kind == "cell"]
-    layout = _layout(
+    layout = bare_layout(
         xaxis={
-            **_axis("rate [bits per pixel]"),
+            **plain_axis("rate [bits per pixel]"),
             "type": "log",
             "range": [float(np.log10(min(rates) / 1.2)), float(np.log10(max(rates) * 1.2))],
             "tickvals": [0.05, 0.1, 0.2, 0.5, 1, 2, 5],
         },
-        yaxis=_axis("PSNR [dB]"),
-        updatemenus=[
-            {
-                "type": "buttons",
-                "direction": "right",
-                "buttons": buttons,
-                "active": 0,
-                "x": 0,
-                "xanchor": "left",
-                "y": 1.02,
-                "yanchor": "bottom",
-                "pad": {"b": 6},
-            }
-        ],
+        yaxis=plain_axis("PSNR [dB]"),
         legend={"groupclick": "toggleitem", "font": {"size": 12}},
-        margin={"l": 60, "r": 10, "t": 50, "b": 50},
+        margin={"l": 60, "r": 10, "t": 30, "b": 50},
     )
-    return {"data": data, "layout": layout}
+    anchor = comparison.ranking_anchor
+    views = []
+    for metric, shown in METRICS.items():
+        plain = [[rounded(getattr(row, metric)) for row in rows] for rows in curves.values()]
+        views.append(_rd_view(shown.title, shown.label, plain))
+    for metric, shown in METRICS.items():
+        above = [_above(rows, curves[anchor], metric) for rows in curves.values()]
+        views.append(
+            _rd_view(f"{shown.title} above {title(anchor)}", f"{shown.label}, above", above)
+        )
+    return {"data": data, "layout": layout, "views": views}
+
+
+def _rd_view(label: str, axis: str, y: list[list[float | None]]) -> dict[str, Any]:
+    relayout = {"yaxis.title.text": axis, "yaxis.autorange": True}
+    return {"label": label, "data": {"y": y}, "layout": relayout}
+
+
+def _above(rows: Sequence[RdRow], anchor: Sequence[RdRow], metric: str) -> list[float | None]:
+    """Quality above that of the anchor at the same rate; None where the anchor has no such rate."""
+    bpp = [row.bpp for row in anchor]
+    quality = [getattr(row, metric) for row in anchor]
+    return [
+        rounded(getattr(row, metric) - np.interp(np.log(row.bpp), np.log(bpp), quality))
+        if bpp[0] <= row.bpp <= bpp[-1]
+        else None
+        for row in rows
+    ]
 
 
 def grid_figure(comparison: Comparison) -> dict[str, Any]:
-    """Architecture x loss heat maps of BD-rates; a menu chooses metric and reference."""
+    """Loss x architecture heat map of BD-rates; the views are the metrics and references."""
     archs = list(architectures(tuple(comparison.cells)))
     losses = list(dict.fromkeys(loss_of(cell) for cell in comparison.cells))
-    data, buttons = [], []
     choices = [
         (metric, anchor)
         for metric in METRICS
         for anchor in dict.fromkeys((comparison.ranking_anchor, *REFERENCES))
         if anchor in comparison.anchors
     ]
-    for index, (metric, anchor) in enumerate(choices):
+    views: list[dict[str, Any]] = []
+    for metric, anchor in choices:
         values, texts = [], []
-        for arch in archs:
+        for loss in losses:
             found = [
                 comparison.bd_rate(f"{arch}-{loss}", metric, anchor)
                 if f"{arch}-{loss}" in comparison.cells
                 else None
-                for loss in losses
+                for arch in archs
             ]
-            values.append([None if one is None else _round(one.estimate) for one in found])
+            values.append([None if one is None else rounded(one.estimate) for one in found])
             texts.append(
                 [
-                    f"{one.estimate:+.1f}<br><sub>{one.low:+.0f} .. {one.high:+.0f}</sub>"
+                    f"<b>{one.estimate:+.1f}</b><br>{one.low:+.0f} .. {one.high:+.0f}"
                     if one is not None and np.isfinite(one.estimate)
                     else ""
                     for one in found
                 ]
             )
-        data.append(
-            {
-                "type": "heatmap",
-                "x": losses,
-                "y": archs,
-                "z": values,
-                "text": texts,
-                "texttemplate": "%{text}",
-                "hoverinfo": "x+y+text",
-                "visible": index == 0,
-                "zmid": 0,
-                "zmin": -60,
-                "zmax": 60,
-                "xgap": 3,
-                "ygap": 3,
-                "colorscale": [[0, "#2166ac"], [0.5, "#f7f7f7"], [1, "#d6604d"]],
-                "colorbar": {"title": {"text": "%"}, "thickness": 12},
-            }
-        )
+        largest = max((abs(z) for row in values for z in row if z is not None), default=1.0)
         label = f"{METRICS[metric].title} vs {title(anchor)}"
-        visible = {"visible": [other == index for other in range(len(choices))]}
-        buttons.append({"label": label, "method": "restyle", "args": [visible]})
-    layout = _layout(
-        xaxis={"side": "top", "title": {"text": ""}, "type": "category"},
-        yaxis={"autorange": "reversed", "type": "category", "automargin": True},
-        updatemenus=[{"buttons": buttons, "x": 0, "xanchor": "left", "y": -0.05, "yanchor": "top"}],
-        margin={"l": 20, "r": 10, "t": 40, "b": 60},
-    )
-    return {"data": data, "layout": layout}
+        shown = {"z": [values], "text": [texts], "zmin": -largest, "zmax": largest}
+        views.append({"label": label, "data": shown, "layout": {}})
+    first = views[0]["data"]
+    data = {
+        "type": "heatmap",
+        "x": archs,
+        "y": losses,
+        **first,
+        "z": first["z"][0],
+        "text": first["text"][0],
+        "texttemplate": "%{text}",
+        "textfont": {"size": 13},
+        "hoverinfo": "x+y+text",
+        "xgap": 3,
+        "ygap": 3,
+        "colorscale": [[0, "#4393c3"], [0.5, "#f7f7f7"], [1, "#e58368"]],
+        "showscale": False,
+    }
+    layout = bare_layout(
+        xaxis={"side": "top", "title": {"text": ""}, "type": "category", "fixedrange": True},
+        yaxis={
+            "autorange": "reversed", "type": "category", "automargin": True, "fixedrange": True,
+        },
+        margin={"l": 20, "r": 10, "t": 40, "b": 10},
+    )  # fmt: skip
+    return {"data": [data], "layout": layout, "views": views}
 
 
 def lines_figure(lines: Lines) -> dict[str, Any]:
     """A grid of panels: a row per quantity, a column per architecture."""
     archs = list(dict.fromkeys(arch for row in lines.rows.values() for arch in row))
     data: list[dict[str, Any]] = []
-    layout = _layout(
-        grid={"rows": len(lines.rows), "columns": len(archs), "pattern": "independent"},
+    layout = bare_layout(
+        grid={
+            "rows": len(lines.rows),
+            "columns": len(archs),
+            "pattern": "independent",
+            "xgap": 0.16,
+        },
         margin={"l": 60, "r": 10, "t": 40, "b": 50},
         annotations=[],
     )
@@ -164,18 +172,21 @@ def lines_figure(lines: Lines) -> dict[str, Any]:
             number = row * len(archs) + column + 1
             suffix = str(number) if number > 1 else ""
             last = row == len(lines.rows) - 1
-            layout[f"xaxis{suffix}"] = _axis(lines.xlabel if last else "")
-            layout[f"yaxis{suffix}"] = _axis(label if column == 0 else "")
+            layout[f"xaxis{suffix}"] = plain_axis(lines.xlabel if last and column == 0 else "")
+            layout[f"yaxis{suffix}"] = plain_axis(label if column == 0 else "")
             if lines.logarithmic:
                 layout[f"yaxis{suffix}"]["type"] = "log"
+            if lines.counts:
+                layout[f"xaxis{suffix}"]["tickformat"] = "d"
+                layout[f"xaxis{suffix}"]["dtick"] = max(1, _longest(by_arch.get(arch, ())) // 8)
             for one in by_arch.get(arch, ()):
                 data.append(
                     {
                         "name": one.loss,
                         "legendgroup": one.loss,
-                        "mode": "lines",
-                        "x": [_round(value) for value in one.x],
-                        "y": [_round(value) for value in one.y],
+                        "mode": "lines+markers" if lines.counts else "lines",
+                        "x": [rounded(value) for value in one.x],
+                        "y": [rounded(value) for value in one.y],
                         "xaxis": f"x{suffix}",
                         "yaxis": f"y{suffix}",
                         "line": {"color": colour(one.loss), "width": 2},
@@ -199,7 +210,12 @@ def lines_figure(lines: Lines) -> dict[str, Any]:
     return {"data": data, "layout": layout}
 
 
-def _layout(**parts: Any) -> dict[str, Any]:
+def _longest(series: Sequence[Series]) -> int:
+    return max((len(one.x) for one in series), default=0)
+
+
+def bare_layout(**parts: Any) -> dict[str, Any]:
+    """What all layouts share, and these parts."""
     return {
         "font": _FONT,
         "template": {},
@@ -209,7 +225,8 @@ def _layout(**parts: Any) -> dict[str, Any]:
     }
 
 
-def _axis(label: str) -> dict[str, Any]:
+def plain_axis(label: str) -> dict[str, Any]:
+    """An axis with a label and a pale grid."""
     return {
         "title": {"text": label},
         "gridcolor": "#e6e6e6",
@@ -218,5 +235,6 @@ def _axis(label: str) -> dict[str, Any]:
     }
 
 
-def _round(value: float) -> float | None:
+def rounded(value: float) -> float | None:
+    """Five digits of a number, which keep the page small; None for what JSON has no number for."""
     return float(f"{value:.5g}") if np.isfinite(value) else None

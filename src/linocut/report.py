@@ -23,6 +23,7 @@ from linocut import figures, report_html, side_by_side
 from linocut.comparison import METRICS, REFERENCES, BdRow, Comparison, RdRow, compare_curves, title
 from linocut.errors import DataError
 from linocut.figures import Lines
+from linocut.rate_split import read_planes
 from linocut.rd import Floats
 from linocut.report_markdown import bd_cell, report_text
 from linocut.statistics import Ranked, rank
@@ -121,7 +122,8 @@ def compare(
     text = report_text(comparison, rankings, versions=versions, pictures=drawn)
     (reports / "report.md").write_text(text, encoding="utf-8")
     provenance = _provenance(artifacts, versions, params)
-    page = report_html.page(comparison, text, exhibits, list(lines.values()), provenance)
+    planes = read_planes(cells, artifacts / "coded")
+    page = report_html.page(comparison, text, exhibits, list(lines.values()), provenance, planes)
     (reports / "report.html").write_text(page, encoding="utf-8")
 
 
@@ -135,13 +137,21 @@ def rank_losses(comparison: Comparison) -> dict[tuple[str, str], list[Ranked]]:
 
 
 def metrics(comparison: Comparison) -> dict[str, Any]:
-    """The headline numbers, few enough for the columns of `dvc exp show`.
+    """The headline numbers: `best` for `make exps`, the others for `dvc metrics diff`.
 
+    `best` are the BD-rates of the best cell in each metric against the anchor that ranks the cells.
     BD-rates that do not exist are left out; the intervals are in plots/bd_rate.csv.
     """
     rates: dict[str, dict[str, dict[str, float]]] = {}
+    best: dict[str, float] = {}
     for metric in METRICS:
-        name = f"bd_rate_{metric.removesuffix('_db')}"
+        short = metric.removesuffix("_db")
+        value = comparison.bd_rate(
+            comparison.best_cell(metric), metric, comparison.ranking_anchor
+        ).estimate
+        if math.isfinite(value):
+            best[short] = round(value, 2)
+        name = f"bd_rate_{short}"
         rates[name] = {cell: {} for cell in comparison.cells}
         for row in comparison.bd_rates:
             wanted = row.kind == "cell" and row.metric == metric and row.anchor in REFERENCES
@@ -150,6 +160,7 @@ def metrics(comparison: Comparison) -> dict[str, Any]:
     gaps = {cell: round(comparison.rate_gap_percent(cell), 3) for cell in comparison.cells}
     return {
         "best_cell": comparison.best_cell("psnr_db"),
+        "best": best,
         "files": sum(len(rows) for rows in comparison.cells.values()),
         **rates,
         "rate_over_estimate_percent": gaps,

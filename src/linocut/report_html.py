@@ -17,10 +17,12 @@ from typing import Any
 from PIL import Image
 
 from linocut.comparison import Comparison, is_kodak
+from linocut.evaluation import PlaneRow
 from linocut.figures import Lines
 from linocut.image import RgbArray
 from linocut.markdown_sections import sections
 from linocut.page_figures import grid_figure, lines_figure, rd_figure
+from linocut.rate_split import split_figure
 from linocut.side_by_side import Exhibit, busiest_corner
 
 WINDOW_PX = (384, 576)
@@ -39,6 +41,7 @@ def page(
     exhibits: Sequence[Exhibit],
     lines: Sequence[Lines],
     provenance: Mapping[str, str],
+    planes: Mapping[str, Sequence[PlaneRow]],
 ) -> str:
     """The whole page.
 
@@ -48,9 +51,12 @@ def page(
         exhibits: pictures in all versions.
         lines: further figures.
         provenance: longer texts by heading: parameters, versions, data.
+        planes: rates of the planes of the latent, by cell.
     """
     figures = {"rd": rd_figure(comparison), "grid": grid_figure(comparison)}
     figures |= {f"lines-{index}": lines_figure(one) for index, one in enumerate(lines)}
+    if planes:
+        figures["split"] = split_figure(planes)
     room = PICTURE_BYTES / max(min(len(exhibits), MOST_PICTURES), 1)
     exhibits = exhibits[:MOST_PICTURES]
     pictures = {exhibit.picture: _versions(exhibit, room) for exhibit in exhibits}
@@ -66,7 +72,8 @@ def page(
         '<a href="#pictures">Pictures</a><a href="#tables">Tables</a>'
         '<a href="#provenance">Provenance</a></nav>',
         '<section id="rd-section"><h2>Rate-distortion</h2>',
-        '<p class="pale">Click a name to hide its curve, twice to see it alone; drag to zoom.</p>',
+        '<p class="pale">Click a name to hide its curve, twice to see it alone; drag to zoom. The '
+        "differences to one codec, at equal rate, tell close curves apart.</p>",
         '<div class="figure" id="rd"></div></section>',
         '<section id="grid-section"><h2>Architectures and losses</h2>',
         '<p class="pale">BD-rate in per cent of bits at equal quality; blue: fewer than the '
@@ -78,6 +85,13 @@ def page(
         *(_viewer(exhibit) for exhibit in exhibits),
         "</section>",
     ]
+    if planes:
+        body += [
+            '<section id="split-section"><h2>Where the bits go</h2><p class="pale">Shares of the '
+            "files at each rate point, mean over the pictures: by level of the latent (1 is the "
+            "finest) and by rotated channel (0 is the strongest).</p>",
+            '<div class="figure low" id="split"></div></section>',
+        ]
     for index, one in enumerate(lines):
         body.append(
             f"<section><h2>{html.escape(one.heading)}</h2>"
@@ -124,8 +138,9 @@ def _viewer(exhibit: Exhibit) -> str:
 <button data-zoom="4">4x</button></span></div>
 <div class="stage"><div class="pair"><img alt="{name}, right version"><img class="over"
 alt="{name}, left version"><div class="edge"></div></div></div>
-<input type="range" min="0" max="100" value="50" step="0.1" aria-label="where the versions meet">
-<div class="notes"><span></span><span></span></div></div>"""
+<div class="under"><input type="range" min="0" max="100" value="50" step="0.1"
+aria-label="where the versions meet">
+<div class="notes"><span></span><span></span></div></div></div>"""
 
 
 def _versions(exhibit: Exhibit, room: float) -> dict[str, dict[str, Any]]:

@@ -18,8 +18,10 @@ HOW = """\
 ## How this was measured
 - **Rate**: 8 x bytes of the file on disk / pixels, header and tables of that file included.
 - **Quality**: of the picture that a fresh process decodes from that file, against the original, on
-  8-bit RGB. A curve goes through the means over the pictures of rate and PSNR, or rate and MS-SSIM,
-  at each setting; MS-SSIM is shown as -10 log10(1 - mean).
+  8-bit RGB. A curve goes through the means over the pictures of rate and PSNR, MS-SSIM or
+  SSIMULACRA 2 at each setting; MS-SSIM is shown as -10 log10(1 - mean). SSIMULACRA 2 is 100 for no
+  visible difference, 90 for hardly any, 70 for a good picture, 50 for a plain difference, 30 for a
+  bad picture.
 - **BD-rate**: average difference in rate at equal quality, PCHIP over log rate, on the qualities
   that both curves reach. Where they share less than half of the narrower range there is none.
 - **Intervals**: 95 %, {draws} draws of the {pictures} pictures with replacement, the same draws for
@@ -65,7 +67,7 @@ def report_text(
         _image("BD-rates with intervals", "bd_rate.png", pictures),
         *_ranking(comparison, rankings),
         "## Quality at equal rate\n",
-        "PSNR / MS-SSIM in dB, read off the mean curves.\n",
+        "PSNR and MS-SSIM in dB, and SSIMULACRA 2, read off the mean curves.\n",
         _quality_table(comparison),
         "",
         "## Pictures at matched size\n",
@@ -105,10 +107,13 @@ def results_block(comparison: Comparison) -> str:
             )
     best = f"Best against {title(anchor)}: {'; '.join(sentences)}.\n" if sentences else ""
     references = _references(comparison)
-    header = [f"{METRICS[metric].title} vs {title(a)}" for metric in METRICS for a in references]
+    pairs = [
+        (metric, a) for metric in METRICS for a in references if metric == "psnr_db" or a != "jpeg"
+    ]
+    header = [f"{METRICS[metric].title} vs {title(a)}" for metric, a in pairs]
     rows = []
     for cell in comparison.cells:
-        found = [comparison.bd_rate(cell, metric, a) for metric in METRICS for a in references]
+        found = [comparison.bd_rate(cell, metric, a) for metric, a in pairs]
         rows.append([cell, *map(_short, found)])
     files = sum(len(rows) for rows in comparison.cells.values())
     note = (
@@ -205,7 +210,8 @@ def _quality_table(comparison: Comparison) -> str:
                 bpp, quality = comparison.curves[metric][curve].mean()
                 inside = bpp[0] <= wanted <= bpp[-1]
                 value = float(np.interp(np.log(wanted), np.log(bpp), quality))
-                pair.append(f"{value:.2f}" if inside and _known(value) else "-")
+                digits = 1 if metric == "ssimulacra2" else 2
+                pair.append(f"{value:.{digits}f}" if inside and _known(value) else "-")
             values.append(" / ".join(pair))
         rows.append([title(curve), *values])
     return _table(["curve", *(f"{bpp:g} bpp" for bpp in QUOTED_BPP)], rows)

@@ -105,7 +105,7 @@ def results(cell: Cell, anchors: Anchors) -> list[Point]:
     rows, points = measured(cell), []
     for metric, kind in METRICS.items():
         bpp, quality = picture_curves(cell.name, rows, metric).mean()
-        name = f"{kind.title} dB"
+        name = kind.title if metric == "ssimulacra2" else f"{kind.title} dB"
         points += [
             Point(f"rd/{name}", float(value), round(float(rate) * MILLIBPP))
             for rate, value in zip(bpp, quality, strict=True)
