@@ -1,6 +1,6 @@
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test smoke check format params deps readme report verify ui exps bench lock clean
+.PHONY: help setup repro test smoke check format params deps readme report verify ui exps seeds bench lock clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -70,6 +70,9 @@ ui: setup ## open MLflow on the runs (http://127.0.0.1:5000)
 
 exps: setup ## table of the DVC experiments
 	dvc exp show --only-changed --drop 'artifacts|stages|src|data/|bd_rate|rate_over'
+
+seeds: setup ## compare the cells over the seeds of all experiments
+	@python -m linocut.seeds
 
 bench: setup ## measure speed: training throughput, compress and decompress
 	python -m benchmarks

@@ -49,11 +49,16 @@ class FakeCheckout:
         self.git("commit", "-q", "--allow-empty", "-m", "state")
 
     def add_cell(
-        self, name: str, gain_db: float = 0.0, seconds: float = 1.0, **train: object
+        self,
+        name: str,
+        gain_db: float = 0.0,
+        seconds: float = 1.0,
+        seed: int = 0,
+        **train: object,
     ) -> None:
         """Finish a cell: its PSNR is `gain_db` above that of the anchors."""
         arch, loss = name.split("-")
-        weights = f"weights of {name} {gain_db} {train}".encode()
+        weights = f"weights of {name} {gain_db} {seed} {train}".encode()
         trained = {"model.safetensors": weights, "model.json": b"{}", "history.csv": HISTORY}
         rotated = {"rotation.safetensors": b"rotation", "energy.csv": b"band,share\n0,1.0\n"}
         coded = {
@@ -69,7 +74,7 @@ class FakeCheckout:
         md5 = {}
         test = {"artifacts/prepared/test": self.prepared}
         for stage, folder, params, deps, files in (
-            ("train", "trained", {"seed": 0, "train": PARAMS["train"] | train,
+            ("train", "trained", {"seed": seed, "train": PARAMS["train"] | train,
              f"arch.{arch}": {"levels": 5}, f"loss.{loss}": {}},
              {"artifacts/prepared/train.npy": "a" * 32}, trained),
             ("fit_pca", "rotated", {"pca": PARAMS["pca"]}, {}, rotated),

@@ -26,7 +26,7 @@ HOW = """\
   that both curves reach. Where they share less than half of the narrower range there is none.
 - **Intervals**: 95 %, {draws} draws of the {pictures} pictures with replacement, the same draws for
   all curves. They say how the numbers would change with other pictures of this kind, and nothing
-  about other seeds of the training.
+  about other seeds of the training: for these see `make seeds` (docs/experiments.md).
 - **Anchors**: {versions}. JPEG: optimised Huffman tables, progressive, 4:2:0. JPEG 2000: 9/7
   wavelet, colour transform, bare codestream. WebP: method 6. AVIF: one thread.
 - **Times**: wall clock of one process on one thread while others ran beside it.
@@ -120,16 +120,21 @@ def results_block(comparison: Comparison) -> str:
         "\nBD-rate in per cent of bits at equal quality (negative: fewer), with 95 % intervals, "
         f"from {files} files of {len(comparison.pictures)} pictures."
     )
-    return "\n".join([best, _table(["cell", *header], rows), note])
+    return "\n".join([best, table(["cell", *header], rows), note])
 
 
 def bd_cell(row: BdRow) -> str:
     """A BD-rate and its interval as a table shows it; a dash where there is none."""
-    if not _known(row.bd_rate):
+    return interval_text(Interval(row.bd_rate, row.low, row.high))
+
+
+def interval_text(interval: Interval) -> str:
+    """An estimate and its bounds, to a tenth; a dash where there is none."""
+    if not _known(interval.estimate):
         return "-"
-    if not _known(row.low):
-        return f"{row.bd_rate:+.1f}"
-    return f"{row.bd_rate:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
+    if not _known(interval.low):
+        return f"{interval.estimate:+.1f}"
+    return f"{interval.estimate:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}]"
 
 
 def _short(interval: Interval) -> str:
@@ -156,7 +161,7 @@ def _bd_table(comparison: Comparison, metric: str) -> str:
         [title(curve), *(cells.get((curve, anchor), "0") for anchor in references)]
         for curve in (*comparison.cells, *comparison.anchors)
     ]
-    return _table(["curve", *(f"vs {title(anchor)}" for anchor in references)], rows)
+    return table(["curve", *(f"vs {title(anchor)}" for anchor in references)], rows)
 
 
 def _refusals(comparison: Comparison) -> list[str]:
@@ -173,25 +178,30 @@ def _ranking(
     comparison: Comparison, rankings: Mapping[tuple[str, str], Sequence[Ranked]]
 ) -> list[str]:
     """The losses of each architecture against the best of them; nothing for a single loss."""
-    rows = []
-    for (metric, _), ranked in rankings.items():
-        for row in ranked[1:]:
-            bounds = f"{row.bd_rate:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
-            found = (bounds, _p_value(row.p_value), f"{row.detectable:.1f}")
-            rows.append([METRICS[metric].title, row.best, row.curve, *found])
-    if not rows:
+    if not ranking_table(rankings):
         return []
     count = len(comparison.pictures)
-    header = ["metric", "best loss", "other loss", "more bits than best [%]", "p", "detectable [%]"]
     return [
         "## Losses against each other\n",
         "Every loss against the best of its architecture, at equal quality. p: exact sign-flip "
         f"test over the {count} pictures, Holm's correction over all pairs of losses; below 0.05 "
         f"counts. With {count} pictures no uncorrected p is below {2.0 ** (1 - count):.2g}. "
         "Detectable: the difference that such a set of pictures shows four times in five.\n",
-        _table(header, rows),
+        ranking_table(rankings),
         "",
     ]
+
+
+def ranking_table(rankings: Mapping[tuple[str, str], Sequence[Ranked]]) -> str:
+    """Every loss that is not the best of its architecture; empty where there is none."""
+    rows = []
+    for (metric, _), ranked in rankings.items():
+        for row in ranked[1:]:
+            bounds = f"{row.bd_rate:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
+            found = (bounds, _p_value(row.p_value), f"{row.detectable:.1f}")
+            rows.append([METRICS[metric].title, row.best, row.curve, *found])
+    header = ["metric", "best loss", "other loss", "more bits than best [%]", "p", "detectable [%]"]
+    return table(header, rows) if rows else ""
 
 
 def _p_value(p_value: float) -> str:
@@ -214,7 +224,7 @@ def _quality_table(comparison: Comparison) -> str:
                 pair.append(f"{value:.{digits}f}" if inside and _known(value) else "-")
             values.append(" / ".join(pair))
         rows.append([title(curve), *values])
-    return _table(["curve", *(f"{bpp:g} bpp" for bpp in QUOTED_BPP)], rows)
+    return table(["curve", *(f"{bpp:g} bpp" for bpp in QUOTED_BPP)], rows)
 
 
 def _cost_table(comparison: Comparison) -> str:
@@ -235,10 +245,10 @@ def _cost_table(comparison: Comparison) -> str:
         times = (f"{encode_s:.2f}", f"{decode_s:.2f}")
         rows.append([title(name), str(len(files)), rates, gap, rises, *times])
     header = ["curve", "files", "mean bpp", "over estimate", "monotone"]
-    return _table([*header, "encode s/MP", "decode s/MP"], rows)
+    return table([*header, "encode s/MP", "decode s/MP"], rows)
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 

@@ -7,7 +7,7 @@ picture would be a coin toss. The best is known only after looking, so Holm's co
 all pairs of losses and not only over those with the best. With n pictures no p-value is below
 2^(1-n) before the correction: with few pictures nothing can be significant, and then nothing is.
 
-All this is about pictures. How much another seed of the training would change stays outside.
+All this is about pictures; `linocut.seeds` draws the seeds of the training, too.
 
 Source: Fisher, "The Design of Experiments", 1935 (permutation of signs); Holm, "A simple
 sequentially rejective multiple test procedure", Scand. J. Statist. 1979.
@@ -66,12 +66,18 @@ class Ranked:
     detectable: float
 
 
-def rank(curves: Mapping[str, PictureCurves], draws: NDArray[np.intp]) -> list[Ranked]:
+def rank(
+    curves: Mapping[str, PictureCurves],
+    draws: NDArray[np.intp],
+    units: NDArray[np.intp] | None = None,
+) -> list[Ranked]:
     """Order curves by their BD-rate against the best, and test the differences.
 
     Args:
         curves: on the same pictures, by name.
         draws: resampled pictures (draws, n).
+        units: rows of each independent picture (pictures, k), where there are several of each,
+            for instance of several seeds; one row each when left out.
 
     Returns:
         The best, then the others by rising BD-rate; curves that hardly overlap with it are left
@@ -81,7 +87,7 @@ def rank(curves: Mapping[str, PictureCurves], draws: NDArray[np.intp]) -> list[R
     if best is None:
         return []
     pairs = list(combinations(curves, 2))
-    p_values = holm([sign_flip_p(picture_log_rates(curves[a], curves[b])) for a, b in pairs])
+    p_values = holm([sign_flip_p(picture_log_rates(curves[a], curves[b], units)) for a, b in pairs])
     corrected = {frozenset(pair): p_value for pair, p_value in zip(pairs, p_values, strict=True)}
     others = []
     for name, curve in curves.items():
@@ -102,11 +108,13 @@ def rank(curves: Mapping[str, PictureCurves], draws: NDArray[np.intp]) -> list[R
     return [Ranked(best, best, 0.0, 0.0, 0.0, 1.0, 0.0), *others]
 
 
-def picture_log_rates(anchor: PictureCurves, test: PictureCurves) -> Floats:
+def picture_log_rates(
+    anchor: PictureCurves, test: PictureCurves, units: NDArray[np.intp] | None = None
+) -> Floats:
     """log(1 + BD-rate) of each picture by itself, (pictures,); NaN where it has none."""
-    found = np.full(len(anchor.pictures), np.nan)
-    for index in range(len(anchor.pictures)):
-        alone = np.array([index])
+    units = np.arange(len(anchor.pictures))[:, None] if units is None else units
+    found = np.full(len(units), np.nan)
+    for index, alone in enumerate(units):
         try:
             found[index] = np.log1p(bd_rate(*anchor.mean(alone), *test.mean(alone)) / 100)
         except CurveError:
