@@ -34,8 +34,8 @@ report: setup ## print the comparison and where to look next
 	@python -c 'import pathlib; from linocut.report import comparison_table as table; \
 	  print(table(pathlib.Path("reports")))'
 
-test: setup ## run all tests
-	python -m pytest
+test: setup ## run all tests, in as many processes as there are cores
+	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile
 
 smoke: setup ## run the whole pipeline on tiny numbers in a temporary copy
 	python -m pytest -m smoke

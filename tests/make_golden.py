@@ -27,7 +27,7 @@ from linocut.checkpoint import as_tensors, save_model
 from linocut.codec import Codec
 from linocut.config import ArchConfig, Cae2018Config, CaeConfig
 from linocut.dead_leaves import dead_leaves
-from linocut.entropy_fit import fit_tables
+from linocut.entropy_fit import fit_networks, fit_tables
 from linocut.image import write_png
 from linocut.networks import ARCHITECTURES, Network
 from linocut.quantization import quantise, step_of
@@ -106,9 +106,8 @@ def _model(folder: Path, name: str) -> Codec:
         for latent in rotated
         for index in (60, 220, 400)
     ]
-    tables = fit_tables(network.bands, samples)
-    for part in ("weights", "frequencies", "occupied"):
-        tensors[f"tables.{part}"] = getattr(tables, part)
+    networks = fit_networks(network.bands, samples, iterations=300, seed=0)
+    tensors |= fit_tables(network.bands, samples, networks).tensors()
     save_model(folder, network, {"name": name}, as_tensors(tensors))
     return Codec.load(folder)
 

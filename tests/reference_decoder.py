@@ -15,31 +15,11 @@ from typing import Any
 import reference_resilient
 
 TILE_PX = 1024
-THRESHOLDS = (
-    3, 3, 5, 7, 9, 12, 17, 23, 31, 42, 58, 79, 108, 148, 202, 276, 376, 514, 702, 960, 1311,
-    1790, 2446, 3341, 4564, 6235, 8517,
-)  # fmt: skip
-INVERSE_STEPS = (
-    262144, 259320, 256527, 253763, 251030, 248326, 245651, 243005, 240387, 237798, 235236,
-    232702, 230195, 227716, 225263, 222836, 220436, 218061, 215712, 213389, 211090, 208816,
-    206567, 204342, 202141, 199963, 197809, 195678, 193571, 191485, 189423, 187382, 185364,
-    183367, 181392, 179438, 177505, 175593, 173701, 171830, 169979, 168148, 166337, 164545,
-    162773, 161019, 159285, 157569, 155872, 154193, 152532, 150889, 149263, 147655, 146065,
-    144491, 142935, 141395, 139872, 138366, 136875, 135401, 133942, 132499,
-)  # fmt: skip
 PASS_OFFSETS = ((0, 0), (1, 1), (0, 1), (1, 0))
-NEAR = {  # neighbours (dy, dx) of the four own features of each pass, by what is already known
-    0: ((), (), (), ()),
-    1: ((), (), ((-1, -1), (-1, 1), (1, -1), (1, 1)), ()),
-    2: (
-        ((0, -1), (0, 1)), ((-1, 0), (1, 0)), (),
-        ((-2, -1), (-2, 1), (2, -1), (2, 1), (-1, -2), (-1, 2), (1, -2), (1, 2)),
-    ),
-    3: (
-        ((0, -1), (0, 1)), ((-1, 0), (1, 0)), ((-1, -1), (-1, 1), (1, -1), (1, 1)),
-        ((-2, -1), (-2, 1), (2, -1), (2, 1), (-1, -2), (-1, 2), (1, -2), (1, 2)),
-    ),
-}  # fmt: skip
+STRAIGHT = ((0, -1), (0, 1), (-1, 0), (1, 0))
+DIAGONAL = ((-1, -1), (-1, 1), (1, -1), (1, 1))
+FAR = ((0, -2), (0, 2), (-2, 0), (2, 0))
+RING = ((-2, -1), (-2, 1), (2, -1), (2, 1), (-1, -2), (-1, 2), (1, -2), (1, 2))
 
 Grid = list[list[int]]
 
@@ -52,7 +32,7 @@ def tensors_of(path: Path) -> dict[str, tuple[list[int], list[int]]]:
     for name, facts in json.loads(data[8 : 8 + length]).items():
         if name.startswith("tables."):
             start, end = facts["data_offsets"]
-            code = {"I32": "i", "U16": "H"}[facts["dtype"]]
+            code = {"I32": "i", "I16": "h", "U16": "H"}[facts["dtype"]]
             raw = data[8 + length + start : 8 + length + end]
             result[name] = (facts["shape"], [n for (n,) in struct.iter_unpack("<" + code, raw)])
     return result
@@ -156,22 +136,24 @@ class Latent:
     ) -> None:
         self.decoder, self.tables, self.step = RangeDecoder(payload), tables, step
         self.planes: list[Grid] = []
-        self.facts: list[tuple[int, bool, list[int], list[int]]] = []
         first = [sum(band[0] for band in bands[:i]) for i in range(len(bands))]
-        for channels, stride, parent, smooth in bands:
+        for number, (channels, stride, parent, smooth) in enumerate(bands):
+            peers = [i for i in range(number) if bands[i][1] == stride and not bands[i][3]]
             for channel in range(channels):
+                here = first[number] + channel
                 parents = [] if parent is None else sorted({first[parent], first[parent] + channel})
-                siblings = [
-                    i
-                    for i, (s, smooth_, *_) in enumerate(self.facts)
-                    if s == stride and not smooth_
-                ]
-                self.facts.append((stride, smooth, parents, siblings[-11:]))
+                near = [here - d if channel >= d else None for d in (1, 2)]
+                alike = [first[i] + channel for i in reversed(peers) if channel < bands[i][0]][:2]
+                earlier = [first[i] + c for i in peers for c in range(bands[i][0])]
+                earlier += [first[number] + c for c in range(channel)]
+                others = [p for p in reversed(earlier) if p not in near and p not in alike][:4]
+                siblings = [*near, *alike, *[None] * (2 - len(alike))]
+                siblings += [*others, *[None] * (4 - len(others))]
                 self.plane = [[0] * (size[1] // stride) for _ in range(size[0] // stride)]
                 self.planes.append(self.plane)
-                self.decode_plane(smooth, parents, siblings[-11:])
+                self.decode_plane(smooth, parents, siblings)
 
-    def decode_plane(self, smooth: bool, parents: list[int], siblings: list[int]) -> None:
+    def decode_plane(self, smooth: bool, parents: list[int], siblings: list[int | None]) -> None:
         index = len(self.planes) - 1
         octaves = self.tables["tables.occupied"][0][1]
         ones = self.tables["tables.occupied"][1][
@@ -191,18 +173,22 @@ class Latent:
             if not places:
                 continue
             if smooth:
-                bins = [3 * min(self.step // 64, 8) + min(kind, 2)] * len(places)
+                bins = [3 * min(self.step // 64, 9) + min(kind, 2)] * len(places)
+                signs = [(None, False)] * len(places)
             else:
                 bins = [self.bin(index, kind, y, x, parents, siblings) for y, x in places]
-            residuals = self.residuals(index, bins)
+                signs = [self.sign(index, kind, y, x, parents, siblings) for y, x in places]
+            residuals = self.residuals(index, bins, signs)
             predictions = [
                 self.prediction(kind, size // 2, y, x) if smooth else 0 for y, x in places
             ]
             for (y, x), prediction, residual in zip(places, predictions, residuals, strict=True):
                 self.plane[y][x] = prediction + residual
 
-    def residuals(self, index: int, bins: list[int]) -> list[int]:
-        """Tokens table by table, then signs, then the extra bits token by token."""
+    def residuals(
+        self, index: int, bins: list[int], likely: list[tuple[int | None, bool]]
+    ) -> list[int]:
+        """Tokens table by table, then signs table by table, then the extra bits token by token."""
         tokens = [0] * len(bins)
         _, count, size = self.tables["tables.frequencies"][0]
         for table in sorted(set(bins)):
@@ -210,7 +196,19 @@ class Latent:
             sums = cumulative(self.tables["tables.frequencies"][1][start : start + size])
             for i in [i for i, b in enumerate(bins) if b == table]:
                 tokens[i] = self.decoder.symbol(sums)
-        negative = [token > 0 and self.decoder.bits(1) == 1 for token in tokens]
+        negative = [False] * len(bins)
+        sign_tables = [
+            None if certain is None else 16 * (min(token, 3) - 1) + certain
+            for token, (certain, _) in zip(tokens, likely, strict=True)
+        ]
+        present = [i for i, token in enumerate(tokens) if token]
+        for table in sorted({sign_tables[i] for i in present} - {None}):
+            agrees = self.tables["tables.agreement"][1][table]
+            sums = cumulative([agrees, 65536 - agrees])
+            for i in [i for i in present if sign_tables[i] == table]:
+                negative[i] = likely[i][1] != (self.decoder.symbol(sums) == 1)
+        for i in [i for i in present if sign_tables[i] is None]:
+            negative[i] = self.decoder.bits(1) == 1
         magnitudes = tokens[:]
         for token in range(16, max(tokens) + 1):
             octave, half = divmod(token - 16, 2)
@@ -223,8 +221,7 @@ class Latent:
         """Rounded mean of the coarser grid's nearest values inside the plane."""
         if kind == 0:
             return 0
-        straight = ((-1, 0), (1, 0), (0, -1), (0, 1))
-        offsets = PASS_DIAGONAL if kind == 1 else straight
+        offsets = DIAGONAL if kind == 1 else STRAIGHT
         near = [
             self.plane[y + dy * half][x + dx * half]
             for dy, dx in offsets
@@ -233,35 +230,114 @@ class Latent:
         return (2 * sum(near) + len(near)) // (2 * len(near))
 
     def bin(
-        self, index: int, kind: int, y: int, x: int, parents: list[int], siblings: list[int]
+        self,
+        index: int,
+        kind: int,
+        y: int,
+        x: int,
+        parents: list[int],
+        siblings: list[int | None],
     ) -> int:
-        """Number of thresholds that are not above the context."""
-        features = [1, INVERSE_STEPS[self.step % 64] >> (self.step // 64) >> 6]
-        for neighbours in NEAR[kind]:
-            features.append(sum(self.magnitude(index, y + dy, x + dx) for dy, dx in neighbours))
-        for parent in parents:
-            features += self.seen(parent, y // 2, x // 2)
+        """The table of the magnitude at one place."""
+        own = []
+        if kind in (2, 3):
+            own += [STRAIGHT[:2], STRAIGHT[2:]]
+        else:
+            own += [(), ()]
+        own.append(DIAGONAL if kind in (1, 3) else ())
+        near = [[self.value(index, y + dy, x + dx) for dy, dx in offsets] for offsets in own]
+        ring = [self.value(index, y + dy, x + dx) for dy, dx in (RING if kind in (2, 3) else ())]
+        levels = [self.step // 4]
+        levels += [level(sum(abs(v) for v in values)) for values in [*near, ring]]
+        levels += [level(abs(sum(values))) for values in near]
+        for slot in range(2):
+            levels += self.seen(parents[slot] if slot < len(parents) else None, y // 2, x // 2)
         for sibling in siblings:
-            features += self.seen(sibling, y, x)
-        _, passes, size = self.tables["tables.weights"][0]
-        start = (index * passes + kind) * size
-        weights = self.tables["tables.weights"][1][start : start + len(features)]
-        context = sum(w * f for w, f in zip(weights, features, strict=True))
-        return sum(threshold <= context for threshold in THRESHOLDS)
+            levels += self.seen(sibling, y, x)
+        return max(0, min(31, self.network("magnitude", levels, index, kind) >> 13))
 
-    def seen(self, plane: int, y: int, x: int) -> list[int]:
-        """The magnitude there, and the sum of the nine around and at it."""
-        box = [self.magnitude(plane, y + dy, x + dx) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
-        return [self.magnitude(plane, y, x), sum(box)]
+    def seen(self, plane: int | None, y: int, x: int) -> list[int]:
+        """Levels of the magnitude there, and of the sum of the nine around and at it."""
+        if plane is None:
+            return [0, 0]
+        box = [abs(self.value(plane, y + dy, x + dx)) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
+        return [level(abs(self.value(plane, y, x))), level(sum(box))]
 
-    def magnitude(self, plane: int, y: int, x: int) -> int:
-        """Capped at 255; 0 outside of the plane and where nothing is decoded yet."""
+    def sign(
+        self,
+        index: int,
+        kind: int,
+        y: int,
+        x: int,
+        parents: list[int],
+        siblings: list[int | None],
+    ) -> tuple[int, bool]:
+        """How sure the sign at one place is (0 .. 15), and whether it is likely negative."""
+        near = [self.value(index, y + dy, x + dx) for dy, dx in (*STRAIGHT, *DIAGONAL)]
+        levels = [signed(v) for v in near]
+        levels += [signed(self.value(index, y + dy, x + dx)) for dy, dx in FAR]
+        for dy, dx in ((0, 0), *STRAIGHT):
+            value = self.value(parents[-1], y // 2 + dy, x // 2 + dx) if parents else 0
+            levels.append(signed(value))
+        for sibling in siblings[:4]:
+            if sibling is None:
+                levels += [0, 0]
+                continue
+            here = self.value(sibling, y, x)
+            agreement = sum(
+                sign_of(mine) * sign_of(self.value(sibling, y + dy, x + dx))
+                for mine, (dy, dx) in zip(near, (*STRAIGHT, *DIAGONAL), strict=True)
+            )
+            levels += [signed(here), signed(agreement * sign_of(here))]
+        number = self.network("sign", levels, index, kind)
+        number -= self.network("sign", [-n for n in levels], index, kind)
+        return min(15, abs(number) >> 13), number < 0
+
+    def network(self, name: str, x: list[int], plane: int, kind: int) -> int:
+        """The output of one context network."""
+
+        def array(part: str) -> list[int]:
+            return self.tables[f"tables.{name}.{part}"][1]
+
+        hidden = len(array("last"))
+
+        def layer(weights: list[int], values: list[int], biases: list[int]) -> list[int]:
+            rows = [weights[i * len(values) : (i + 1) * len(values)] for i in range(hidden)]
+            sums = [sum(w * v for w, v in zip(row, values, strict=True)) for row in rows]
+            return [
+                max(0, min(255, (total + bias) >> 8))
+                for total, bias in zip(sums, biases, strict=True)
+            ]
+
+        start = plane * hidden * len(x)
+        place = 4 * plane + kind
+        biases = array("first_bias")[place * hidden : (place + 1) * hidden]
+        values = layer(array("first")[start : start + hidden * len(x)], x, biases)
+        values = layer(array("second"), values, array("second_bias"))
+        total = sum(w * v for w, v in zip(array("last"), values, strict=True))
+        return total + array("last_bias")[place]
+
+    def value(self, plane: int, y: int, x: int) -> int:
+        """Cut to -255 .. 255; 0 outside of the plane and where nothing is decoded yet."""
         values = self.planes[plane]
         inside = 0 <= y < len(values) and 0 <= x < len(values[0])
-        return min(abs(values[y][x]), 255) if inside else 0
+        return max(-255, min(255, values[y][x])) if inside else 0
 
 
-PASS_DIAGONAL = ((-1, -1), (-1, 1), (1, -1), (1, 1))
+def level(number: int) -> int:
+    """16 log2(1 + number), its fraction by the next four bits."""
+    octave = (number + 1).bit_length() - 1
+    return 16 * octave + ((16 * (number + 1)) >> octave) - 16
+
+
+def signed(number: int) -> int:
+    """The level of the magnitude with the number's sign."""
+    return sign_of(number) * level(abs(number))
+
+
+def sign_of(number: int) -> int:
+    """-1, 0 or 1."""
+    return (number > 0) - (number < 0)
 
 
 def wavelet(levels: int) -> list[tuple[int, int, int | None, bool]]:

@@ -35,7 +35,9 @@ def make_codec(folder: Path, seed: int = 0) -> Path:
     fit_pca(
         folder / "trained", prepared, folder / "rotated", PcaConfig(mode="global", crops=4), seed
     )
-    config = CodeConfig(rates_bpp=(0.25, 1.0), effort=1, contexts=True, crops=4)
+    config = CodeConfig(
+        rates_bpp=(0.25, 1.0), effort=1, contexts="fitted", context_iterations=60, crops=4
+    )
     build_codec(
         folder / "trained",
         folder / "rotated",

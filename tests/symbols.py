@@ -7,45 +7,82 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from linocut.contexts import BINS, planes_of
-from linocut.entropy import TOKENS, EntropyTables
+from linocut.context_network import ContextNetwork
+from linocut.contexts import BINS, MAGNITUDE_INPUTS, SIGN_INPUTS
 from linocut.entropy_fit import whole_frequencies
+from linocut.entropy_tables import SIGN_BINS, SIGN_CLASSES, TOKENS, EntropyTables
 from linocut.latents import Band
+from linocut.planes import planes_of
 
 Latent = list[NDArray[np.int32]]
+
+
+def random_network(planes: int, inputs: int, seed: int, hidden: int = 5) -> ContextNetwork:
+    """Valid, with numbers up to the limits; its outputs reach bins far apart."""
+    rng = np.random.default_rng(seed)
+
+    def weights(*shape: int) -> NDArray[np.int16]:
+        return np.round(rng.normal(0, 150, shape)).clip(-1023, 1023).astype(np.int16)
+
+    def biases(*shape: int) -> NDArray[np.int32]:
+        return rng.integers(-20_000, 200_000, shape).astype(np.int32)
+
+    return ContextNetwork(
+        weights(planes, hidden, inputs), biases(planes, 4, hidden), weights(hidden, hidden),
+        biases(hidden), weights(hidden), biases(planes, 4),
+    )  # fmt: skip
 
 
 def random_tables(bands: Sequence[Band], seed: int = 0) -> EntropyTables:
     """Valid tables that fit nothing: sharp and flat rows, weights of every size."""
     rng = np.random.default_rng(seed)
-    planes = planes_of(bands)
-    width = max(plane.features for plane in planes)
-    weights = rng.integers(0, 1025, (len(planes), 4, width)).astype(np.int32)
-    weights[rng.uniform(size=weights.shape) < 0.7] = 0
-    sharpness = rng.exponential(1.0, (len(planes), BINS, 1))
+    planes = len(planes_of(bands))
+    sharpness = rng.exponential(1.0, (planes, BINS, 1))
     raw = np.exp(-sharpness * np.arange(TOKENS)) + 1e-9 * rng.uniform(size=(1, 1, TOKENS))
     frequencies = np.array([[whole_frequencies(row) for row in plane] for plane in raw])
-    occupied = rng.integers(1, 65536, (len(planes), 9)).astype(np.uint16)
-    return EntropyTables(weights, frequencies, occupied)
+    agreement = rng.integers(1, 65536, (SIGN_CLASSES, SIGN_BINS)).astype(np.uint16)
+    occupied = rng.integers(1, 65536, (planes, 9)).astype(np.uint16)
+    return EntropyTables(
+        random_network(planes, MAGNITUDE_INPUTS, seed),
+        random_network(planes, SIGN_INPUTS, seed + 1),
+        frequencies,
+        agreement,
+        occupied,
+    )
 
 
 def written_tables(bands: Sequence[Band]) -> EntropyTables:
     """Tables by integer formulas alone: the same on every machine and with every numpy."""
-    planes = planes_of(bands)
-    width = max(plane.features for plane in planes)
-    weights = np.zeros((len(planes), 4, width), dtype=np.int32)
-    for index, plane in enumerate(planes):
-        for kind in range(4):
-            for k in range(plane.features):
-                weights[index, kind, k] = (7 * index + 5 * kind + 11 * k) % 40
-    frequencies = np.ones((len(planes), BINS, TOKENS), dtype=np.int64)
+    planes = len(planes_of(bands))
+    frequencies = np.ones((planes, BINS, TOKENS), dtype=np.int64)
     for table in range(BINS):
         for token in range(TOKENS):
             frequencies[:, table, token] += 20000 * (table + 1) // (table + 1 + token * 8)
     scaled = np.maximum(frequencies * 60000 // frequencies.sum(-1, keepdims=True), 1)
     scaled[..., 0] += 65536 - scaled.sum(-1)
-    occupied = np.full((len(planes), 9), 60000, dtype=np.uint16)
-    return EntropyTables(weights, scaled.astype(np.uint16), occupied)
+    rising = 32768 + 2000 * np.arange(SIGN_BINS) + 500 * np.arange(SIGN_CLASSES)[:, None]
+    return EntropyTables(
+        _written_network(planes, MAGNITUDE_INPUTS),
+        _written_network(planes, SIGN_INPUTS),
+        scaled.astype(np.uint16),
+        rising.astype(np.uint16),
+        np.full((planes, 9), 60000, dtype=np.uint16),
+    )
+
+
+def _written_network(planes: int, inputs: int, hidden: int = 4) -> ContextNetwork:
+    def numbers(most: int, *shape: int) -> NDArray[np.int64]:
+        count = np.arange(int(np.prod(shape)), dtype=np.int64)
+        return ((count * 7919 + count**2 * 31) % (2 * most + 1) - most).reshape(shape)
+
+    return ContextNetwork(
+        numbers(60, planes, hidden, inputs).astype(np.int16),
+        numbers(40_000, planes, 4, hidden).astype(np.int32),
+        numbers(300, hidden, hidden).astype(np.int16),
+        numbers(40_000, hidden).astype(np.int32),
+        numbers(400, hidden).astype(np.int16),
+        (100_000 + numbers(50_000, planes, 4)).astype(np.int32),
+    )
 
 
 def laplace_latent(

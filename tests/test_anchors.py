@@ -118,7 +118,10 @@ def test_every_picture_codec_and_setting_becomes_a_row(
         assert 0.5 < row.ms_ssim < 1
         assert row.ssimulacra2 < 100
     header = (tmp_path / "out" / "anchors.csv").read_text().splitlines()[0]
-    assert header == "codec,picture,setting,bytes,bpp,psnr_db,ssim,ms_ssim,ssimulacra2,encode_s,decode_s"
+    assert (
+        header
+        == "codec,picture,setting,bytes,bpp,psnr_db,ssim,ms_ssim,ssimulacra2,encode_s,decode_s"
+    )
     recorded = json.loads((tmp_path / "out" / "versions.json").read_text())
     assert set(recorded) == {"pillow", "jpeg", "avif_420"}
     assert "aom" in recorded["avif_420"]

@@ -21,7 +21,9 @@ from linocut.tables import read_rows
 from tiny import awake
 
 MODES = ("none", "global", "per_image")
-CONFIG = CodeConfig(rates_bpp=(0.3, 1.2), effort=0, contexts=True, crops=3)
+CONFIG = CodeConfig(
+    rates_bpp=(0.3, 1.2), effort=0, contexts="fitted", context_iterations=40, crops=3
+)
 STEPS = (4.0, 160.0)
 
 

@@ -1,13 +1,19 @@
-"""Fitted tables are valid, the same every time, and worth their bytes."""
+"""Fitted networks and tables are valid, the same every time, and worth their bytes."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.optimize import nnls
 
+from linocut.context_network import LARGEST_WEIGHT
 from linocut.entropy import EntropyCoder
-from linocut.entropy_fit import LARGEST_WEIGHT, _small_nnls, fit_tables, whole_frequencies
+from linocut.entropy_fit import (
+    ContextNetworks,
+    fit_networks,
+    fit_tables,
+    no_contexts,
+    whole_frequencies,
+)
 from linocut.latents import Band, wavelet_bands
 from symbols import laplace_latent, written_tables
 
@@ -15,54 +21,84 @@ BANDS = wavelet_bands(2, 1)
 SAMPLES = [(laplace_latent(BANDS, 64, 64, seed), 100 + 90 * seed) for seed in range(4)]
 
 
+def fit(samples=SAMPLES, bands=BANDS, seed=0):
+    networks = fit_networks(bands, samples, iterations=150, seed=seed)
+    return fit_tables(bands, samples, networks)
+
+
 @pytest.fixture(scope="module")
 def fitted():
-    return fit_tables(BANDS, SAMPLES)
+    return fit()
 
 
 def test_every_row_sums_to_65536_without_a_zero(fitted):
     assert (fitted.frequencies.astype(np.int64).sum(-1) == 65536).all()
     assert fitted.frequencies.min() >= 1
     assert fitted.frequencies.dtype == np.uint16
-    assert fitted.occupied.min() >= 1
-    assert fitted.weights.dtype == np.int32
+    assert min(fitted.occupied.min(), fitted.agreement.min()) >= 1
 
 
-def test_weights_are_small_natural_numbers(fitted):
-    assert fitted.weights.min() >= 0
-    assert fitted.weights.max() <= LARGEST_WEIGHT
-    assert fitted.weights[1:, :, 0].min() >= 1  # details have a constant
-    assert not fitted.weights[0].any()  # the smooth plane has no contexts
+def test_fitted_networks_are_in_small_whole_numbers(fitted):
+    for network in (fitted.magnitude, fitted.sign):
+        assert network.first.dtype == network.last.dtype == np.int16
+        assert 8 < np.abs(network.first).max() <= LARGEST_WEIGHT
 
 
-def test_the_same_samples_give_the_same_tables(fitted):
-    again = fit_tables(BANDS, SAMPLES)
-    for name in ("weights", "frequencies", "occupied"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(fitted, name))
+def test_the_same_samples_and_seed_give_the_same_tables(fitted):
+    again, other = fit().tensors(), fit(seed=1).tensors()
+    for name, array in fitted.tensors().items():
+        np.testing.assert_array_equal(again[name], array)
+    assert (other["tables.sign.first"] != fitted.sign.first).any()
 
 
-def bits(tables, seed=50):
-    coder = EntropyCoder(BANDS, tables)
-    return coder.estimate_bits(laplace_latent(BANDS, 64, 64, seed), 200).sum()
+def bits(tables, latent=None):
+    latent = laplace_latent(BANDS, 64, 64, 50) if latent is None else latent
+    return EntropyCoder(BANDS, tables).estimate_bits(latent, 200).sum()
 
 
 def test_on_other_latents_contexts_beat_none_and_fitting_beats_guessing(fitted):
-    without = fit_tables(BANDS, SAMPLES, contexts=False)
-    assert bits(fitted) < 0.98 * bits(without)
+    without = fit_tables(BANDS, SAMPLES, no_contexts(BANDS))
+    assert bits(fitted) < 0.97 * bits(without)
     assert bits(without) < bits(written_tables(BANDS))
+
+
+def agreeing(seed):
+    """A latent in which neighbours of a row have the same sign."""
+    rng = np.random.default_rng(seed)
+    latent = laplace_latent(BANDS, 64, 64, seed)
+    for band in latent[1:]:
+        band[:] = np.abs(band) * rng.choice([-1, 1], (band.shape[0], band.shape[1], 1))
+    return latent
+
+
+def test_signs_that_follow_their_neighbours_cost_less_than_a_bit():
+    samples = [(agreeing(seed), 200) for seed in range(4)]
+    networks = fit_networks(BANDS, samples, iterations=300, seed=0)
+    fitted = fit_tables(BANDS, samples, networks)
+    blind = ContextNetworks(networks.magnitude, no_contexts(BANDS).sign, networks.shapes)
+    latent = agreeing(50)
+    signs = sum(np.count_nonzero(band) for band in latent[1:])
+    assert bits(fit_tables(BANDS, samples, blind), latent) - bits(fitted, latent) > 0.3 * signs
 
 
 def test_planes_that_never_hold_a_symbol_can_be_fitted():
     latent = SAMPLES[0][0]
     silent = [([*latent[:-1], np.zeros_like(latent[-1])], 640)]
-    tables = fit_tables(BANDS, silent)
+    tables = fit(silent)
     assert tables.occupied[-1, -1] < 30_000
     assert EntropyCoder(BANDS, tables).encode(silent[0][0], 640)
 
 
-def test_latents_smaller_than_the_passes_can_be_fitted():
-    tiny = [([np.ones((1, 1, 1), np.int32)], 0)]
-    fit_tables((Band("b", 1, 8),), tiny)
+def test_latents_smaller_than_the_passes_or_empty_can_be_fitted():
+    bands = (Band("b", 1, 8),)
+    fit([([np.ones((1, 1, 1), np.int32)], 0)], bands)
+    fit([([np.zeros((1, 4, 4), np.int32)], 0)], bands)
+
+
+def test_networks_can_be_kept_while_tables_are_fitted_again(fitted):
+    again = fit_tables(BANDS, SAMPLES[:2], ContextNetworks.of(fitted))
+    np.testing.assert_array_equal(again.magnitude.first, fitted.magnitude.first)
+    assert (again.frequencies != fitted.frequencies).any()
 
 
 @given(st.lists(st.floats(1e-9, 1e9), min_size=2, max_size=60))
@@ -72,10 +108,3 @@ def test_whole_frequencies_are_whole_positive_and_sum_to_65536(weights):
     assert whole.min() >= 1
     shares = np.array(weights) / sum(weights) * (65536 - len(weights))
     assert np.abs(whole - 1 - shares).max() <= 1.0 + 1e-6
-
-
-def test_small_nnls_is_nnls():
-    rng = np.random.default_rng(0)
-    a, x = rng.uniform(size=(500, 6)), np.array([1.0, 0.0, 2.0, -1.0, 0.5, 0.0])
-    b = a @ x + rng.normal(0, 0.1, 500)
-    np.testing.assert_allclose(_small_nnls(a, b), nnls(a, b)[0], atol=1e-5)

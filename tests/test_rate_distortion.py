@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from linocut.entropy import EntropyCoder
-from linocut.entropy_fit import fit_tables
+from linocut.entropy_fit import fit_networks, fit_tables
 from linocut.errors import DataError
 from linocut.latents import wavelet_bands
 from linocut.quantization import step_of
@@ -18,7 +18,8 @@ INDEX = 256  # step 16
 @pytest.fixture(scope="module")
 def coder():
     samples = [(laplace_latent(BANDS, 64, 64, seed), INDEX) for seed in range(3)]
-    return EntropyCoder(BANDS, fit_tables(BANDS, samples))
+    networks = fit_networks(BANDS, samples, iterations=60, seed=0)
+    return EntropyCoder(BANDS, fit_tables(BANDS, samples, networks))
 
 
 @pytest.fixture(scope="module")
@@ -70,5 +71,5 @@ def test_optimised_symbols_survive_the_coder(coder, latent):
 
 
 def test_unknown_levels_are_refused(coder, latent):
-    with pytest.raises(DataError, match=r"effort is 9, expected one of \[0, 1, 2\]"):
+    with pytest.raises(DataError, match=r"effort is 9, expected one of \[0, 1, 2, 3\]"):
         choose_symbols(coder, latent, INDEX, 9)

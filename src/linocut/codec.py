@@ -23,11 +23,13 @@ from numpy.typing import NDArray
 from linocut import bitstream, models, rotation
 from linocut.bitstream import LinoFile
 from linocut.checkpoint import load_model, load_tensors, read_description
-from linocut.entropy import EntropyCoder, EntropyTables
+from linocut.entropy import EntropyCoder
+from linocut.entropy_tables import EntropyTables
 from linocut.errors import BitstreamError, CheckpointError, DataError
 from linocut.networks import Network
 from linocut.quantization import step_index
-from linocut.rate_distortion import DEFAULT_EFFORT, choose_symbols
+from linocut.rate_distortion import DEFAULT_EFFORT, REFINED, choose_symbols
+from linocut.refinement import refine
 from linocut.rotation import Rotation, rotation_from
 from linocut.segments import Damage, damage_of, decode_segments, encode_segments, layout_of
 from linocut.tiling import Symbols, Tile, join, tiles
@@ -109,13 +111,10 @@ class Codec:
         tensors = {key: value.numpy() for key, value in load_tensors(folder).items()}
         network = load_model(folder).to(device)
         try:
-            tables = EntropyTables(
-                tensors["tables.weights"], tensors["tables.frequencies"], tensors["tables.occupied"]
-            )
             return cls(
                 network,
                 rotation_from(tensors, network.bands),
-                tables,
+                EntropyTables.from_tensors(tensors),
                 models.model_id(folder),
                 folder.name if str(name) == str(folder) else str(name),
                 about,
@@ -192,9 +191,7 @@ class Codec:
         height, width = analysed.picture.shape[:2]
         payloads, segments = [], []
         for number, tile in enumerate(self._tiles(width, height)):
-            symbols = choose_symbols(
-                self.coder, self._rotated(analysed, number, tile), index, effort
-            )
+            symbols = self._symbols(analysed, number, tile, index, effort)
             if resilient:
                 segments.append(encode_segments(self.coder, symbols, index))
             else:
@@ -219,8 +216,8 @@ class Codec:
         height, width = analysed.picture.shape[:2]
         bits = np.zeros(sum(band.channels for band in self.network.bands))
         grid = self._tiles(width, height)
-        for item in enumerate(grid):
-            symbols = choose_symbols(self.coder, self._rotated(analysed, *item), index, effort)
+        for number, tile in enumerate(grid):
+            symbols = self._symbols(analysed, number, tile, index, effort)
             bits += self.coder.estimate_bits(symbols, index)
         empty = LinoFile(width, height, index, bytes(8), [b""] * len(grid))
         side = len(analysed.rotation.pack()) + 3 if analysed.rotation else 0
@@ -283,6 +280,18 @@ class Codec:
 
     def _tiles(self, width: int, height: int) -> list[Tile]:
         return list(tiles(width, height, self.network.multiple, self.network.reach))
+
+    def _symbols(
+        self, analysed: Analysed, number: int, tile: Tile, index: int, effort: int
+    ) -> list[NDArray[np.int32]]:
+        """The quantised latent of one tile."""
+        latent = self._rotated(analysed, number, tile)
+        if effort != REFINED:
+            return choose_symbols(self.coder, latent, index, effort)
+        used = self.rotation or analysed.rotation
+        assert used is not None
+        inside = analysed.picture[tile.top : tile.bottom, tile.left : tile.right]
+        return refine(self.network, used, self.coder, inside, latent, index)
 
     def _rotated(self, analysed: Analysed, number: int, tile: Tile) -> list[NDArray[np.float32]]:
         if analysed.latents is not None:

@@ -23,12 +23,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from linocut import rotation
-from linocut.checkpoint import as_tensors, load_model, read_description, save_model
+from linocut import models, rotation
+from linocut.checkpoint import as_tensors, load_model, load_tensors, read_description, save_model
 from linocut.codec import Codec
 from linocut.config import CodeConfig, PcaConfig
 from linocut.entropy import EntropyCoder
-from linocut.entropy_fit import fit_tables
+from linocut.entropy_fit import ContextNetworks, Sample, fit_networks, fit_tables, no_contexts
+from linocut.entropy_tables import EntropyTables
 from linocut.errors import DataError
 from linocut.evaluation import CodedRow, PlaneRow
 from linocut.image import read_image
@@ -173,16 +174,13 @@ def build_codec(
             rounding = ROUNDING[min(config.effort, max(ROUNDING))]
             symbols = [quantise(band, step_of(index), rounding) for band in r]
             samples.append((symbols, index, r))
-    tables = fit_tables(network.bands, [sample[:2] for sample in samples], contexts=config.contexts)
-    if config.effort > 1:  # once more, on symbols that are chosen by these tables
+    chosen = [sample[:2] for sample in samples]
+    tables = _first_tables(network, config, chosen, seed)
+    if config.effort > 1:
         coder = EntropyCoder(network.bands, tables)
-        again = [(optimise(coder, r, index), index) for _, index, r in samples]
-        tables = fit_tables(network.bands, again, weights=tables.weights)
-    tensors |= {
-        "tables.weights": tables.weights,
-        "tables.frequencies": tables.frequencies,
-        "tables.occupied": tables.occupied,
-    }
+        chosen = [(optimise(coder, r, index), index) for _, index, r in samples]
+    tables = fit_tables(network.bands, chosen, ContextNetworks.of(tables))
+    tensors |= tables.tensors()
     about = dict(read_description(trained)["about"]) | {
         "step_range": list(step_range),
         "rate_curve": [],
@@ -192,6 +190,28 @@ def build_codec(
         Codec.load(folder), prepared / "validation", step_range, config.effort
     )
     save_model(folder, network, about, as_tensors(tensors))
+
+
+def _first_tables(
+    network: Network, config: CodeConfig, samples: Sequence[Sample], seed: int
+) -> EntropyTables:
+    """Tables with the networks that `code.contexts` asks for: none, fitted, or of a shipped codec.
+
+    A codec is shipped for the latents of the architectures `cae` and `generative`; for any other
+    latent `release` fits networks too.
+    """
+    name = f"{network.architecture}-l2"
+    if config.contexts == "release" and name in models.available():
+        shipped = models.folder_of(name)
+        if load_model(shipped).bands == network.bands:
+            tensors = {key: value.numpy() for key, value in load_tensors(shipped).items()}
+            return EntropyTables.from_tensors(tensors)
+    if config.contexts == "none":
+        networks = no_contexts(network.bands)
+    else:
+        iterations = config.context_iterations
+        networks = fit_networks(network.bands, samples, iterations=iterations, seed=seed)
+    return fit_tables(network.bands, samples, networks)
 
 
 def rate_curve(

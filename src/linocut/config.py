@@ -190,8 +190,9 @@ class CodeConfig:
     """Rate points, encoder effort, and what the entropy coder's tables are fitted on."""
 
     rates_bpp: tuple[Positive, ...]
-    effort: Annotated[int, Range(0, 2)]
-    contexts: bool
+    effort: Annotated[int, Range(0, 3)]
+    contexts: Literal["release", "fitted", "none"]
+    context_iterations: Count
     crops: Count
 
     def __post_init__(self) -> None:

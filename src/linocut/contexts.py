@@ -1,152 +1,70 @@
-"""What the coder knows before each symbol: integer contexts of what is already decoded.
+"""What the coder knows before each symbol: whole numbers made of what is already decoded.
 
-A latent is coded plane by plane (one channel of one band), coarse to fine, and every plane in
-passes over its
-polyphase grid, so that each pass is one vectorised step and sees the earlier passes on all sides:
-
-    detail planes, 4 passes         smooth planes: the same refinement from a grid of 8 down to 1,
-    0 2 0 2                         each value predicted from the four nearest of the coarser grid
-    3 1 3 1
-    0 2 0 2
-
-The context of a detail symbol is sum_k w_k f_k in integers: f_k are magnitudes already known (own
-neighbours, parent,
-sibling planes of the same stride), w_k integer weights fitted on training latents. It predicts the
-mean magnitude,
-in units of 1/256; its logarithm picks the probability table. Nothing here is floating point.
+The context of a detail symbol is a vector of levels: logarithms, in sixteenths of an octave, of
+magnitudes around it in its own plane, in its parents and in its siblings. That of a sign holds
+signed levels of the same places. `linocut.context_network` turns both into the number of a
+probability table. Nothing here is floating point but the container of whole numbers.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from linocut.latents import Band
+from linocut.planes import (
+    DIAGONAL,
+    NEIGHBOURS_IN_BAND,
+    NEIGHBOURS_IN_CHANNEL,
+    OTHER_SIBLINGS,
+    PARENTS,
+    STRAIGHT,
+    Integers,
+    Pass,
+    Plane,
+)
 
-Integers = NDArray[np.int32]
+Levels = NDArray[np.int16]
 
-PASSES = ((0, 0), (1, 1), (0, 1), (1, 0))
-SMOOTH_GRID = 8
 LARGEST_MAGNITUDE = 255
 """Magnitudes are capped here before they enter a context."""
 
-WEIGHT_UNIT = 256
-BINS = 28
-THRESHOLDS: Integers = np.array(
-    [round(float(WEIGHT_UNIT * 0.01 * 2 ** (0.45 * i))) for i in range(BINS - 1)], dtype=np.int32
-)
-"""Bin b holds contexts in THRESHOLDS[b-1] <= context < THRESHOLDS[b]: 0.01 to 33 of mean magnitude.
-"""
+BINS = 32
+"""Probability tables of a plane."""
 
-_BIN_OF = np.searchsorted(THRESHOLDS, np.arange(THRESHOLDS[-1] + 1), side="right").astype(np.uint8)
-
-OWN_FEATURES = ("horizontal", "vertical", "diagonal", "ring")
+NEAR = (*STRAIGHT, *DIAGONAL)
+FAR = ((0, -2), (0, 2), (-2, 0), (2, 0))
 MARGIN = 2
 
-
-@dataclass(frozen=True)
-class Plane:
-    """One channel of one band.
-
-    Attributes:
-        band: index of the band; channel: index within it.
-        smooth: coded by prediction from a coarser grid.
-        parents: planes one level coarser, seen at half resolution.
-        siblings: earlier planes of the same stride.
-    """
-
-    band: int
-    channel: int
-    smooth: bool
-    parents: tuple[int, ...]
-    siblings: tuple[int, ...]
-
-    @property
-    def features(self) -> int:
-        """Number of context features: 2 constants, the own ones, 2 for each parent and sibling."""
-        return 2 + len(OWN_FEATURES) + 2 * (len(self.parents) + len(self.siblings))
+MAGNITUDE_INPUTS = 8 + 2 * (PARENTS + NEIGHBOURS_IN_BAND + NEIGHBOURS_IN_CHANNEL + OTHER_SIBLINGS)
+SIGN_INPUTS = 12 + 5 + 2 * (NEIGHBOURS_IN_BAND + NEIGHBOURS_IN_CHANNEL)
 
 
-def planes_of(bands: Sequence[Band]) -> tuple[Plane, ...]:
-    """The planes of a latent in coding order."""
-    first = np.cumsum([0, *(band.channels for band in bands)])
-    planes: list[Plane] = []
-    for index, band in enumerate(bands):
-        for channel in range(band.channels):
-            parents: tuple[int, ...] = ()
-            if band.parent is not None:
-                parents = tuple(
-                    sorted({int(first[band.parent]), int(first[band.parent]) + channel})
-                )
-            siblings = tuple(
-                p
-                for p in range(len(planes))
-                if bands[planes[p].band].stride == band.stride and not planes[p].smooth
-            )
-            planes.append(Plane(index, channel, band.smooth, parents, siblings[-11:]))
-    return tuple(planes)
+def _level_table(largest: int) -> Levels:
+    """Level of every number 0 .. largest: 16 log2(1 + number), piecewise linear, in integers."""
+    table = np.zeros(largest + 1, dtype=np.int16)
+    for number in range(largest + 1):
+        octave = (number + 1).bit_length() - 1
+        table[number] = 16 * octave + ((16 * (number + 1)) >> octave) - 16
+    return table
 
 
-def plane_passes(plane: Plane, shape: tuple[int, int]) -> Iterator[tuple[int, slice, slice]]:
-    """Passes of a plane as (kind, rows, columns), without empty ones; kinds 0..3 are PASSES."""
-    height, width = shape
-    if not plane.smooth:
-        grids = [(kind, dy, dx, 2) for kind, (dy, dx) in enumerate(PASSES)]
-    else:
-        grids = [(0, 0, 0, SMOOTH_GRID)]
-        size = SMOOTH_GRID
-        while size > 1:
-            half = size // 2
-            grids += [
-                (kind, dy * half, dx * half, size) for kind, (dy, dx) in enumerate(PASSES) if kind
-            ]
-            size = half
-    for kind, dy, dx, size in grids:
-        if dy < height and dx < width:
-            yield kind, slice(dy, None, size), slice(dx, None, size)
+_LEVEL = _level_table(9 * LARGEST_MAGNITUDE)
 
 
-def smooth_prediction(values: Integers, kind: int, rows: slice, columns: slice) -> Integers:
-    """Prediction of one pass of a smooth plane from the grid points already known.
-
-    Args:
-        values: the plane (h, w), known where earlier passes went.
-        rows: of the pass.
-        columns: of the pass.
-        kind: pass kind; 0 predicts zero, 1 the four diagonal neighbours' mean, 2 and 3 the four
-            straight ones'.
-    """
-    height, width = values.shape
-    ys, xs = np.arange(height)[rows], np.arange(width)[columns]
-    if kind == 0:
-        return np.zeros((len(ys), len(xs)), dtype=np.int32)
-    half = int(rows.step) // 2
-    offsets = (
-        ((-1, -1), (-1, 1), (1, -1), (1, 1)) if kind == 1 else ((-1, 0), (1, 0), (0, -1), (0, 1))
-    )
-    total = np.zeros((len(ys), len(xs)), dtype=np.int64)
-    known = np.zeros((len(ys), len(xs)), dtype=np.int64)
-    for dy, dx in offsets:
-        y, x = ys + dy * half, xs + dx * half
-        inside = ((y >= 0) & (y < height))[:, None] & ((x >= 0) & (x < width))[None, :]
-        total += np.where(inside, values[np.clip(y, 0, height - 1)][:, np.clip(x, 0, width - 1)], 0)
-        known += inside
-    mean: Integers = ((2 * total + known) // (2 * np.maximum(known, 1))).astype(np.int32)
-    return mean
+def levels_of(numbers: Integers) -> Levels:
+    """Level of numbers 0 .. 9 * 255; see the module."""
+    levels: Levels = _LEVEL[numbers]
+    return levels
 
 
-_INVERSE_STEP = [round(2**18 * 2 ** (-i / 64)) for i in range(64)]
-
-
-def inverse_step(step_index: int) -> int:
-    """2^18 / step in integers: expected magnitudes go with it where nothing else is known."""
-    octave, rest = divmod(step_index, 64)
-    return _INVERSE_STEP[rest] >> octave >> 6
+def signed_levels(numbers: Integers) -> Levels:
+    """The level of the magnitude, with the number's sign."""
+    levels: Levels = (np.sign(numbers) * _LEVEL[np.abs(numbers)]).astype(np.int16)
+    return levels
 
 
 class ContextState:
-    """Magnitudes decoded so far, and the features of each pass derived from them.
+    """Symbols decoded so far, and the contexts of each pass derived from them.
 
     Args:
         planes: the layout.
@@ -160,8 +78,8 @@ class ContextState:
         self.planes = tuple(planes)
         self.shapes = tuple(shapes)
         self.step_index = step_index
-        self._boxes: dict[int, Integers] = {}
-        self._magnitudes: dict[int, Integers] = {}
+        self._padded: dict[int, Integers] = {}  # symbols with a margin of zeros
+        self._levels: dict[int, tuple[Levels, Levels]] = {}  # of magnitudes and 3x3 sums
         self._own: Integers = np.zeros((0, 0), dtype=np.int32)
 
     def open(self, index: int) -> None:
@@ -169,83 +87,100 @@ class ContextState:
         height, width = self.shapes[index]
         self._own = np.zeros((height + 2 * MARGIN + 1, width + 2 * MARGIN + 1), dtype=np.int32)
 
-    def put(self, rows: slice, columns: slice, symbols: Integers) -> None:
+    def put(self, place: Pass, symbols: Integers) -> None:
         """Make a decoded pass known."""
         inner = self._own[MARGIN : -MARGIN - 1, MARGIN : -MARGIN - 1]
-        inner[rows, columns] = np.minimum(np.abs(symbols), LARGEST_MAGNITUDE)
+        inner[place.rows, place.columns] = np.clip(symbols, -LARGEST_MAGNITUDE, LARGEST_MAGNITUDE)
 
     def close(self, index: int) -> None:
         """End plane `index`: later planes see it as parent or sibling."""
-        own = self._own
-        self._magnitudes[index] = own[MARGIN : -MARGIN - 1, MARGIN : -MARGIN - 1]
-        rows = own[1:-2] + own[:-3] + own[2:-1]
-        self._boxes[index] = (rows[:, 1:-2] + rows[:, :-3] + rows[:, 2:-1])[1:-1, 1:-1]
+        self._padded[index] = self._own
+        known = np.abs(self._own)
+        sums = known[1:-2] + known[:-3] + known[2:-1]
+        sums = (sums[:, 1:-2] + sums[:, :-3] + sums[:, 2:-1])[1:-1, 1:-1]
+        inner = known[MARGIN : -MARGIN - 1, MARGIN : -MARGIN - 1]
+        self._levels[index] = levels_of(inner), levels_of(sums)
 
-    def features(self, index: int, kind: int, rows: slice, columns: slice) -> list[Integers | int]:
-        """Features of one pass in a fixed order; scalars stand for constant arrays.
-
-        Returns:
-            `Plane.features` entries, each an int or an array of the pass's shape.
-        """
-        plane = self.planes[index]
-        height, width = self.shapes[index]
-        result: list[Integers | int] = [1, inverse_step(self.step_index)]
-        y, x = rows.start, columns.start
-
-        def at(dy: int, dx: int) -> Integers:
-            top, left = MARGIN + y + dy, MARGIN + x + dx
-            return self._own[top : top + height - y : 2, left : left + width - x : 2]
-
-        if kind == 0:
-            result += [0, 0, 0, 0]
-        else:
-            diagonal = at(-1, -1) + at(-1, 1) + at(1, -1) + at(1, 1) if kind != 2 else 0
-            horizontal = at(0, -1) + at(0, 1) if kind != 1 else 0
-            vertical = at(-1, 0) + at(1, 0) if kind != 1 else 0
-            if kind == 1:
-                ring: Integers | int = 0
-            elif kind == 2:
-                ring = at(-2, -1) + at(-2, 1) + at(2, -1) + at(2, 1)
-                ring = ring + at(-1, -2) + at(-1, 2) + at(1, -2) + at(1, 2)
-            else:
-                ring = at(-1, -2) + at(-1, 2) + at(1, -2) + at(1, 2)
-                ring = ring + at(-2, -1) + at(-2, 1) + at(2, -1) + at(2, 1)
-            result += [horizontal, vertical, diagonal, ring]
-        for parent in plane.parents:
-            for source in (self._magnitudes[parent], self._boxes[parent]):
-                result.append(_half_resolution(source, y, x, height, width))
-        for sibling in plane.siblings:
-            for source in (self._magnitudes[sibling], self._boxes[sibling]):
-                result.append(source[rows, columns])
+    def _around(self, y: int, x: int, shape: tuple[int, int]) -> dict[tuple[int, int], Integers]:
+        """Symbols of the own plane near a pass by offset, without those that are never known."""
+        height, width = shape
+        result = {}
+        for dy in range(-MARGIN, MARGIN + 1):
+            for dx in range(-MARGIN, MARGIN + 1):
+                top, left = MARGIN + y + dy, MARGIN + x + dx
+                result[dy, dx] = self._own[top : top + height - y : 2, left : left + width - x : 2]
         return result
 
+    def magnitude_contexts(self, index: int, place: Pass) -> NDArray[np.float32]:
+        """Levels before one pass of a detail plane.
 
-def _half_resolution(source: Integers, y: int, x: int, height: int, width: int) -> Integers:
-    """Values of a plane of half the size at the places of a grid that starts at y, x."""
-    return source[: (height - y + 1) // 2, : (width - x + 1) // 2]
+        Returns:
+            Whole numbers, (MAGNITUDE_INPUTS, n) for the n symbols of the pass, row by row.
+        """
+        plane, shape = self.planes[index], self.shapes[index]
+        y, x = place.rows.start, place.columns.start
+        result = np.zeros((MAGNITUDE_INPUTS, *place.shape(shape)), dtype=np.float32)
+        result[0] = self.step_index // 4
+        if place.kind:
+            near = self._around(y, x, shape)
+            groups: list[tuple[tuple[tuple[int, int], ...], int, int]] = []
+            groups += [(STRAIGHT[:2], 1, 5), (STRAIGHT[2:], 2, 6)] if place.kind != 1 else []
+            groups += [(DIAGONAL, 3, 7)] if place.kind != 2 else []
+            for offsets, slot, signed_slot in groups:
+                values = np.stack([near[offset] for offset in offsets])
+                result[slot] = levels_of(np.abs(values).sum(0))
+                result[signed_slot] = levels_of(np.abs(values.sum(0)))
+            if place.kind != 1:
+                ring = [np.abs(near[dy, dx]) for dy, dx in near if abs(dy * dx) == 2]
+                result[4] = levels_of(np.stack(ring).sum(0))
+        for slot, parent in enumerate(plane.parents):
+            for offset, levels in enumerate(self._levels[parent]):
+                part = levels[: (shape[0] - y + 1) // 2, : (shape[1] - x + 1) // 2]
+                result[8 + 2 * slot + offset] = part
+        for slot, sibling in enumerate(plane.siblings):
+            if sibling is not None:
+                for offset, levels in enumerate(self._levels[sibling]):
+                    result[8 + 2 * (PARENTS + slot) + offset] = levels[place.rows, place.columns]
+        return result.reshape(MAGNITUDE_INPUTS, -1)
 
+    def sign_contexts(
+        self, index: int, place: Pass, chosen: NDArray[np.intp]
+    ) -> NDArray[np.float32]:
+        """Signed levels around some symbols of a pass of a detail plane.
 
-def context_sum(
-    features: Sequence[Integers | int], weights: Integers, shape: tuple[int, int]
-) -> Integers:
-    """sum_k w_k f_k, an int32 array of the pass's shape; features of weight zero cost nothing."""
-    constant = 0
-    total = np.zeros(shape, dtype=np.int32)
-    for feature, weight in zip(features, weights.tolist(), strict=True):
-        if weight == 0:
-            continue
-        if isinstance(feature, int):
-            constant += feature * weight
-        else:
-            total += feature * np.int32(weight)
-    total += np.int32(min(constant, 2**28))
-    return total
+        Args:
+            index: of the plane.
+            place: the pass.
+            chosen: flat places in it, (n,).
 
-
-def context_bins(contexts: Integers) -> NDArray[np.uint8]:
-    """Table index of every context, 0 .. BINS - 1."""
-    bins: NDArray[np.uint8] = _BIN_OF[np.minimum(contexts, THRESHOLDS[-1])]
-    return bins
+        Returns:
+            Whole numbers, (SIGN_INPUTS, n). All change sign when all known symbols do.
+        """
+        plane, width = self.planes[index], place.shape(self.shapes[index])[1]
+        y = place.rows.start + chosen // width * place.rows.step + MARGIN
+        x = place.columns.start + chosen % width * place.columns.step + MARGIN
+        own = {offset: self._own[y + offset[0], x + offset[1]] for offset in NEAR}
+        result = np.zeros((SIGN_INPUTS, len(chosen)), dtype=np.float32)
+        for slot, offset in enumerate((*NEAR, *FAR)):
+            values = own[offset] if offset in own else self._own[y + offset[0], x + offset[1]]
+            result[slot] = signed_levels(values)
+        if plane.parents:
+            parent = self._padded[plane.parents[-1]]
+            py, px = (y - MARGIN) // 2 + MARGIN, (x - MARGIN) // 2 + MARGIN
+            for slot, (dy, dx) in enumerate(((0, 0), *STRAIGHT)):
+                result[12 + slot] = signed_levels(parent[py + dy, px + dx])
+        for slot, sibling in enumerate(
+            plane.siblings[: NEIGHBOURS_IN_BAND + NEIGHBOURS_IN_CHANNEL]
+        ):
+            if sibling is not None:
+                other = self._padded[sibling]
+                here = other[y, x]
+                agreement = np.zeros_like(here)
+                for (dy, dx), values in own.items():
+                    agreement += np.sign(values) * np.sign(other[y + dy, x + dx])
+                result[17 + 2 * slot] = signed_levels(here)
+                result[18 + 2 * slot] = signed_levels(agreement * np.sign(here))
+        return result
 
 
 def smooth_bin(kind: int, step_index: int) -> int:

@@ -1,194 +1,215 @@
-"""Fits the integer weights and tables of `linocut.entropy` on training latents."""
+"""Fits the integer networks and tables of `linocut.entropy` on training latents."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
-from linocut.contexts import (
-    BINS,
-    WEIGHT_UNIT,
-    ContextState,
-    Integers,
-    Plane,
-    context_bins,
-    context_sum,
-    plane_passes,
-    planes_of,
-    smooth_bin,
-    smooth_prediction,
+from linocut.context_fit import Rows, fit_magnitudes, fit_signs
+from linocut.context_network import ContextNetwork
+from linocut.contexts import BINS, MAGNITUDE_INPUTS, SIGN_INPUTS, ContextState
+from linocut.entropy import EntropyCoder
+from linocut.entropy_tables import (
+    FREQUENCY_BITS,
+    SIGN_BINS,
+    SIGN_CLASSES,
+    TOKENS,
+    EntropyTables,
+    tokens_of,
 )
-from linocut.entropy import FREQUENCY_BITS, TOKENS, EntropyTables, tokens_of
 from linocut.latents import Band
+from linocut.planes import Integers, Pass, Plane, plane_passes, planes_of, smooth_prediction
 
-LARGEST_WEIGHT = 1024
-KEPT_FEATURES = 12
-ROWS_PER_PASS = 6_000
-POOLED_WEIGHT = 60.0
+ROWS = 2_000_000
+"""Symbols that the context networks are trained on, about."""
+ALWAYS_KEPT = 40
+"""Symbols kept of every pass at least, so that small planes are not forgotten."""
+PRIOR_WEIGHT = 60.0
 OCTAVES = 9
-
-Seen = tuple[Integers, Sequence[Integers | int]]
-"""Symbols of one pass and their context features."""
 
 Sample = tuple[Sequence[Integers], int]
 """Symbols of one training latent and the index of the step they were quantised with."""
 
 
-def fit_tables(
-    bands: Sequence[Band],
-    samples: Sequence[Sample],
-    *,
-    contexts: bool = True,
-    weights: Integers | None = None,
-) -> EntropyTables:
-    """Fit all tables on training latents quantised at many steps.
+@dataclass(frozen=True)
+class ContextNetworks:
+    """Both networks and the tables' first shape: what takes long to fit and serves many codecs.
+
+    Attributes:
+        magnitude: see `linocut.entropy.EntropyTables`.
+        sign: likewise.
+        shapes: float64 (planes, BINS, TOKENS): probabilities that counts are added to.
+    """
+
+    magnitude: ContextNetwork
+    sign: ContextNetwork
+    shapes: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, tables: EntropyTables) -> "ContextNetworks":
+        """Those of a codec."""
+        shapes = tables.frequencies.astype(np.float64) / (1 << FREQUENCY_BITS)
+        return cls(tables.magnitude, tables.sign, shapes)
+
+
+def no_contexts(bands: Sequence[Band]) -> ContextNetworks:
+    """One table a plane and evenly likely signs, for the ablation."""
+    planes = len(planes_of(bands))
+    shapes = _broad_shape() * np.ones((planes, BINS, 1))
+    return ContextNetworks(
+        _silent(planes, MAGNITUDE_INPUTS),
+        _silent(planes, SIGN_INPUTS),
+        shapes,
+    )
+
+
+def _broad_shape() -> NDArray[np.float64]:
+    """Probabilities (TOKENS,) of residuals about which nothing is known."""
+    shape: NDArray[np.float64] = np.exp(-np.arange(TOKENS) / 5.0)
+    shape /= shape.sum()
+    return shape
+
+
+def _silent(planes: int, inputs: int) -> ContextNetwork:
+    return ContextNetwork(
+        np.zeros((planes, 1, inputs), np.int16), np.zeros((planes, 4, 1), np.int32),
+        np.zeros((1, 1), np.int16), np.zeros(1, np.int32),
+        np.zeros(1, np.int16), np.zeros((planes, 4), np.int32),
+    )  # fmt: skip
+
+
+def fit_networks(
+    bands: Sequence[Band], samples: Sequence[Sample], *, iterations: int, seed: int
+) -> ContextNetworks:
+    """Train the context networks.
 
     Args:
         bands: the latent's bands.
         samples: (symbols per band (c, h, w), step index) pairs.
-        contexts: False gives one table per plane, for the ablation.
-        weights: of an earlier fit; only the probability tables are fitted anew.
+        iterations: of the training, each on 8192 symbols.
+        seed: of the choice of symbols and of the first weights.
     """
     planes = planes_of(bands)
-    symbols = [[band[c] for band in latent for c in range(len(band))] for latent, _ in samples]
-    states = [
-        ContextState(planes, [plane.shape for plane in values], step)
-        for values, (_, step) in zip(symbols, samples, strict=True)
-    ]
-    width = max(plane.features for plane in planes)
-    fitted = np.zeros((len(planes), 4, width), dtype=np.int32) if weights is None else weights
-    counts = np.zeros((len(planes), BINS, TOKENS))
-    occupied = np.ones((len(planes), OCTAVES, 2))
-    for index, plane in enumerate(planes):
-        for values, state, (_, step) in zip(symbols, states, samples, strict=True):
-            state.open(index)
-            occupied[index, min(step // 64, OCTAVES - 1), int(values[index].any())] += 1
-        if plane.smooth:
-            for values, (_, step) in zip(symbols, samples, strict=True):
-                _count_smooth(counts[index], plane, values[index], step)
-        else:
-            for kind in range(4):
-                seen = _see_pass(plane, index, kind, symbols, states)
-                if weights is None and contexts:
-                    fitted[index, kind, : plane.features] = _fit_weights(
-                        plane, seen, len(symbols), seed=index * 4 + kind
-                    )
-                elif weights is None:
-                    fitted[index, kind, 0] = WEIGHT_UNIT
-                _count_details(counts[index], seen, fitted[index, kind, : plane.features])
-        for state in states:
-            state.close(index)
-    ones = occupied[..., 1] / occupied.sum(-1)
-    limit = (1 << FREQUENCY_BITS) - 1
-    return EntropyTables(
-        fitted,
-        _frequencies(counts, planes),
-        np.clip(np.round(ones * limit), 1, limit).astype(np.uint16),
+    total = sum(band.size for latent, _ in samples for band in latent)
+    keep = min(1.0, ROWS / max(total, 1))
+    rng = np.random.default_rng([seed, 3])
+    magnitudes: list[Rows] = []
+    signs: list[Rows] = []
+    for latent, step in samples:
+        for state, index, place, residual in _walk(planes, latent, step):
+            if planes[index].smooth:
+                continue
+            share = max(keep, min(1.0, ALWAYS_KEPT / residual.size))
+            chosen = np.flatnonzero(rng.random(residual.size) < share)
+            flat = residual.ravel()
+            levels = state.magnitude_contexts(index, place)[:, chosen]
+            tokens = tokens_of(np.abs(flat[chosen]))
+            magnitudes.append(_rows(levels, index, place, tokens, None, share))
+            share = max(2 * keep, min(1.0, ALWAYS_KEPT / residual.size))
+            chosen = np.flatnonzero((rng.random(residual.size) < share) & (flat != 0))
+            levels = state.sign_contexts(index, place, chosen)
+            negative = (flat[chosen] < 0).astype(np.int32)
+            signs.append(_rows(levels, index, place, negative, np.abs(flat[chosen]), share))
+    if not magnitudes:
+        return no_contexts(bands)
+    magnitude, shapes = fit_magnitudes(Rows.joined(magnitudes), len(planes), iterations, seed)
+    shapes[[plane.smooth for plane in planes]] = _broad_shape()
+    sign = fit_signs(Rows.joined(signs), len(planes), iterations, seed)
+    return ContextNetworks(magnitude, sign, shapes)
+
+
+def _rows(
+    levels: NDArray[np.float32],
+    index: int,
+    place: Pass,
+    target: Integers,
+    magnitude: Integers | None,
+    share: float,
+) -> Rows:
+    count = len(target)
+    return Rows(
+        levels.T.astype(np.int16),
+        np.full(count, 4 * index + place.kind),
+        target.astype(np.int64),
+        np.zeros(count, np.int64) if magnitude is None else magnitude.astype(np.int64),
+        np.full(count, 1.0 / share, np.float32),
     )
 
 
-def _pass(plane: Plane, shape: tuple[int, int], kind: int) -> tuple[slice, slice] | None:
-    for found, rows, columns in plane_passes(plane, shape):
-        if found == kind:
-            return rows, columns
-    return None
+def _walk(
+    planes: Sequence[Plane], latent: Sequence[Integers], step: int
+) -> Iterator[tuple[ContextState, int, Pass, Integers]]:
+    """Every pass of every plane that holds a symbol, before it is known, with its residuals."""
+    symbols = [band[c] for band in latent for c in range(len(band))]
+    state = ContextState(planes, [plane.shape for plane in symbols], step)
+    for index, values in enumerate(symbols):
+        state.open(index)
+        for place in plane_passes(planes[index], values.shape) if values.any() else ():
+            residual = values[place.rows, place.columns]
+            if planes[index].smooth:
+                residual = residual - smooth_prediction(values, place)
+            yield state, index, place, residual
+            state.put(place, residual)
+        state.close(index)
 
 
-def _see_pass(
-    plane: Plane,
-    index: int,
-    kind: int,
-    symbols: Sequence[Sequence[Integers]],
-    states: Sequence[ContextState],
-) -> list[Seen]:
-    """Symbols of one pass of one plane with their features, in all samples where it is coded."""
-    seen: list[Seen] = []
-    for values, state in zip(symbols, states, strict=True):
-        grid = _pass(plane, values[index].shape, kind)
-        if grid is not None and values[index].any():
-            seen.append((values[index][grid], state.features(index, kind, *grid)))
-            state.put(*grid, values[index][grid])
-    return seen
+def fit_tables(
+    bands: Sequence[Band], samples: Sequence[Sample], networks: ContextNetworks
+) -> EntropyTables:
+    """Count tokens and signs for all tables.
+
+    Args:
+        bands: the latent's bands.
+        samples: (symbols per band (c, h, w), step index) pairs.
+        networks: that choose the tables.
+    """
+    planes = planes_of(bands)
+    counts = PRIOR_WEIGHT * networks.shapes
+    agreement = np.full((SIGN_CLASSES * SIGN_BINS, 2), 8.0)
+    occupied = np.ones((len(planes), OCTAVES, 2))
+    empty = EntropyTables(
+        networks.magnitude,
+        networks.sign,
+        _frequencies(counts),
+        np.full((SIGN_CLASSES, SIGN_BINS), 1 << 15, np.uint16),
+        np.full((len(planes), OCTAVES), 1 << 15, np.uint16),
+    )
+    coder = EntropyCoder(bands, empty)
+    for latent, step in samples:
+        flags = [bool(band[c].any()) for band in latent for c in range(len(band))]
+        occupied[np.arange(len(planes)), min(step // 64, OCTAVES - 1), np.array(flags, int)] += 1
+        for state, index, place, residual in _walk(planes, latent, step):
+            flat = residual.ravel()
+            tokens = tokens_of(np.abs(flat))
+            bins = coder.table_indices(state, index, place).astype(np.int64)
+            flat_counts = np.bincount(bins * TOKENS + tokens, minlength=BINS * TOKENS)
+            counts[index] += flat_counts.reshape(BINS, TOKENS)
+            nonzero = np.flatnonzero(flat)
+            if not planes[index].smooth:
+                tables, likely = coder.sign_tables(state, index, place, nonzero, tokens[nonzero])
+                agrees = (flat[nonzero] < 0) == (likely == 1)
+                np.add.at(agreement, (tables, agrees.astype(int)), 1.0)
+    return EntropyTables(
+        networks.magnitude,
+        networks.sign,
+        _frequencies(counts),
+        _chances(agreement).reshape(SIGN_CLASSES, SIGN_BINS),
+        _chances(occupied),
+    )
 
 
-def _fit_weights(plane: Plane, seen: Sequence[Seen], samples: int, *, seed: int) -> Integers:
-    """Non-negative weights, in 1/256, that predict |symbol|; relative errors weigh equally."""
-    share = max(1, ROWS_PER_PASS // samples)
-    tables: list[NDArray[np.float64]] = []
-    targets: list[NDArray[np.float64]] = []
-    rng = np.random.default_rng(seed)
-    for actual, features in seen:
-        target = np.abs(actual).ravel()
-        chosen = rng.choice(target.size, min(share, target.size), replace=False)
-        columns = [
-            np.full(len(chosen), f) if isinstance(f, int) else f.ravel()[chosen] for f in features
-        ]
-        tables.append(np.stack(columns, 1).astype(np.float64))
-        targets.append(target[chosen].astype(np.float64))
-    weights = np.zeros(plane.features, dtype=np.int32)
-    if not tables:
-        weights[0] = 1
-        return weights
-    a, b = np.concatenate(tables), np.concatenate(targets)
-    scale = np.maximum(a.mean(0), 1e-6)
-    importance = np.full(len(b), 1.0)
-    keep = np.flatnonzero(a.any(0))
-    solution = np.zeros(plane.features)
-    for round_ in range(3):
-        solution[:] = 0.0
-        solution[keep] = _small_nnls(a[:, keep] / scale[keep] * importance[:, None], b * importance)
-        if round_ == 1 and len(keep) > KEPT_FEATURES:
-            keep = np.sort(np.argsort(-solution)[:KEPT_FEATURES])
-        importance = 1.0 / (a[:, keep] / scale[keep] @ solution[keep] + 0.05)
-    solution[keep] /= scale[keep]
-    weights[:] = np.minimum(np.round(solution * WEIGHT_UNIT), LARGEST_WEIGHT)
-    weights[0] = max(weights[0], 1)
-    return weights
+def _chances(counts: NDArray[np.float64]) -> NDArray[np.uint16]:
+    """Counts (..., 2) of no and yes -> 2^16 times the chance of yes, 1 .. 65535."""
+    limit = (1 << FREQUENCY_BITS) - 1
+    chance = counts[..., 1] / counts.sum(-1)
+    whole: NDArray[np.uint16] = np.clip(np.round(chance * limit), 1, limit).astype(np.uint16)
+    return whole
 
 
-def _small_nnls(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """argmin |a x - b| over x >= 0 for many rows: solved on the triangle of a^T a."""
-    gram = a.T @ a
-    gram[np.diag_indices_from(gram)] += 1e-9 * max(float(np.trace(gram)), 1e-9)
-    lower = np.linalg.cholesky(gram)
-    solution: NDArray[np.float64] = nnls(lower.T, np.linalg.solve(lower, a.T @ b))[0]
-    return solution
-
-
-def _count_details(counts: NDArray[np.float64], seen: Sequence[Seen], weights: Integers) -> None:
-    for actual, features in seen:
-        shape = (actual.shape[0], actual.shape[1])
-        bins = context_bins(context_sum(features, weights, shape))
-        _add(counts, bins.ravel(), tokens_of(np.abs(actual).ravel()))
-
-
-def _count_smooth(counts: NDArray[np.float64], plane: Plane, values: Integers, step: int) -> None:
-    for kind, rows, columns in plane_passes(plane, values.shape):
-        residual = values[rows, columns] - smooth_prediction(values, kind, rows, columns)
-        tokens = tokens_of(np.abs(residual).ravel())
-        _add(counts, np.full(tokens.size, smooth_bin(kind, step)), tokens)
-
-
-def _add(counts: NDArray[np.float64], bins: NDArray[np.integer], tokens: Integers) -> None:
-    flat = np.bincount(bins.astype(np.int64) * TOKENS + tokens, minlength=BINS * TOKENS)
-    counts += flat.reshape(BINS, TOKENS)
-
-
-def _frequencies(counts: NDArray[np.float64], planes: Sequence[Plane]) -> NDArray[np.uint16]:
-    """Counts (planes, BINS, TOKENS) -> frequencies; rows with few counts lean on the pooled row."""
-    smooth = np.array([plane.smooth for plane in planes])
-    result = np.empty(counts.shape, dtype=np.uint16)
-    for group in (smooth, ~smooth):
-        if not group.any():
-            continue
-        pooled = counts[group].sum(0) + 0.02 * np.exp(-np.arange(TOKENS) / 3.0)
-        prior = pooled / pooled.sum(-1, keepdims=True)
-        for index in np.flatnonzero(group):
-            row = counts[index] + POOLED_WEIGHT * prior
-            for table in range(BINS):
-                result[index, table] = whole_frequencies(row[table])
-    return result
+def _frequencies(counts: NDArray[np.float64]) -> NDArray[np.uint16]:
+    """Positive counts (planes, BINS, TOKENS) -> frequencies."""
+    return np.array([[whole_frequencies(row) for row in plane] for plane in counts])
 
 
 def whole_frequencies(weights: NDArray[np.float64]) -> NDArray[np.uint16]:

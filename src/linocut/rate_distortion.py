@@ -13,13 +13,18 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from linocut.contexts import ContextState, plane_passes
-from linocut.entropy import FREQUENCY_BITS, TOKEN_EXTRA_BITS, EntropyCoder, tokens_of
+from linocut.contexts import ContextState
+from linocut.entropy import EntropyCoder
+from linocut.entropy_tables import FREQUENCY_BITS, TOKEN_EXTRA_BITS, tokens_of
 from linocut.errors import DataError
+from linocut.planes import plane_passes
 from linocut.quantization import LARGEST_SYMBOL, quantise, step_of
 
-EFFORTS = (0, 1, 2)
-"""0 rounds to nearest, 1 has a dead zone, 2 weighs every symbol's bits against its error."""
+REFINED = 3
+EFFORTS = (0, 1, 2, REFINED)
+"""0 rounds to nearest, 1 has a dead zone, 2 weighs every symbol's bits against its error,
+3 asks the decoder besides: see `linocut.refinement`.
+"""
 
 DEFAULT_EFFORT = 2
 ROUNDING = {0: 0.5, 1: 0.42}
@@ -32,7 +37,7 @@ PRICE = 0.11
 def choose_symbols(
     coder: EntropyCoder, latent: Sequence[NDArray[np.float32]], step_index: int, effort: int
 ) -> list[NDArray[np.int32]]:
-    """Quantise a rotated latent with one of the levels of `EFFORTS`.
+    """Quantise a rotated latent with one of the levels of `EFFORTS`, without asking the decoder.
 
     Raises:
         DataError: there is no such level.
@@ -73,12 +78,12 @@ def optimise(
         else:
             frequencies = coder.tables.frequencies[index].astype(np.float64)
             bits = (FREQUENCY_BITS - np.log2(frequencies)).astype(np.float32)
-            for kind, rows, columns in plane_passes(plane, values.shape):
-                u = np.abs(scaled[rows, columns])
-                bins = coder.table_indices(state, index, kind, rows, columns, u.shape)
-                chosen = _choose(u.ravel(), bits[bins], price).reshape(u.shape)
-                values[rows, columns] = np.where(scaled[rows, columns] < 0, -chosen, chosen)
-                state.put(rows, columns, values[rows, columns])
+            for place in plane_passes(plane, values.shape):
+                exact = scaled[place.rows, place.columns]
+                bins = coder.table_indices(state, index, place)
+                chosen = _choose(np.abs(exact).ravel(), bits[bins], price).reshape(exact.shape)
+                values[place.rows, place.columns] = np.where(exact < 0, -chosen, chosen)
+                state.put(place, values[place.rows, place.columns])
         state.close(index)
     return result
 
