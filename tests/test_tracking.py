@@ -8,8 +8,11 @@ import sys
 import time
 
 import pytest
+import yaml
 
 from linocut import tracking, tracking_store
+from linocut.params import compose
+from linocut.tracking_sync import STUDY_PARAMS
 
 # MLflow leaves connections to SQLite to the garbage collector.
 pytestmark = [
@@ -39,6 +42,11 @@ def curve(run, name):
     return {m.step: m.value for m in client.get_metric_history(run.info.run_id, name)}
 
 
+def metric_time(run, name):
+    client, _ = tracking_store.open_store()
+    return client.get_metric_history(run.info.run_id, name)[0].timestamp
+
+
 # --- live -----------------------------------------------------------------------------------------
 
 
@@ -47,8 +55,10 @@ def test_a_training_becomes_a_run_with_curves_parameters_and_tags(store, monkeyp
     monkeypatch.setenv("DVC_EXP_NAME", "tidy-moth")
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(b"weights")
+    before = int(time.time() * 1000)
     train(weights=weights)
     (run,) = store()
+    assert before <= run.info.start_time <= metric_time(run, "train/loss")
     assert run.info.run_name == "cae-l1"
     assert run.info.status == "FINISHED"
     assert run.data.params == {"seed": "0", "train.range": "1, 2", "arch": "cae", "loss": "l1"}
@@ -58,6 +68,16 @@ def test_a_training_becomes_a_run_with_curves_parameters_and_tags(store, monkeyp
     assert (tags["dvc.stage"], tags["dvc.exp"]) == ("train@cae-l1", "tidy-moth")
     assert tags["linocut.weights"] == tracking_store.digest(b"weights")
     assert "dvc repro train@cae-l1" in tags["mlflow.note.content"]
+
+
+def test_a_page_of_the_real_parameters_has_less_than_thirty():
+    params = yaml.safe_load(compose())
+    shared = {name: params[name] for name in (*STUDY_PARAMS, "compare")}
+    for arch, numbers in params["arch"].items():
+        for loss, own in params["loss"].items():
+            shown = shared | {"arch": numbers, "loss": own}
+            names = {"arch", "loss"} | set(tracking_store.shown_params(shown))
+            assert len(names) < 30, (arch, loss)
 
 
 def test_a_resumed_training_goes_on_in_the_same_run_without_repeating_rows(store):

@@ -132,6 +132,24 @@ def test_the_run_of_a_training_is_completed_instead_of_doubled(checkout, store):
     assert len(store()) == 3
 
 
+def test_a_run_whose_stage_ended_before_the_store_answered_lasts_as_long_as_the_training(
+    checkout, store
+):
+    (revision,) = revisions(checkout.root)
+    cell = next(cell for cell in revision.cells() if cell.name == "cae-l1")
+    weights = pathlib.Path(cell.files["train"]["model.safetensors"])
+    options = {"arch": "cae", "loss": "l1", "params": {}, "fingerprint": "f1", "weights": weights}
+    with tracking.run("cae-l1", **options) as log:
+        log({"loss": 2.0}, 0.0)
+    (run,) = store()
+    client, _ = tracking_store.open_store()
+    client.update_run(run.info.run_id, status="RUNNING")
+    tracking_sync.sync(checkout.root)
+    info = cells(store())["cae-l1"].info
+    assert info.status == "FINISHED"
+    assert info.end_time - info.start_time == 10_000  # history.csv says 10 s
+
+
 def test_measuring_again_does_not_make_another_run_because_of_the_times(checkout, store):
     tracking_sync.sync(checkout.root)
     checkout.add_cell("cae-l1", seconds=2.0)

@@ -87,6 +87,7 @@ class _Writer(threading.Thread):
         self._closing = threading.Event()
         self._status = "FAILED"
         self._weights: str | None = None
+        self._start_ms = int(time.time() * 1000)  # the store may take seconds to answer
 
     def log(self, metrics: Mapping[str, float], megapixels: float) -> None:
         """Hand over one row of the curves; returns at once."""
@@ -116,7 +117,8 @@ class _Writer(threading.Thread):
 
         run = tracking_store.find_run(client, experiment, fingerprint=self._fingerprint)
         if run is None:
-            run = client.create_run(experiment, run_name=self._tags["linocut.cell"])
+            name = self._tags["linocut.cell"]
+            run = client.create_run(experiment, start_time=self._start_ms, run_name=name)
         else:
             client.update_run(run.info.run_id, status="RUNNING")
         run_id = run.info.run_id

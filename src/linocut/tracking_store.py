@@ -35,6 +35,7 @@ HIDDEN_PARAMS = (
     "data.validation_share",
     "pca.crops",
     "prepare.",
+    "train.base.",
     "train.checkpoint",
 )
 KILOPIXELS = 1000

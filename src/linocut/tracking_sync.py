@@ -193,8 +193,9 @@ class _Sync:
         codec = tracking_results.codec_files(cell)
         with collected(files | {f"codec/{name}": path for name, path in codec.items()}) as folder:
             self._client.log_artifacts(run_id, str(folder))
-        if run.info.status == "RUNNING":
-            self._client.set_terminated(run_id)
+        if run.info.status == "RUNNING":  # the stage ended before the store had answered
+            seconds = max((point.seconds for point in tracking_results.history(cell)), default=0.0)
+            self._client.set_terminated(run_id, end_time=run.info.start_time + int(1000 * seconds))
 
     def _pictures(self, run_id: str, cell: Cell) -> None:
         from PIL import Image
