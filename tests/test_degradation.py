@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from linocut.config import DejpegConfig, DenoiseConfig
 from linocut.dead_leaves import dead_leaves
 from linocut.degradation import add_noise, degradation, degrade_batch
+from linocut.study_config import DejpegConfig, DenoiseConfig
 from tiny import tensor
 
 

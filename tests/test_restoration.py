@@ -10,7 +10,7 @@ import torch
 from linocut import restoration, restoration_report
 from linocut.checkpoint import save_model
 from linocut.codec import Codec
-from linocut.config import DenoiseConfig, MixLossConfig, Params, PlainLossConfig, load_params
+from linocut.config import MixLossConfig, Params, PlainLossConfig, load_params
 from linocut.dead_leaves import dead_leaves
 from linocut.degradation import degradation
 from linocut.errors import DataError
@@ -19,6 +19,7 @@ from linocut.losses import l2
 from linocut.metrics import psnr_db
 from linocut.restoration import RestoredRow, degraded_tests, matching_step, variants
 from linocut.restoration_training import RestorationTrainer, restore
+from linocut.study_config import DenoiseConfig
 from linocut.tables import read_rows
 from tiny import CONFIGS, untrained
 
@@ -43,6 +44,7 @@ def params() -> Params:
         arch={"cae": CONFIGS["cae"]},
         loss={name: loaded.loss[name] for name in ("l2", "l1")},
         task={"denoise": DenoiseConfig(25.0)},
+        code=dataclasses.replace(loaded.code, contexts="none"),
         restore=few,
         grid=dataclasses.replace(loaded.grid, arch=("cae",), loss=("l2", "l1"), task=("denoise",)),
     )

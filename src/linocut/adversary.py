@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
 from linocut.config import GenerativeConfig
+from linocut.study_config import TwinConfig
 
 
 class Discriminator(nn.Module):
@@ -46,14 +47,14 @@ class Adversary(nn.Module):
     """A discriminator with its optimiser.
 
     Args:
-        config: of the generative architecture.
+        config: of the generative architecture, or of twin decoders.
         learning_rate: peak; follows the generator's schedule.
     """
 
-    def __init__(self, config: GenerativeConfig, learning_rate: float) -> None:
+    def __init__(self, config: GenerativeConfig | TwinConfig, learning_rate: float) -> None:
         super().__init__()
         self.config = config
-        self.cascade = config.schedule == "cascade"
+        self.cascade = isinstance(config, GenerativeConfig) and config.schedule == "cascade"
         self.discriminator = Discriminator(config.discriminator_channels)
         self.optimiser = torch.optim.Adam(
             self.discriminator.parameters(), lr=learning_rate, betas=(0.5, 0.9)

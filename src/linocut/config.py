@@ -8,20 +8,22 @@ the value, and what is allowed. `linocut.params` composes conf/ into params.yaml
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import pathlib
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from linocut.errors import ConfigError
+from linocut.number_types import (
+    Count,
+    Natural,
+    NonNegative,
+    Positive,
+    Share,
+    require_rising,
+)
+from linocut.number_types import ScheduleConfig as ScheduleConfig
 from linocut.schema import Options, Range, from_mapping
-
-Count = Annotated[int, Range(1)]
-Natural = Annotated[int, Range(0)]
-Positive = Annotated[float, Range(1e-12)]
-NonNegative = Annotated[float, Range(0)]
-Share = Annotated[float, Range(0, 1)]
-
+from linocut.study_config import TASK_CONFIGS, RestoreConfig, TaskConfig, TwinConfig
 
 # --- architectures: one dataclass and one conf/arch/NAME.yaml each --------------------------------
 
@@ -94,30 +96,6 @@ LOSS_CONFIGS: Mapping[str, type[LossConfig]] = {
 }
 
 
-# --- restoration tasks: one dataclass and one conf/task/NAME.yaml each ----------------------------
-
-
-@dataclasses.dataclass(frozen=True)
-class DenoiseConfig:
-    """Remove white Gaussian noise of standard deviation `sigma`, grey levels."""
-
-    sigma: Annotated[float, Range(0, 128)]
-
-
-@dataclasses.dataclass(frozen=True)
-class DejpegConfig:
-    """Remove the artefacts of JPEG files of this quality."""
-
-    quality: Annotated[int, Range(1, 100)]
-
-
-TaskConfig = DenoiseConfig | DejpegConfig
-TASK_CONFIGS: Mapping[str, type[TaskConfig]] = {
-    "denoise": DenoiseConfig,
-    "dejpeg": DejpegConfig,
-}
-
-
 # --- sections -------------------------------------------------------------------------------------
 
 
@@ -152,17 +130,6 @@ class PrepareConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ScheduleConfig:
-    """Length and pace of one training, in megapixels seen rather than in iterations."""
-
-    megapixels: NonNegative
-    frozen_analysis_share: Share
-    batch_size: Count
-    crop_px: Annotated[int, Range(32, 4096)]
-    learning_rate: Positive
-
-
-@dataclasses.dataclass(frozen=True)
 class TrainConfig(ScheduleConfig):
     """The trainings of the cells, and under `base` those of the networks that they start from."""
 
@@ -174,7 +141,7 @@ class TrainConfig(ScheduleConfig):
     checkpoint_every_s: Positive
 
     def __post_init__(self) -> None:
-        _require_rising("train.step_range", self.step_range)
+        require_rising("train.step_range", self.step_range)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,7 +163,7 @@ class CodeConfig:
     crops: Count
 
     def __post_init__(self) -> None:
-        _require_rising("code.rates_bpp", self.rates_bpp)
+        require_rising("code.rates_bpp", self.rates_bpp)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,26 +182,6 @@ class CompareConfig:
     bootstrap_draws: Count
     shown_pictures: Natural
     shown_bpp: Positive
-
-
-@dataclasses.dataclass(frozen=True)
-class RestoreConfig(ScheduleConfig):
-    """Restoration trainings: each loss with `seeds` seeds, without and with a bottleneck.
-
-    `mix` is trained with each of `alphas`. The files of the bottleneck have `step_factors` times
-    the step whose rounding errors equal the degradation. `noise_*` are of the noise tolerance.
-    """
-
-    seeds: Count
-    alphas: tuple[Share, ...]
-    step_factors: tuple[Positive, ...]
-    table_crops: Count
-    noise_sigmas: tuple[NonNegative, ...]
-    noise_bpp: Positive
-
-    def __post_init__(self) -> None:
-        _require_rising("restore.step_factors", self.step_factors)
-        _require_rising("restore.noise_sigmas", self.noise_sigmas)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -267,6 +214,7 @@ class Params:
     anchors: AnchorsConfig
     compare: CompareConfig
     restore: RestoreConfig
+    twin: TwinConfig
     grid: GridConfig
 
     def __post_init__(self) -> None:
@@ -294,8 +242,3 @@ def load_params(path: pathlib.Path) -> Params:
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     return from_mapping(Params, raw)
-
-
-def _require_rising(key: str, numbers: tuple[float, ...]) -> None:
-    if not numbers or any(a >= b for a, b in itertools.pairwise(numbers)):
-        raise ConfigError(f"{key} is {list(numbers)}, expected numbers that rise")

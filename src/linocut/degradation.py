@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from linocut.config import DejpegConfig, DenoiseConfig, TaskConfig
+from linocut.study_config import DejpegConfig, DenoiseConfig, TaskConfig
 
 Picture = NDArray[np.uint8]
 Degradation = Callable[[Picture, np.random.Generator], Picture]

@@ -19,6 +19,8 @@ from linocut.metrics import psnr_db
 from linocut.rate_control import fit_bytes
 
 EFFORT = 1
+COARSEST_STEP = 1024.0
+"""Strong noise needs steps coarser than those of the training, up to the largest of the format."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def noise_tolerance(
             files = {"JPEG 2000": (encode_near("jpeg2000", noisy, most), decode)}
             for title, codec in codecs.items():
                 encode = functools.partial(_encode, codec, codec.analyse(noisy))
-                data = fit_bytes(encode, most, codec.step_range)
+                data = fit_bytes(encode, most, (codec.step_range[0], COARSEST_STEP))
                 files[title] = (data, codec.decompress)
             for title, (data, decoder) in files.items():
                 after = psnr_db(clean, decoder(data))

@@ -123,7 +123,7 @@ def _train(
         ).run()
     about |= {"megapixels": schedule.megapixels, "init": params.train.init, "seed": params.seed}
     save_model(place.out, network, about)
-    _write_history(place.out / "history.csv", history)
+    write_history(place.out / "history.csv", history)
 
 
 def validation_centres(folder: pathlib.Path, multiple: int) -> NDArray[np.uint8]:
@@ -140,7 +140,8 @@ def validation_centres(folder: pathlib.Path, multiple: int) -> NDArray[np.uint8]
     return np.stack(centres)
 
 
-def _write_history(path: pathlib.Path, rows: Sequence[Row]) -> None:
+def write_history(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """The history of a training as CSV; columns that a row lacks stay empty."""
     columns = list(dict.fromkeys([*HISTORY_COLUMNS, *(name for row in rows for name in row)]))
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")

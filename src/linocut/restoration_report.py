@@ -13,13 +13,14 @@ import numpy as np
 
 from linocut import figures
 from linocut.codec import Codec
-from linocut.config import DenoiseConfig, MixLossConfig, Params
+from linocut.config import MixLossConfig, Params
 from linocut.degradation import degradation
 from linocut.image import read_image, write_png
 from linocut.noise_tolerance import NoiseRow, noise_tolerance
 from linocut.restoration import RestoredRow, degraded_codec, degraded_tests, variants
 from linocut.restoration_statistics import SCORES, ScoreRow, compare_losses
 from linocut.side_by_side import busiest_corner, crop, labelled_row
+from linocut.study_config import DenoiseConfig
 from linocut.tables import read_rows, write_rows
 
 ARMS = ("without a bottleneck", "with the bottleneck")

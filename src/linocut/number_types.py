@@ -1,0 +1,33 @@
+"""Numbers with their ranges, and the schedule: what several sections of params.yaml are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from typing import Annotated
+
+from linocut.errors import ConfigError
+from linocut.schema import Range
+
+Count = Annotated[int, Range(1)]
+Natural = Annotated[int, Range(0)]
+Positive = Annotated[float, Range(1e-12)]
+NonNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class ScheduleConfig:
+    """Length and pace of one training, in megapixels seen rather than in iterations."""
+
+    megapixels: NonNegative
+    frozen_analysis_share: Share
+    batch_size: Count
+    crop_px: Annotated[int, Range(32, 4096)]
+    learning_rate: Positive
+
+
+def require_rising(key: str, numbers: tuple[float, ...]) -> None:
+    """Refuse a list of numbers that is empty or does not rise."""
+    if not numbers or any(a >= b for a, b in itertools.pairwise(numbers)):
+        raise ConfigError(f"{key} is {list(numbers)}, expected numbers that rise")
