@@ -36,14 +36,15 @@ def closure(script: pathlib.Path) -> list[str]:
 
 
 def _data_files(module: pathlib.Path) -> list[pathlib.Path]:
-    """Pages and tables of the package whose names stand in a module."""
+    """Pages and tables of the package whose names stand in a module, and the shipped codecs."""
     words = {
         node.value
         for node in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     }
     candidates = [*PACKAGE.glob("*.html"), *PACKAGE.glob("published/*.json")]
-    return [path for path in candidates if path.name in words]
+    shipped = [PACKAGE / "release"] if module.name == "models.py" else []
+    return [path for path in candidates if path.name in words] + shipped
 
 
 def _module_path(name: str) -> pathlib.Path | None:

@@ -1,12 +1,13 @@
 """From a trained network to files that decode, with every kind of rotation."""
 
 import csv
+import dataclasses
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from linocut import rotation
+from linocut import models, rotation
 from linocut.bitstream import ROTATION, unpack
 from linocut.checkpoint import save_model
 from linocut.codec import Codec
@@ -161,3 +162,13 @@ def test_the_stage_writes_a_file_and_a_row_for_every_point(root, tmp_path, monke
         total = sum(one.bpp for one in planes if one.point == row.point)
         header = 64 * 8 / (72 * 88)
         assert total < row.estimated_bpp < total + header
+
+
+def test_a_shipped_cell_is_coded_by_the_shipped_codec_itself(root, tmp_path):
+    save_model(tmp_path / "trained", awake("cae"), {"arch": "cae", "loss": "l2", "init": "shipped"})
+    config = dataclasses.replace(CONFIG, rates_bpp=(1.2,))
+    folders = (tmp_path / "trained", root / "global", root / "prepared", tmp_path / "coded")
+    entropy_code(*folders, config, STEPS, 0)
+    assert models.model_id(tmp_path / "coded/codec") == models.model_id(models.folder_of("cae-l2"))
+    file = unpack((tmp_path / "coded/files/leaves-0.lino").read_bytes())
+    assert file.model_id == models.model_id(models.folder_of("cae-l2"))

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from linocut import recipes
+from linocut import models, recipes
 from linocut.checkpoint import load_model
 from linocut.config import Params, load_params
 from linocut.device import pick_device
-from linocut.errors import ConfigError
+from linocut.errors import CheckpointError, ConfigError
 from linocut.image import write_png
 from linocut.networks import ARCHITECTURES
 
@@ -123,3 +123,15 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
         pick_device()
     monkeypatch.setenv("LINOCUT_DEVICE", "cpu")
     assert pick_device().type == "cpu"
+
+
+def test_shipped_cells_are_the_shipped_networks_untrained(params, prepared, tmp_path):
+    shipped = with_init(params, "shipped")
+    where = place(prepared, tmp_path)
+    recipes.train_cell(shipped, "cae", "ms_ssim", tmp_path / "no base", where)
+    ours, theirs = (
+        load_model(folder).state_dict() for folder in (where.out, models.folder_of("cae-ms_ssim"))
+    )
+    assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+    with pytest.raises(CheckpointError, match="model 'cae-mix' is neither a folder"):
+        recipes.train_cell(shipped, "cae", "mix", tmp_path / "no base", where)

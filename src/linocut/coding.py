@@ -13,6 +13,7 @@ import csv
 import dataclasses
 import functools
 import pathlib
+import shutil
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -122,7 +123,11 @@ def entropy_code(
         seed: of the choice of crops and steps.
     """
     folder = out / "codec"
-    build_codec(trained, rotated, prepared, folder, config, step_range, seed)
+    about = read_description(trained)["about"]
+    if about.get("init") == "shipped":
+        shutil.copytree(models.folder_of(f"{about['arch']}-{about['loss']}"), folder)
+    else:
+        build_codec(trained, rotated, prepared, folder, config, step_range, seed)
     codec = Codec.load(folder)
     steps = list(dict.fromkeys(codec_step(codec, rate) for rate in config.rates_bpp))
     tests = sorted((prepared / "test").glob("*.png"))

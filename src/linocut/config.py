@@ -133,7 +133,7 @@ class PrepareConfig:
 class TrainConfig(ScheduleConfig):
     """The trainings of the cells, and under `base` those of the networks that they start from."""
 
-    init: Literal["base", "scratch", "release"]
+    init: Literal["base", "scratch", "release", "shipped"]
     base: ScheduleConfig
     ema_decay: Share
     gradient_clip: Positive

@@ -30,7 +30,7 @@ DEFAULT_EFFORT = 2
 ROUNDING = {0: 0.5, 1: 0.42}
 """Rounding offsets of the simple levels; see `linocut.quantization.quantise`."""
 
-PRICE = 0.11
+PRICE = 0.08
 """Squared error, in units of step^2, that one bit is worth."""
 
 

@@ -5,6 +5,7 @@
 With `init: base` all losses of an architecture start from one base network, which makes many cells
 affordable and favours none of them. With `scratch` the base network is the untrained one and every
 cell is trained for both lengths together; with `release` it is the one that the package ships.
+With `shipped` nothing is trained: every cell is the codec of its name that the package ships.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class TrainingPlace:
 def train_base(params: Params, arch: str, place: TrainingPlace, log: Log | None = None) -> None:
     """Train the network that all cells of one architecture start from."""
     train = params.train
-    if train.init == "release":
+    if train.init in ("release", "shipped"):
         network = load_model(models.folder_of(f"{arch}-l2"))
     else:
         torch.manual_seed(params.seed)
@@ -83,7 +84,8 @@ def train_cell(
 ) -> None:
     """Train one architecture for one loss, from the base network in the folder `base`."""
     train = params.train
-    network = load_model(base)
+    shipped = train.init == "shipped"
+    network = load_model(models.folder_of(f"{arch}-{loss}") if shipped else base)
     torch.manual_seed(params.seed)
     config = params.arch[arch]
     adversary = (
@@ -91,7 +93,8 @@ def train_cell(
     )
     distortion = build_loss(loss, params.loss[loss])
     more = train.base.megapixels if train.init == "scratch" else 0.0
-    schedule = dataclasses.replace(train, megapixels=train.megapixels + more)
+    megapixels = 0.0 if shipped else train.megapixels + more
+    schedule = dataclasses.replace(train, megapixels=megapixels)
     about = {"arch": arch, "loss": loss}
     _train(params, network, distortion, schedule, adversary, place, log, about)
 
