@@ -90,7 +90,7 @@ def test_views_switch_the_metric_and_the_legend_hides_a_curve(window: Browser) -
     window.run(choose, 2)
     assert window.run(label) == "SSIMULACRA 2"
     window.run(choose, 3)
-    assert window.run(label) == "PSNR [dB], above"
+    assert window.run(label) == "PSNR [dB] above JPEG 2000"
     above = window.run(f"{figure} return figure.data[0].y")
     assert above[0] is None  # the reference has no file as small as that
     assert all(value > 0 for value in above[1:])

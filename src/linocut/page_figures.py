@@ -69,10 +69,17 @@ def rd_figure(comparison: Comparison) -> dict[str, Any]:
         plain = [[rounded(getattr(row, metric)) for row in rows] for rows in curves.values()]
         views.append(_rd_view(shown.title, shown.label, plain))
     for metric, shown in METRICS.items():
-        above = [_above(rows, curves[anchor], metric) for rows in curves.values()]
-        views.append(
-            _rd_view(f"{shown.title} above {title(anchor)}", f"{shown.label}, above", above)
-        )
+        above = {name: _above(rows, curves[anchor], metric) for name, rows in curves.items()}
+        label = f"{shown.label} above {title(anchor)}"
+        view = _rd_view(f"{shown.title} above {title(anchor)}", label, list(above.values()))
+        of_cells = [y for cell in comparison.cells for y in above[cell] if y is not None]
+        low, high = min(of_cells, default=0.0), max(of_cells, default=0.0)
+        room = 0.25 * (max(high, 0.0) - min(low, 0.0)) or 1.0
+        view["layout"] = {  # the cells fill the figure, whatever JPEG does
+            "yaxis.title.text": label,
+            "yaxis.range": [rounded(min(low, 0.0) - room), rounded(max(high, 0.0) + room)],
+        }
+        views.append(view)
     return {"data": data, "layout": layout, "views": views}
 
 
