@@ -87,6 +87,16 @@ def test_info_explains_a_file_as_text_and_as_json(model: list[str], capsys) -> N
     assert (facts["height"], facts["bytes"]) == (40, Path("a.lino").stat().st_size)
 
 
+@pytest.mark.usefixtures("here")
+def test_info_knows_what_decoding_with_a_shipped_model_costs(capsys) -> None:
+    run("compress", "a.png", "-o", "shipped.lino")
+    capsys.readouterr()
+    assert run("info", "shipped.lino", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["model"] == "cae-l2"
+    assert 5 < facts["decoder_kmac_per_px"] <= 20
+
+
 @pytest.mark.parametrize(
     ("option", "value"), [("--bpp", "3"), ("--max-bytes", "700"), ("--psnr", "28")]
 )

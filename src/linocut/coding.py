@@ -27,6 +27,7 @@ from safetensors.numpy import load_file, save_file
 from linocut import models, rotation
 from linocut.checkpoint import as_tensors, load_model, load_tensors, read_description, save_model
 from linocut.codec import Codec
+from linocut.complexity import decoder_kmac_per_px
 from linocut.config import CodeConfig, PcaConfig
 from linocut.entropy import EntropyCoder
 from linocut.entropy_fit import ContextNetworks, Sample, fit_networks, fit_tables, no_contexts
@@ -189,6 +190,7 @@ def build_codec(
     about = dict(read_description(trained)["about"]) | {
         "step_range": list(step_range),
         "rate_curve": [],
+        "decoder_kmac_per_px": round(decoder_kmac_per_px(network), 2),
     }
     save_model(folder, network, about, as_tensors(tensors))
     about["rate_curve"] = rate_curve(

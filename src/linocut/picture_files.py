@@ -12,6 +12,7 @@ HINTS         one byte, bit 0: the picture is grey, a decoder may give one chann
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -173,6 +174,7 @@ def describe_file(data: bytes) -> dict[str, Any]:
     """
     file = unpack(data)
     step = 2.0 ** (file.step_index / 64)
+    name, about = _model_of(file.model_id)
     return {
         "format": f"linocut, version {data[4]}",
         "width": file.width,
@@ -182,7 +184,8 @@ def describe_file(data: bytes) -> dict[str, Any]:
         "step": round(step, 4),
         "quality": round(step_quality(step), 1),
         "model_id": file.model_id.hex(),
-        "model": _name_of(file.model_id),
+        "model": name,
+        "decoder_kmac_per_px": about.get("decoder_kmac_per_px"),
         "resilient": file.resilience is not None,
         "tiles": len(file.resilience.segments if file.resilience else file.tiles),
         "payload_bytes": file.payload_bytes,
@@ -193,12 +196,13 @@ def describe_file(data: bytes) -> dict[str, Any]:
     }
 
 
-def _name_of(model_id: bytes) -> str | None:
-    """The shipped model of this id."""
+def _model_of(model_id: bytes) -> tuple[str | None, dict[str, Any]]:
+    """Name of the shipped model of this id, and the facts about it."""
     try:
-        return models.by_id(model_id).name
+        folder = models.by_id(model_id)
     except CheckpointError:
-        return None
+        return None, {}
+    return folder.name, json.loads((folder / "model.json").read_text(encoding="utf-8"))["about"]
 
 
 def pack_extras(picture: Picture, *, strip: bool) -> tuple[dict[int, bytes], tuple[str, ...]]:
