@@ -114,7 +114,9 @@ class EntropyCoder:
             actual = actual - smooth_prediction(values, place)
         return actual
 
-    def decode(self, data: bytes, height: int, width: int, step_index: int) -> list[Integers]:
+    def decode(
+        self, data: bytes, height: int, width: int, step_index: int, bands: int | None = None
+    ) -> list[Integers]:
         """Bytes -> symbols of one latent, int32 (c, h, w) for every band.
 
         Args:
@@ -122,6 +124,7 @@ class EntropyCoder:
             height: of the padded picture, px.
             width: of the padded picture, px.
             step_index: as given to `encode`.
+            bands: decode only so many of the first ones; the others are zero.
 
         Raises:
             BitstreamError: the bytes are not a latent of this size.
@@ -136,6 +139,8 @@ class EntropyCoder:
         ]
         try:
             for index, plane in enumerate(self.planes):
+                if bands is not None and plane.band >= bands:
+                    break
                 state.open(index)
                 if decoder.decode(self.tables.occupancy(index, step_index)):
                     self._decode_plane(decoder, state, index, latent[plane.band][plane.channel])

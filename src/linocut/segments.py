@@ -152,7 +152,7 @@ def decode_segments(
     for place, segment in zip(places, segments, strict=True):
         kept = (0, *layout.layer_bands, len(bands))[segment.good]
         payload = b"".join(segment.layers[: segment.good])
-        square = _decode(coder, payload, place, file.step_index) if kept else None
+        square = _decode(coder, payload, place, file.step_index, kept) if kept else None
         if square is None:
             lost.append(place)
             continue
@@ -228,7 +228,7 @@ def _cut(
     stride = coder.bands[0].stride
     place = (0, 0, square[0].shape[1] * stride, square[0].shape[2] * stride)
     while cut < len(payload):
-        decoded = _decode(coder, payload[:cut], place, step_index)
+        decoded = _decode(coder, payload[:cut], place, step_index, bands)
         if decoded is not None and all(
             np.array_equal(a, b) for a, b in zip(decoded[:bands], square, strict=False)
         ):
@@ -238,10 +238,10 @@ def _cut(
 
 
 def _decode(
-    coder: EntropyCoder, payload: bytes, place: Place, step_index: int
+    coder: EntropyCoder, payload: bytes, place: Place, step_index: int, bands: int
 ) -> list[Integers] | None:
     top, left, bottom, right = place
     try:
-        return coder.decode(payload, bottom - top, right - left, step_index)
+        return coder.decode(payload, bottom - top, right - left, step_index, bands)
     except BitstreamError:
         return None
