@@ -22,6 +22,7 @@ from linocut.number_types import (
     require_rising,
 )
 from linocut.number_types import ScheduleConfig as ScheduleConfig
+from linocut.robustness_config import RobustnessConfig
 from linocut.schema import Options, Range, from_mapping
 from linocut.study_config import TASK_CONFIGS, RestoreConfig, TaskConfig, TwinConfig
 
@@ -212,6 +213,7 @@ class Params:
     pca: PcaConfig
     code: CodeConfig
     anchors: AnchorsConfig
+    robustness: RobustnessConfig
     compare: CompareConfig
     restore: RestoreConfig
     twin: TwinConfig
