@@ -286,6 +286,9 @@ def _check_table(
             problems += _compare(where, row[4].replace("< ", "-"), numbers[3:4], "p")
             problems += _compare(where, row[5], numbers[4:], metric)
             continue
+        if row[0] not in names:
+            problems.append(f"{where}: a table that nobody verifies")
+            continue
         for title, text in zip(header[1:], row[1:], strict=True):
             name, place = names[row[0]], f"{where}, {title}"
             told = {heading, title.split(" vs ")[0]}

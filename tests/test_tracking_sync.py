@@ -9,6 +9,7 @@ from conftest import isolate, list_runs
 from fake_checkout import RATES_BPP, FakeCheckout
 from linocut import tracking, tracking_registry, tracking_results, tracking_store, tracking_sync
 from linocut.dvc_lock import revisions
+from linocut.errors import DataError
 from linocut.tracking_results import draw_curves
 
 # MLflow leaves connections to SQLite to the garbage collector.
@@ -179,6 +180,21 @@ def test_a_cell_whose_stages_do_not_fit_together_yet_is_left_out(checkout, store
     checkout.stages["evaluate@cae-l1"] = evaluated  # of the training before
     checkout.commit()
     assert "1 made" in tracking_sync.sync(checkout.root)
+
+
+def test_a_cell_whose_tables_are_of_another_version_is_left_out_and_counted(
+    checkout, store, monkeypatch
+):
+    read = tracking_results.measured
+
+    def measured(cell):
+        if cell.name == "cae-l1":
+            raise DataError("columns are missing")
+        return read(cell)
+
+    monkeypatch.setattr(tracking_results, "measured", measured)
+    assert "1 left out" in tracking_sync.sync(checkout.root)
+    assert "cae-l1" not in cells(store())
 
 
 def test_a_cell_that_is_not_in_the_cache_is_left_out(checkout, store):

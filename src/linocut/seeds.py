@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linocut.comparison import METRICS, RANKING, MeasuredRow, picture_curves, title
-from linocut.dvc_lock import Cell, revisions
+from linocut.dvc_lock import revisions
 from linocut.errors import DataError, LinocutError
 from linocut.figures import architectures
 from linocut.rd import PictureCurves, bd_rate_between, bd_rate_draws, percentile_interval
@@ -55,26 +55,28 @@ class SeedStudy:
 
 def studies(root: Path) -> list[SeedStudy]:
     """Everything in the checkout `root` and its experiments that has two seeds or more."""
-    groups: dict[str, dict[str, dict[int, Cell]]] = {}
+    groups: dict[str, dict[str, dict[int, Sequence[MeasuredRow]]]] = {}
     references: dict[str, Anchors] = {}
     for revision in revisions(root):
-        anchors = anchor_rows(revision.files("anchors"))
         for cell in revision.cells():
+            try:
+                rows, anchors = measured(cell), anchor_rows(revision.files("anchors"))
+            except DataError:  # tables of another version of this package
+                continue
             shared = {name: cell.params.get(name) for name in SHARED_PARAMS}
             key = json.dumps([shared, cell.data.get("test")], sort_keys=True)
             seed = int(cell.params["seed"])
-            groups.setdefault(key, {}).setdefault(cell.name, {}).setdefault(seed, cell)
+            groups.setdefault(key, {}).setdefault(cell.name, {}).setdefault(seed, rows)
             references.setdefault(key, anchors)
     found = []
     for key, by_name in groups.items():
         several = {name: by_seed for name, by_seed in by_name.items() if len(by_seed) > 1}
         seeds = sorted(set.intersection(*map(set, several.values()))) if several else []
         if len(seeds) > 1:
-            rows = {
-                name: {seed: measured(by_seed[seed]) for seed in seeds}
-                for name, by_seed in several.items()
+            cells = {
+                name: {seed: by_seed[seed] for seed in seeds} for name, by_seed in several.items()
             }
-            found.append(SeedStudy(tuple(seeds), rows, references[key]))
+            found.append(SeedStudy(tuple(seeds), cells, references[key]))
     return found
 
 

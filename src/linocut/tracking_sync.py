@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from linocut import tracking_registry, tracking_results, tracking_view
 from linocut.dvc_lock import Cell, Revision, revisions
+from linocut.errors import DataError
 from linocut.tracking_results import Anchors, Point
 from linocut.tracking_store import all_runs, collected, digest, open_store, shown_params
 
@@ -39,18 +40,25 @@ def sync(root: pathlib.Path) -> str:
     anchors: dict[str, Anchors] = {}
     studies: dict[str, dict[str, tuple[Cell, Run]]] = {}
     contenders: list[tuple[float, Cell, Run]] = []
+    older = 0
     for revision in revisions(root):
-        references = tracking_results.anchor_rows(revision.files("anchors"))
         for cell in revision.cells():
             study = _study(cell)
+            try:
+                references = tracking_results.anchor_rows(revision.files("anchors"))
+                run = sync.put_cell(cell, revision, references)
+            except DataError:  # tables of another version of this package
+                older += 1
+                continue
             anchors.setdefault(study, references)
-            run = sync.put_cell(cell, revision, references)
             studies.setdefault(study, {}).setdefault(cell.name, (cell, run))
             if not revision.experiment:
                 contenders.append((tracking_results.ranking(cell, references), cell, run))
     for study, members in studies.items():
         sync.put_study(study, members, anchors[study])
     done = sync.counts()
+    if older:
+        done += f", {older} left out: their tables are those of another version"
     if contenders:
         done += sync.crown(*min(contenders, key=lambda contender: contender[0]))
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
