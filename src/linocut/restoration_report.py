@@ -180,6 +180,7 @@ def _draw(found: Sequence[ScoreRow], losses: Sequence[str], path: pathlib.Path) 
                 axes.plot(row.difference, place, "o", color=ink, ms=5)
             axes.set_yticks(range(len(losses)), losses if column == 0 else [""] * len(losses))
             axes.invert_yaxis()
+            axes.locator_params(axis="x", nbins=4)
             axes.set_xlabel(f"{label}, difference to {losses[0]}" if arm == 1 else "")
     figures.save(figure, path)
 
