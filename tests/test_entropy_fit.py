@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linocut.context_network import LARGEST_WEIGHT
+from linocut.contexts import MAGNITUDE_INPUTS
 from linocut.entropy import EntropyCoder
 from linocut.entropy_fit import (
     ContextNetworks,
@@ -14,7 +15,9 @@ from linocut.entropy_fit import (
     no_contexts,
     whole_frequencies,
 )
+from linocut.entropy_tables import BIN_SHIFT
 from linocut.latents import Band, wavelet_bands
+from linocut.planes import planes_of
 from symbols import laplace_latent, written_tables
 
 BANDS = wavelet_bands(2, 1)
@@ -60,6 +63,17 @@ def test_on_other_latents_contexts_beat_none_and_fitting_beats_guessing(fitted):
     without = fit_tables(BANDS, SAMPLES, no_contexts(BANDS))
     assert bits(fitted) < 0.97 * bits(without)
     assert bits(without) < bits(written_tables(BANDS))
+
+
+def test_without_contexts_the_tables_still_follow_the_step():
+    planes = len(planes_of(BANDS))
+    network = no_contexts(BANDS).magnitude
+    steps = np.zeros((MAGNITUDE_INPUTS, 161), np.float32)
+    steps[0] = np.arange(161)
+    tables = network(steps, planes - 1, 3) >> BIN_SHIFT
+    assert (tables[0], tables[-1]) == (0, 29)
+    assert sorted(set(tables)) == list(range(30))
+    assert (np.diff(tables) >= 0).all()
 
 
 def agreeing(seed):

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linocut.context_fit import Rows, fit_magnitudes, fit_signs
-from linocut.context_network import ContextNetwork
+from linocut.context_network import LARGEST_WEIGHT, ContextNetwork
 from linocut.contexts import BINS, MAGNITUDE_INPUTS, SIGN_INPUTS, ContextState
 from linocut.entropy import EntropyCoder
 from linocut.entropy_tables import (
@@ -54,14 +54,14 @@ class ContextNetworks:
 
 
 def no_contexts(bands: Sequence[Band]) -> ContextNetworks:
-    """One table a plane and evenly likely signs, for the ablation."""
+    """A table for each plane and fifth of an octave of the step, signs that cost a bit."""
     planes = len(planes_of(bands))
     shapes = _broad_shape() * np.ones((planes, BINS, 1))
-    return ContextNetworks(
-        _silent(planes, MAGNITUDE_INPUTS),
-        _silent(planes, SIGN_INPUTS),
-        shapes,
-    )
+    magnitude = _silent(planes, MAGNITUDE_INPUTS)
+    magnitude.first[:, :, 0] = 384  # the first input is the step, 0 .. 160
+    magnitude.second[:] = 256
+    magnitude.last[:] = LARGEST_WEIGHT
+    return ContextNetworks(magnitude, _silent(planes, SIGN_INPUTS), shapes)
 
 
 def _broad_shape() -> NDArray[np.float64]:
