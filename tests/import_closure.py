@@ -78,7 +78,7 @@ def with_closures(text: str) -> str:
     """dvc.yaml with the modules of every stage listed after its script."""
     lines = []
     for line in text.splitlines():
-        if re.fullmatch(r"\s*- src/linocut/[\w/]+\.(py|html|json)", line):
+        if re.fullmatch(r"\s*- src/linocut/([\w/]+\.(py|html|json)|release)", line):
             continue
         lines.append(line)
         match = re.fullmatch(r"(\s*- )(stages/\w+\.py)", line)

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from linocut import figures, report_html, side_by_side
+from linocut import figures, report_html, report_robustness, side_by_side
 from linocut.comparison import METRICS, REFERENCES, BdRow, Comparison, RdRow, compare_curves, title
 from linocut.errors import DataError
 from linocut.figures import Lines
@@ -106,6 +106,7 @@ def compare(
     drawable = {
         "pca.png": _energy_lines(cells, artifacts / "rotated"),
         "training.png": _training_lines(cells, artifacts / "trained"),
+        "bit_errors.png": report_robustness.lines(artifacts / "robustness"),
     }
     lines = {name: one for name, one in drawable.items() if one is not None}
     for name, one in lines.items():
@@ -120,6 +121,7 @@ def compare(
     versions = json.loads((artifacts / "anchors" / "versions.json").read_text(encoding="utf-8"))
     drawn = sorted(path.name for path in plots.glob("*.png"))
     text = report_text(comparison, rankings, versions=versions, pictures=drawn)
+    text += report_robustness.section(artifacts / "robustness", plots)
     (reports / "report.md").write_text(text, encoding="utf-8")
     provenance = _provenance(artifacts, versions, params)
     planes = read_planes(cells, artifacts / "coded")

@@ -1,0 +1,69 @@
+"""The section on bit errors says what the tables of the stage hold."""
+
+import numpy as np
+import pytest
+
+from linocut import report_robustness
+from linocut.dead_leaves import dead_leaves
+from linocut.image import write_png
+from linocut.robustness import CLASSICAL, LEARNED, ErrorRow
+from linocut.tables import write_rows
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for cell, arms in (("cae-l2", LEARNED), ("classical", CLASSICAL)):
+        rows = []
+        for number, arm in enumerate(arms):
+            clean = ErrorRow(arm, "a", "none", 0.0, 0, 0.99, 0, 1, 35.0 - number, 0.98, 0.0)
+            rows.append(clean)
+            for place in ("payload", "all"):
+                for trial in range(4):
+                    good = int(trial > 0)
+                    psnr = 20.0 + trial if good else 9.0
+                    rows.append(
+                        ErrorRow(arm, "a", place, 1e-3, trial, 0.99, 9, good, psnr, 0.5, 0.0)
+                    )
+            for name in ("0", "0.001"):
+                pictures = tmp_path / "robustness" / cell / "pictures"
+                pictures.mkdir(parents=True, exist_ok=True)
+                write_png(pictures / f"a-{arm}-{name}.png", dead_leaves(200, 210, number))
+        write_rows(tmp_path / "robustness" / cell / "errors.csv", ErrorRow, rows)
+    return tmp_path / "robustness"
+
+
+def test_every_arm_has_a_row_for_each_place(folder, tmp_path):
+    text = report_robustness.section(folder, tmp_path)
+    assert text.count("| .lino, resilient (cae-l2) | 33.0 | 21.5, ") == 2
+    assert text.count("75 %") == 2 * 6
+    assert "4 trials at each rate" in text
+    assert "mean 0.99 bpp" in text
+
+
+def test_quantiles_count_what_does_not_decode(folder):
+    rows = [r for r in report_robustness.summarise(folder) if r.arm == "jpeg" and r.ber == 1e-3]
+    for row in rows:
+        assert row.decoded == 0.75
+        assert row.psnr_low == pytest.approx(np.quantile([9, 21, 22, 23], 0.05))
+
+
+def test_pictures_of_all_arms_stand_in_one_row(folder, tmp_path):
+    text = report_robustness.section(folder, tmp_path)
+    assert "![Bit errors](plots/bit-errors-cae-l2-0.001.png)" in text
+    assert (tmp_path / "bit-errors-cae-l2-0.001.png").is_file()
+    assert not (tmp_path / "bit-errors-cae-l2-0.png").exists()
+
+
+def test_curves_begin_with_the_undamaged_file(folder):
+    found = report_robustness.lines(folder)
+    (panels,) = found.rows.values()
+    assert list(panels) == ["behind the header", "anywhere"]
+    assert len(panels["anywhere"]) == 6
+    for series in panels["anywhere"]:
+        assert series.x.tolist() == [-7, -3]
+        assert series.y[0] > series.y[1]
+
+
+def test_without_the_stage_there_is_no_section(tmp_path):
+    assert report_robustness.section(tmp_path, tmp_path) == ""
+    assert report_robustness.lines(tmp_path) is None
