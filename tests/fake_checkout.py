@@ -141,7 +141,8 @@ def _evaluation(gain_db: float, seconds: float) -> bytes:
             psnr_db = _psnr_db(bpp) + shift + gain_db
             lines.append(
                 f"{picture},{point},{0.4 / (point + 1)},{round(bpp * 1000)},{bpp},{bpp / 1.01},"
-                f"{psnr_db},{0.7 + 0.05 * point},{0.9 + 0.02 * point},{20 + 15 * point},{seconds},{seconds}"
+                f"{psnr_db},{0.7 + 0.05 * point},{0.9 + 0.02 * point},{20 + 15 * point},"
+                f"{seconds},{seconds}"
             )
     return "\n".join(lines).encode()
 
