@@ -1,6 +1,7 @@
 """Bit errors: files of equal rate, the right bits flipped, and every arm read to its end."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from linocut.robustness import CLASSICAL, LEARNED, ErrorRow, flip_bits, run_robu
 from linocut.robustness_config import RobustnessConfig
 from linocut.tables import read_rows
 
+GOLDEN = Path(__file__).parent / "golden"
 PICTURE = dead_leaves(192, 224, 21)
 SIZE = 12_000
 CONFIG = RobustnessConfig(("l2",), 1, 192, 2.0, (1e-5, 1e-2), 1, (1e-2,))
@@ -114,6 +116,16 @@ def test_all_arms_are_measured_at_one_rate(codec_folder, tmp_path, monkeypatch):
     worst = {row.arm: row for row in rows if row.errors_in == "payload" and row.ber == 1e-2}
     assert worst["resilient"].decoded == 1
     assert worst["resilient"].concealed > 0
+
+
+def test_a_model_that_fits_rotations_to_pictures_has_no_arm_of_fixed_length():
+    codec = Codec.load(GOLDEN / "personal")
+    arms = robustness.learned_arms(codec, PICTURE, SIZE)
+    assert [arm.name for arm in arms] == ["lino", "resilient"]
+    for arm in arms:
+        picture, lost = arm.decode(arm.data)
+        assert picture.shape == PICTURE.shape
+        assert lost == 0
 
 
 def test_cells_are_those_of_the_losses_or_the_first():

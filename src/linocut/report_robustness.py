@@ -56,7 +56,7 @@ def summarise(folder: Path) -> list[Summary]:
     found = []
     for cell in sorted(cells, key=lambda name: name == CLASSICAL_CELL):
         rows = read_rows(folder / cell / "errors.csv", ErrorRow)
-        arms = CLASSICAL if cell == CLASSICAL_CELL else LEARNED
+        arms = list(dict.fromkeys(row.arm for row in rows))
         for errors_in in WHERE:
             chosen = [row for row in rows if row.errors_in in (errors_in, "none")]
             found += [

@@ -149,12 +149,13 @@ def flip_bits(data: bytes, header: int, ber: float, rng: np.random.Generator) ->
 
 
 def learned_arms(codec: Codec, picture: RgbArray, size: int) -> list[Arm]:
-    """The three arms of a codec, each file of at most `size` bytes."""
+    """The arms of a codec, each file of at most `size` bytes."""
     shape = (picture.shape[0], picture.shape[1])
     analysed = codec.analyse(picture)
     arms = []
-    fixed = encode_fixed(codec, picture, size)
-    arms.append(Arm("fixed", fixed, header_bytes(codec), _reading(_fixed, codec, shape)))
+    if codec.rotation is not None:  # one for each picture would have to be protected, too
+        fixed = encode_fixed(codec, picture, size)
+        arms.append(Arm("fixed", fixed, header_bytes(codec), _reading(_fixed, codec, shape)))
     plain = fit_bytes(lambda step: codec.encode(analysed, step=step), size, _STEPS)
     start = len(plain) - bitstream.unpack(plain).payload_bytes
     arms.append(Arm("lino", plain, start, _reading(_plain, codec, shape)))
