@@ -35,7 +35,7 @@ def params() -> Params:
         megapixels=2 * 64**2 / 1e6,
         crop_px=64,
         seeds=1,
-        table_crops=2,
+        table_crops=16,
         noise_sigmas=(0.0, 20.0),
         noise_bpp=1.5,
     )
@@ -60,7 +60,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory, params: Params) -> pathl
         for index in range(count):
             picture = dead_leaves(72, 72, 10 + index)[: 64 + index, :70]
             write_png(prepared / split / f"{split}{index}.png", picture)
-    np.save(prepared / "train.npy", np.stack([dead_leaves(64, 64, seed) for seed in range(4)]))
+    np.save(prepared / "train.npy", np.stack([dead_leaves(64, 64, seed) for seed in range(16)]))
     save_model(folder / "pretrained" / "cae", untrained("cae"), {"arch": "cae"})
     for loss in params.grid.loss:
         restoration.restore_cell(
