@@ -69,7 +69,8 @@ ui: setup ## open MLflow on the runs (http://127.0.0.1:5000)
 	  --artifacts-destination $(CURDIR)/.mlflow/artifacts --workers 1
 
 exps: setup ## table of the DVC experiments
-	dvc exp show --only-changed --drop 'artifacts|stages|src|data/|bd_rate|rate_over'
+	dvc exp show --only-changed --hide-workspace \
+	  --drop 'artifacts|stages|src|data/|bd_rate|rate_over|^arch|^loss|Executor|State|files'
 
 seeds: setup ## compare the cells over the seeds of all experiments
 	@python -m linocut.seeds
