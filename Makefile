@@ -80,7 +80,7 @@ bench: setup ## measure speed: training throughput, compress and decompress
 
 lock: setup ## pin what is installed now into requirements.lock
 	@sed -n '/^#/p' requirements.lock > requirements.lock.new
-	@$(PIP) list --format=freeze --exclude linocut --exclude pip 2>/dev/null \
+	@$(BIN)/pip --disable-pip-version-check list --format=freeze --exclude linocut --exclude pip 2>/dev/null \
 	  | sed 's/+cpu$$//' >> requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 

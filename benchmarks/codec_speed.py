@@ -125,8 +125,8 @@ def _clocks(used: Codec) -> Iterator[Seconds]:
         (Rotation, "transform", "rotation"),
         (Rotation, "inverse_transform", "rotation"),
         (codec_module.rotation, "fit", "rotation"),
-        (codec_module, "choose_symbols", "choice"),
-        (used.coder, "encode", "coding"),
+        (used, "_symbols", "choice"),
+        (used.coder, "encode_counted", "coding"),
         (used.coder, "decode", "coding"),
     ]
     with contextlib.ExitStack() as stack:

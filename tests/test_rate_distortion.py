@@ -42,7 +42,7 @@ def cost(coder, latent, symbols, price=PRICE):
 
 
 def test_optimised_symbols_cost_less_than_rounded_ones(coder, latent):
-    chosen = [choose_symbols(coder, latent, INDEX, effort) for effort in EFFORTS]
+    chosen = [choose_symbols(coder, latent, INDEX, effort)[0] for effort in EFFORTS]
     costs = [cost(coder, latent, symbols) for symbols in chosen]
     assert costs[2] < min(costs[:2])
     bits = [coder.estimate_bits(symbols, INDEX).sum() for symbols in chosen]
@@ -50,21 +50,21 @@ def test_optimised_symbols_cost_less_than_rounded_ones(coder, latent):
 
 
 def test_magnitudes_only_fall_and_signs_never_change(coder, latent):
-    nearest = choose_symbols(coder, latent, INDEX, 0)
-    for before, after in zip(nearest, optimise(coder, latent, INDEX), strict=True):
+    nearest, _ = choose_symbols(coder, latent, INDEX, 0)
+    for before, after in zip(nearest, optimise(coder, latent, INDEX)[0], strict=True):
         assert (np.abs(after) <= np.abs(before)).all()
         assert (after * before >= 0).all()
 
 
 def test_free_bits_are_rounding_to_nearest_in_details(coder, latent):
-    nearest = choose_symbols(coder, latent, INDEX, 0)
-    for before, after in zip(nearest[1:], optimise(coder, latent, INDEX, 0.0)[1:], strict=True):
+    nearest, _ = choose_symbols(coder, latent, INDEX, 0)
+    for before, after in zip(nearest[1:], optimise(coder, latent, INDEX, 0.0)[0][1:], strict=True):
         assert (np.abs(after - before) <= 1).all()
         assert (after != before).mean() < 0.01  # halves may go either way
 
 
 def test_optimised_symbols_survive_the_coder(coder, latent):
-    symbols = optimise(coder, latent, INDEX)
+    symbols, _ = optimise(coder, latent, INDEX)
     decoded = coder.decode(coder.encode(symbols, INDEX), 64, 64, INDEX)
     for a, b in zip(symbols, decoded, strict=True):
         np.testing.assert_array_equal(a, b)
@@ -73,3 +73,10 @@ def test_optimised_symbols_survive_the_coder(coder, latent):
 def test_unknown_levels_are_refused(coder, latent):
     with pytest.raises(DataError, match=r"effort is 9, expected one of \[0, 1, 2, 3\]"):
         choose_symbols(coder, latent, INDEX, 9)
+
+
+def test_table_indices_met_on_the_way_are_those_of_the_coder(coder, latent):
+    symbols, bins = optimise(coder, latent, INDEX)
+    with_bins, bits = coder.encode_counted(symbols, INDEX, bins)
+    assert with_bins == coder.encode(symbols, INDEX)
+    np.testing.assert_array_equal(bits, coder.estimate_bits(symbols, INDEX))

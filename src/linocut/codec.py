@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from linocut import bitstream, models, rotation
 from linocut.bitstream import LinoFile
 from linocut.checkpoint import load_model, load_tensors, read_description
-from linocut.entropy import EntropyCoder
+from linocut.entropy import Bins, EntropyCoder
 from linocut.entropy_tables import EntropyTables
 from linocut.errors import BitstreamError, CheckpointError, DataError
 from linocut.networks import Network
@@ -187,41 +187,56 @@ class Codec:
         resilient: bool = False,
     ) -> bytes:
         """The part of `compress` that depends on the step."""
+        options: dict[str, Any] = {"effort": effort, "extras": extras, "resilient": resilient}
+        return self.encode_counted(analysed, step=step, **options)[0]
+
+    def encode_counted(
+        self,
+        analysed: Analysed,
+        *,
+        step: float,
+        effort: int = DEFAULT_EFFORT,
+        extras: Mapping[int, bytes] | None = None,
+        resilient: bool = False,
+    ) -> tuple[bytes, NDArray[np.float64]]:
+        """The file, and the ideal bits of every plane (zeros for the resilient layout)."""
         index = step_index(step)
         height, width = analysed.picture.shape[:2]
         payloads, segments = [], []
+        bits = np.zeros(len(self.coder.planes))
         for number, tile in enumerate(self._tiles(width, height)):
-            symbols = self._symbols(analysed, number, tile, index, effort)
+            symbols, bins = self._symbols(analysed, number, tile, index, effort)
             if resilient:
                 segments.append(encode_segments(self.coder, symbols, index))
             else:
-                payloads.append(self.coder.encode(symbols, index))
+                payload, counted = self.coder.encode_counted(symbols, index, bins)
+                payloads.append(payload)
+                bits += counted
         blocks = dict(extras or {})
         if analysed.rotation is not None:
             blocks[bitstream.ROTATION] = analysed.rotation.pack()
         layout = layout_of(self.network.bands, segments) if resilient else None
         model_id = bytes.fromhex(self.model_id)
-        return bitstream.pack(LinoFile(width, height, index, model_id, payloads, blocks, layout))
+        file = LinoFile(width, height, index, model_id, payloads, blocks, layout)
+        return bitstream.pack(file), bits
 
     def estimate_bytes(self, analysed: Analysed, *, step: float, effort: int) -> float:
         """Size of the file that `encode` would write, from ideal code lengths."""
-        around, bits = self.estimate_planes(analysed, step=step, effort=effort)
-        return around + float(bits.sum()) / 8
-
-    def estimate_planes(
-        self, analysed: Analysed, *, step: float, effort: int
-    ) -> tuple[int, NDArray[np.float64]]:
-        """Bytes of the file around the symbols, and ideal bits of every plane, bands in order."""
         index = step_index(step)
         height, width = analysed.picture.shape[:2]
-        bits = np.zeros(sum(band.channels for band in self.network.bands))
-        grid = self._tiles(width, height)
-        for number, tile in enumerate(grid):
-            symbols = self._symbols(analysed, number, tile, index, effort)
-            bits += self.coder.estimate_bits(symbols, index)
-        empty = LinoFile(width, height, index, bytes(8), [b""] * len(grid))
+        bits = 0.0
+        for number, tile in enumerate(self._tiles(width, height)):
+            symbols, bins = self._symbols(analysed, number, tile, index, effort)
+            bits += float(self.coder.estimate_bits(symbols, index, bins).sum())
+        return self.bytes_around(analysed, step=step) + bits / 8
+
+    def bytes_around(self, analysed: Analysed, *, step: float) -> int:
+        """Bytes of a file around its payloads."""
+        height, width = analysed.picture.shape[:2]
+        payloads = [b""] * len(self._tiles(width, height))
+        empty = LinoFile(width, height, step_index(step), bytes(8), payloads)
         side = len(analysed.rotation.pack()) + 3 if analysed.rotation else 0
-        return len(bitstream.pack(empty)) + side, bits
+        return len(bitstream.pack(empty)) + side
 
     def decompress(self, data: bytes, *, max_pixels: int = bitstream.MAX_PIXELS) -> Picture:
         """The bytes of a .lino file -> uint8 (h, w, 3); `decode` says what was damaged, too."""
@@ -283,15 +298,15 @@ class Codec:
 
     def _symbols(
         self, analysed: Analysed, number: int, tile: Tile, index: int, effort: int
-    ) -> list[NDArray[np.int32]]:
-        """The quantised latent of one tile."""
+    ) -> tuple[list[NDArray[np.int32]], Bins | None]:
+        """The quantised latent of one tile, and its table indices where they are known."""
         latent = self._rotated(analysed, number, tile)
         if effort != REFINED:
             return choose_symbols(self.coder, latent, index, effort)
         used = self.rotation or analysed.rotation
         assert used is not None
         inside = analysed.picture[tile.top : tile.bottom, tile.left : tile.right]
-        return refine(self.network, used, self.coder, inside, latent, index)
+        return refine(self.network, used, self.coder, inside, latent, index), None
 
     def _rotated(self, analysed: Analysed, number: int, tile: Tile) -> list[NDArray[np.float32]]:
         if analysed.latents is not None:

@@ -184,7 +184,7 @@ def build_codec(
     tables = _first_tables(network, config, chosen, seed)
     if config.effort > 1:
         coder = EntropyCoder(network.bands, tables)
-        chosen = [(optimise(coder, r, index), index) for _, index, r in samples]
+        chosen = [(optimise(coder, r, index)[0], index) for _, index, r in samples]
     tables = fit_tables(network.bands, chosen, ContextNetworks.of(tables))
     tensors |= tables.tensors()
     about = dict(read_description(trained)["about"]) | {
@@ -280,10 +280,10 @@ def _compress(task: _Task) -> list[tuple[CodedRow, NDArray[np.float64]]]:
     coded = []
     for point, step in enumerate(sorted(task.steps, reverse=True)):
         started = time.perf_counter()
-        data = codec.encode(analysed, step=step, effort=task.effort)
+        data, bits = codec.encode_counted(analysed, step=step, effort=task.effort)
         encode_s = shared_s + time.perf_counter() - started
         (task.out / f"{task.picture.stem}-{point}.lino").write_bytes(data)
-        around, bits = codec.estimate_planes(analysed, step=step, effort=task.effort)
+        around = codec.bytes_around(analysed, step=step)
         estimate_bpp = (8 * around + float(bits.sum())) / pixels
         row = CodedRow(task.picture.stem, point, step, len(data), estimate_bpp, encode_s)
         coded.append((row, bits / pixels))

@@ -85,21 +85,27 @@ class ContextNetwork:
 
     def __call__(self, x: NDArray[np.float32], plane: int, kind: int) -> NDArray[np.int32]:
         """x (inputs, n), whole numbers of magnitude up to 255 -> (n,)."""
-        hidden = self.first[plane].astype(np.float32) @ x
-        hidden = _activation(hidden, self.first_bias[plane, kind])
+        sums = self.first[plane].astype(np.float32) @ x
+        return self._rest(sums, plane, kind)
+
+    def odd(self, x: NDArray[np.float32], plane: int, kind: int) -> NDArray[np.int32]:
+        """f(x) - f(-x): changes its sign when all inputs do."""
+        sums = self.first[plane].astype(np.float32) @ x
+        return self._rest(sums.copy(), plane, kind) - self._rest(-sums, plane, kind)
+
+    def _rest(self, sums: NDArray[np.float32], plane: int, kind: int) -> NDArray[np.int32]:
+        """From the first products on; overwrites them."""
+        hidden = _activation(sums, self.first_bias[plane, kind])
         hidden = _activation(self.second.astype(np.float32) @ hidden, self.second_bias)
         total = self.last.astype(np.float32) @ hidden + np.float32(self.last_bias[plane, kind])
         result: NDArray[np.int32] = total.astype(np.int32)
         return result
-
-    def odd(self, x: NDArray[np.float32], plane: int, kind: int) -> NDArray[np.int32]:
-        """f(x) - f(-x): changes its sign when all inputs do."""
-        return self(x, plane, kind) - self(-x, plane, kind)
 
 
 def _activation(sums: NDArray[np.float32], bias: NDArray[np.int32]) -> NDArray[np.float32]:
     sums += bias.astype(np.float32)[:, None]
     sums *= np.float32(2.0**-SHIFT)
     np.floor(sums, out=sums)
-    result: NDArray[np.float32] = np.clip(sums, 0.0, ACTIVATION_CAP, out=sums)
-    return result
+    np.maximum(sums, 0.0, out=sums)
+    np.minimum(sums, ACTIVATION_CAP, out=sums)
+    return sums

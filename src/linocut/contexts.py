@@ -78,23 +78,32 @@ class ContextState:
         self.planes = tuple(planes)
         self.shapes = tuple(shapes)
         self.step_index = step_index
-        self._padded: dict[int, Integers] = {}  # symbols with a margin of zeros
         self._levels: dict[int, tuple[Levels, Levels]] = {}  # of magnitudes and 3x3 sums
+        self._signed: dict[int, tuple[Levels, NDArray[np.int8]]] = {}  # levels, signs; padded
         self._own: Integers = np.zeros((0, 0), dtype=np.int32)
+        self._index = -1
 
     def open(self, index: int) -> None:
         """Begin plane `index`."""
         height, width = self.shapes[index]
-        self._own = np.zeros((height + 2 * MARGIN + 1, width + 2 * MARGIN + 1), dtype=np.int32)
+        padded = (height + 2 * MARGIN + 1, width + 2 * MARGIN + 1)
+        self._own = np.zeros(padded, dtype=np.int32)
+        self._signed[index] = np.zeros(padded, np.int16), np.zeros(padded, np.int8)
+        self._index = index
 
     def put(self, place: Pass, symbols: Integers) -> None:
         """Make a decoded pass known."""
-        inner = self._own[MARGIN : -MARGIN - 1, MARGIN : -MARGIN - 1]
-        inner[place.rows, place.columns] = np.clip(symbols, -LARGEST_MAGNITUDE, LARGEST_MAGNITUDE)
+        values = np.clip(symbols, -LARGEST_MAGNITUDE, LARGEST_MAGNITUDE)
+        signs = np.sign(values).astype(np.int8)
+        levels = signs * levels_of(np.abs(values))
+        own_levels, own_signs = self._signed[self._index]
+        inside = slice(MARGIN, -MARGIN - 1)
+        self._own[inside, inside][place.rows, place.columns] = values
+        own_levels[inside, inside][place.rows, place.columns] = levels
+        own_signs[inside, inside][place.rows, place.columns] = signs
 
     def close(self, index: int) -> None:
         """End plane `index`: later planes see it as parent or sibling."""
-        self._padded[index] = self._own
         known = np.abs(self._own)
         sums = known[1:-2] + known[:-3] + known[2:-1]
         sums = (sums[:, 1:-2] + sums[:, :-3] + sums[:, 2:-1])[1:-1, 1:-1]
@@ -157,29 +166,30 @@ class ContextState:
             Whole numbers, (SIGN_INPUTS, n). All change sign when all known symbols do.
         """
         plane, width = self.planes[index], place.shape(self.shapes[index])[1]
-        y = place.rows.start + chosen // width * place.rows.step + MARGIN
-        x = place.columns.start + chosen % width * place.columns.step + MARGIN
-        own = {offset: self._own[y + offset[0], x + offset[1]] for offset in NEAR}
+        y = place.rows.start + chosen // width * place.rows.step
+        x = place.columns.start + chosen % width * place.columns.step
         result = np.zeros((SIGN_INPUTS, len(chosen)), dtype=np.float32)
-        for slot, offset in enumerate((*NEAR, *FAR)):
-            values = own[offset] if offset in own else self._own[y + offset[0], x + offset[1]]
-            result[slot] = signed_levels(values)
+        levels, signs = self._signed[index]
+        row = levels.shape[1]
+        at = (y + MARGIN) * row + x + MARGIN
+        for slot, (dy, dx) in enumerate((*NEAR, *FAR)):
+            result[slot] = levels.take(at + (dy * row + dx))
+        own_signs = [signs.take(at + (dy * row + dx)) for dy, dx in NEAR]
         if plane.parents:
-            parent = self._padded[plane.parents[-1]]
-            py, px = (y - MARGIN) // 2 + MARGIN, (x - MARGIN) // 2 + MARGIN
+            parent = self._signed[plane.parents[-1]][0]
+            parent_row = parent.shape[1]
+            parent_at = (y // 2 + MARGIN) * parent_row + x // 2 + MARGIN
             for slot, (dy, dx) in enumerate(((0, 0), *STRAIGHT)):
-                result[12 + slot] = signed_levels(parent[py + dy, px + dx])
-        for slot, sibling in enumerate(
-            plane.siblings[: NEIGHBOURS_IN_BAND + NEIGHBOURS_IN_CHANNEL]
-        ):
+                result[12 + slot] = parent.take(parent_at + (dy * parent_row + dx))
+        nearest = plane.siblings[: NEIGHBOURS_IN_BAND + NEIGHBOURS_IN_CHANNEL]
+        for slot, sibling in enumerate(nearest):
             if sibling is not None:
-                other = self._padded[sibling]
-                here = other[y, x]
-                agreement = np.zeros_like(here)
-                for (dy, dx), values in own.items():
-                    agreement += np.sign(values) * np.sign(other[y + dy, x + dx])
-                result[17 + 2 * slot] = signed_levels(here)
-                result[18 + 2 * slot] = signed_levels(agreement * np.sign(here))
+                other_levels, other_signs = self._signed[sibling]
+                agreement = np.zeros(len(chosen), dtype=np.int8)
+                for (dy, dx), own in zip(NEAR, own_signs, strict=True):
+                    agreement += own * other_signs.take(at + (dy * row + dx))
+                result[17 + 2 * slot] = other_levels.take(at)
+                result[18 + 2 * slot] = signed_levels(agreement * other_signs.take(at))
         return result
 
 

@@ -10,7 +10,7 @@ frequencies are integers that sum to 2^16, and they reach the coder as whole num
 exactly.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import constriction
@@ -28,6 +28,7 @@ from linocut.entropy_tables import (
     TOKEN_EXTRA_BITS,
     TOKEN_START,
     EntropyTables,
+    flag_model,
     tokens_of,
 )
 from linocut.errors import BitstreamError
@@ -35,6 +36,9 @@ from linocut.latents import Band
 from linocut.planes import Integers, Pass, Plane, plane_passes, planes_of, smooth_prediction
 
 _BIT = constriction.stream.model.Uniform(2)
+
+Bins = Mapping[tuple[int, int], NDArray[np.uint8]]
+"""Table indices by plane and kind of pass."""
 
 
 class EntropyCoder:
@@ -67,45 +71,90 @@ class EntropyCoder:
             latent: int32 (c, h, w) for every band.
             step_index: index of the quantisation step; part of the context.
         """
+        return self.encode_counted(latent, step_index)[0]
+
+    def encode_counted(
+        self, latent: Sequence[Integers], step_index: int, bins: Bins | None = None
+    ) -> tuple[bytes, NDArray[np.float64]]:
+        """The bytes, and what `estimate_bits` gives: both from the same contexts.
+
+        Args:
+            latent: int32 (c, h, w) for every band.
+            step_index: index of the quantisation step.
+            bins: table indices of these very symbols, where they are known already.
+        """
         encoder = constriction.stream.queue.RangeEncoder()
+        bits = self._code(encoder, latent, step_index, bins)
+        words: NDArray[np.uint32] = encoder.get_compressed()
+        return words.astype("<u4").tobytes().rstrip(b"\0"), bits
+
+    def estimate_bits(
+        self, latent: Sequence[Integers], step_index: int, bins: Bins | None = None
+    ) -> NDArray[np.float64]:
+        """Ideal code length of every plane in bits, (planes,): what the tables promise."""
+        return self._code(None, latent, step_index, bins)
+
+    def _code(
+        self, encoder: Any, latent: Sequence[Integers], step_index: int, bins: Bins | None
+    ) -> NDArray[np.float64]:
+        """Code all planes, or only count where there is no encoder; bits of every plane."""
         symbols = [band[channel] for band in latent for channel in range(len(band))]
         state = ContextState(self.planes, [plane.shape for plane in symbols], step_index)
+        bits = np.zeros(len(symbols))
         for index, values in enumerate(symbols):
             state.open(index)
             occupied = bool(values.any())
-            flag = np.array([occupied], dtype=np.int32)
-            encoder.encode(flag, self.tables.occupancy(index, step_index))
-            if occupied:
-                self._encode_plane(encoder, state, index, values)
+            ones = self.tables.occupancy(index, step_index)
+            if encoder:
+                encoder.encode(np.array([occupied], dtype=np.int32), flag_model(ones))
+            chance = ones / (1 << FREQUENCY_BITS)
+            bits[index] = -np.log2(chance if occupied else 1.0 - chance)
+            for place in plane_passes(self.planes[index], values.shape) if occupied else ():
+                residual = self._residual(index, values, place)
+                known = None if bins is None else bins.get((index, place.kind))
+                bits[index] += self._code_pass(encoder, state, index, place, residual, known)
+                state.put(place, residual)
             state.close(index)
-        words: NDArray[np.uint32] = encoder.get_compressed()
-        return words.astype("<u4").tobytes().rstrip(b"\0")
+        return bits
 
-    def _encode_plane(
-        self, encoder: Any, state: ContextState, index: int, values: Integers
-    ) -> None:
-        for place in plane_passes(self.planes[index], values.shape):
-            residual = self._residual(index, values, place)
-            flat = residual.ravel()
-            magnitudes = np.abs(flat)
-            tokens = tokens_of(magnitudes)
+    def _code_pass(
+        self,
+        encoder: Any,
+        state: ContextState,
+        index: int,
+        place: Pass,
+        residual: Integers,
+        bins: NDArray[np.uint8] | None,
+    ) -> float:
+        flat = residual.ravel()
+        magnitudes = np.abs(flat)
+        tokens = tokens_of(magnitudes)
+        if bins is None:
             bins = self.table_indices(state, index, place)
+        nonzero = np.flatnonzero(magnitudes)
+        signs = (flat[nonzero] < 0).astype(np.int32)
+        total = float(self.tables.lengths[index, bins, tokens].sum())
+        extra = TOKEN_EXTRA_BITS[tokens[nonzero]].sum()
+        smooth = self.planes[index].smooth
+        if smooth:
+            total += len(nonzero)
+        else:
+            tables, likely = self.sign_tables(state, index, place, nonzero, tokens[nonzero])
+            signs ^= likely
+            total += float(self.tables.sign_lengths[tables, signs].sum())
+        if encoder:
             for table, chosen in _groups(bins, BINS):
                 encoder.encode(tokens[chosen], self.tables.model(index, table))
-            nonzero = np.flatnonzero(magnitudes)
-            signs = (flat[nonzero] < 0).astype(np.int32)
-            if not self.planes[index].smooth:
-                tables, likely = self.sign_tables(state, index, place, nonzero, tokens[nonzero])
-                for table, chosen in _groups(tables, SIGN_CLASSES * SIGN_BINS):
-                    encoder.encode((signs ^ likely)[chosen], self.tables.sign_model(table))
-            elif len(signs):
+            if smooth and len(signs):
                 encoder.encode(signs, _BIT)
+            for table, chosen in () if smooth else _groups(tables, SIGN_CLASSES * SIGN_BINS):
+                encoder.encode(signs[chosen], self.tables.sign_model(table))
             for token in range(LITERALS, int(tokens.max()) + 1):
                 offsets = magnitudes[tokens == token] - TOKEN_START[token]
                 if len(offsets):
                     model = constriction.stream.model.Uniform(1 << int(TOKEN_EXTRA_BITS[token]))
                     encoder.encode(offsets.astype(np.int32), model)
-            state.put(place, residual)
+        return total + float(extra)
 
     def _residual(self, index: int, values: Integers, place: Pass) -> Integers:
         """What is coded of a pass: symbols, less their prediction in smooth planes."""
@@ -142,7 +191,7 @@ class EntropyCoder:
                 if bands is not None and plane.band >= bands:
                     break
                 state.open(index)
-                if decoder.decode(self.tables.occupancy(index, step_index)):
+                if decoder.decode(flag_model(self.tables.occupancy(index, step_index))):
                     self._decode_plane(decoder, state, index, latent[plane.band][plane.channel])
                 state.close(index)
         except (AssertionError, ValueError) as error:
@@ -210,40 +259,6 @@ class EntropyCoder:
         bins = np.minimum(np.abs(numbers) >> SIGN_SHIFT, SIGN_BINS - 1)
         classes = np.minimum(magnitudes, SIGN_CLASSES) - 1
         return (classes * SIGN_BINS + bins).astype(np.uint8), (numbers < 0).astype(np.int32)
-
-    def estimate_bits(self, latent: Sequence[Integers], step_index: int) -> NDArray[np.float64]:
-        """Ideal code length of every plane in bits, (planes,): what the tables promise."""
-        symbols = [band[channel] for band in latent for channel in range(len(band))]
-        state = ContextState(self.planes, [plane.shape for plane in symbols], step_index)
-        bits = np.zeros(len(symbols))
-        lengths = FREQUENCY_BITS - np.log2(self.tables.frequencies.astype(np.float64))
-        for index, values in enumerate(symbols):
-            state.open(index)
-            octave = min(step_index // 64, self.tables.occupied.shape[1] - 1)
-            ones = float(self.tables.occupied[index, octave]) / (1 << FREQUENCY_BITS)
-            bits[index] = -np.log2(ones if values.any() else 1.0 - ones)
-            if values.any():
-                for place in plane_passes(self.planes[index], values.shape):
-                    residual = self._residual(index, values, place)
-                    tokens = tokens_of(np.abs(residual).ravel())
-                    bins = self.table_indices(state, index, place)
-                    bits[index] += lengths[index, bins, tokens].sum()
-                    bits[index] += TOKEN_EXTRA_BITS[tokens].sum()
-                    bits[index] += self._sign_bits(state, index, place, residual.ravel())
-                    state.put(place, residual)
-            state.close(index)
-        return bits
-
-    def _sign_bits(self, state: ContextState, index: int, place: Pass, residual: Integers) -> float:
-        """Ideal code length of the signs of a pass."""
-        nonzero = np.flatnonzero(residual)
-        if self.planes[index].smooth:
-            return float(len(nonzero))
-        signed = residual[nonzero]
-        tables, likely = self.sign_tables(state, index, place, nonzero, np.abs(signed))
-        chance = self.tables.agreement.ravel()[tables] / float(1 << FREQUENCY_BITS)
-        chance = np.where((signed < 0) == (likely == 1), chance, 1.0 - chance)
-        return float(-np.log2(chance).sum())
 
 
 def _groups(tables: NDArray[np.uint8], count: int) -> Iterator[tuple[int, NDArray[np.intp]]]:

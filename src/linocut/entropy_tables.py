@@ -6,6 +6,7 @@ reproduces exactly: no rounding decides a bit.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import constriction
@@ -137,16 +138,27 @@ class EntropyTables:
         key = (-1, table)
         if key not in self._models:
             agrees = int(self.agreement.ravel()[table])
-            self._models[key] = _flag_model((1 << FREQUENCY_BITS) - agrees)
+            self._models[key] = flag_model((1 << FREQUENCY_BITS) - agrees)
         return self._models[key]
 
-    def occupancy(self, plane: int, step_index: int) -> object:
-        """Model of the flag "this plane holds a symbol"."""
-        octave = min(step_index // 64, self.occupied.shape[1] - 1)
-        return _flag_model(int(self.occupied[plane, octave]))
+    def occupancy(self, plane: int, step_index: int) -> int:
+        """2^16 times the chance that a plane holds a symbol."""
+        return int(self.occupied[plane, min(step_index // 64, self.occupied.shape[1] - 1)])
+
+    @cached_property
+    def lengths(self) -> NDArray[np.float32]:
+        """Ideal bits of every token, (planes, BINS, TOKENS)."""
+        bits = FREQUENCY_BITS - np.log2(self.frequencies.astype(np.float64))
+        return bits.astype(np.float32)
+
+    @cached_property
+    def sign_lengths(self) -> NDArray[np.float32]:
+        """Ideal bits of a sign that is (0) or is not (1) the likely one, (tables, 2)."""
+        chance = self.agreement.ravel().astype(np.float64) / (1 << FREQUENCY_BITS)
+        return -np.log2(np.stack([chance, 1.0 - chance], 1)).astype(np.float32)
 
 
-def _flag_model(ones: int) -> object:
+def flag_model(ones: int) -> object:
     """A flag that is 1 with probability ones / 2^16."""
     return exact_model(np.array([(1 << FREQUENCY_BITS) - ones, ones]))
 

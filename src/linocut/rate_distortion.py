@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linocut.contexts import ContextState
-from linocut.entropy import EntropyCoder
-from linocut.entropy_tables import FREQUENCY_BITS, TOKEN_EXTRA_BITS, tokens_of
+from linocut.entropy import Bins, EntropyCoder
+from linocut.entropy_tables import TOKEN_EXTRA_BITS, tokens_of
 from linocut.errors import DataError
 from linocut.planes import plane_passes
 from linocut.quantization import LARGEST_SYMBOL, quantise, step_of
@@ -36,8 +36,11 @@ PRICE = 0.08
 
 def choose_symbols(
     coder: EntropyCoder, latent: Sequence[NDArray[np.float32]], step_index: int, effort: int
-) -> list[NDArray[np.int32]]:
+) -> tuple[list[NDArray[np.int32]], Bins | None]:
     """Quantise a rotated latent with one of the levels of `EFFORTS`, without asking the decoder.
+
+    Returns:
+        int32 (c, h, w) for each band, and the table indices where they were met on the way.
 
     Raises:
         DataError: there is no such level.
@@ -45,7 +48,7 @@ def choose_symbols(
     if effort not in EFFORTS:
         raise DataError(f"effort is {effort}, expected one of {list(EFFORTS)}")
     if effort in ROUNDING:
-        return [quantise(band, step_of(step_index), ROUNDING[effort]) for band in latent]
+        return [quantise(band, step_of(step_index), ROUNDING[effort]) for band in latent], None
     return optimise(coder, latent, step_index)
 
 
@@ -54,7 +57,7 @@ def optimise(
     latent: Sequence[NDArray[np.float32]],
     step_index: int,
     price: float = PRICE,
-) -> list[NDArray[np.int32]]:
+) -> tuple[list[NDArray[np.int32]], Bins]:
     """Quantise a rotated latent.
 
     Args:
@@ -64,9 +67,10 @@ def optimise(
         price: see `PRICE`.
 
     Returns:
-        int32 (c, h, w) for each band.
+        int32 (c, h, w) for each band, and the table indices of these symbols.
     """
     result = [np.zeros(band.shape, dtype=np.int32) for band in latent]
+    met: dict[tuple[int, int], NDArray[np.uint8]] = {}
     shapes = [band.shape[1:] for band in latent for _ in range(len(band))]
     state = ContextState(coder.planes, shapes, step_index)
     for index, plane in enumerate(coder.planes):
@@ -76,30 +80,37 @@ def optimise(
         if plane.smooth:
             values[:] = np.clip(np.rint(scaled), -LARGEST_SYMBOL, LARGEST_SYMBOL)
         else:
-            frequencies = coder.tables.frequencies[index].astype(np.float64)
-            bits = (FREQUENCY_BITS - np.log2(frequencies)).astype(np.float32)
             for place in plane_passes(plane, values.shape):
                 exact = scaled[place.rows, place.columns]
-                bins = coder.table_indices(state, index, place)
-                chosen = _choose(np.abs(exact).ravel(), bits[bins], price).reshape(exact.shape)
+                bins = met[index, place.kind] = coder.table_indices(state, index, place)
+                lengths = coder.tables.lengths[index]
+                chosen = _choose(np.abs(exact).ravel(), bins, lengths, price).reshape(exact.shape)
                 values[place.rows, place.columns] = np.where(exact < 0, -chosen, chosen)
                 state.put(place, values[place.rows, place.columns])
         state.close(index)
-    return result
+    return result, met
 
 
-def _choose(u: NDArray[np.float32], bits: NDArray[np.float32], price: float) -> NDArray[np.int32]:
-    """The cheapest magnitude for each u (n,), given the bits (n, tokens) of every token."""
+def _choose(
+    u: NDArray[np.float32],
+    bins: NDArray[np.uint8],
+    lengths: NDArray[np.float32],
+    price: float,
+) -> NDArray[np.int32]:
+    """The cheapest magnitude for each u (n,), given its table and the bits (BINS, TOKENS)."""
+    best = np.zeros(u.shape, dtype=np.int32)
+    open_ = np.flatnonzero(u > 0.5)  # all others stay 0
+    u, bins = u[open_], bins[open_]
     nearest = np.minimum(np.rint(u), LARGEST_SYMBOL).astype(np.int32)
-    best = np.zeros_like(nearest)
-    cost = u * u + np.float32(price) * bits[:, 0]
-    open_ = np.flatnonzero(nearest)  # all others stay 0
+    chosen = np.zeros_like(nearest)
+    cost = u * u + np.float32(price) * lengths[bins, 0]
     for lower in (1, 0):
-        m = nearest[open_] - lower
+        m = nearest - lower
         tokens = tokens_of(m)
-        length = bits[open_, tokens] + TOKEN_EXTRA_BITS[tokens] + (m > 0)
-        candidate = (u[open_] - m) ** 2 + np.float32(price) * length
-        better = candidate < cost[open_]
-        best[open_[better]] = m[better]
-        cost[open_[better]] = candidate[better]
+        bits = lengths[bins, tokens] + TOKEN_EXTRA_BITS[tokens] + (m > 0)
+        candidate = (u - m) ** 2 + np.float32(price) * bits
+        better = candidate < cost
+        chosen[better] = m[better]
+        cost[better] = candidate[better]
+    best[open_] = chosen
     return best

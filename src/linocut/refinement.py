@@ -55,14 +55,14 @@ def refine(
     device = next(network.parameters()).device
     x = torch.from_numpy(np.ascontiguousarray(picture)).to(device).permute(2, 0, 1)[None].float()
     targets = [band.copy() for band in latent]
-    best, lowest = optimise(coder, targets, step_index), np.inf
+    best, lowest = optimise(coder, targets, step_index)[0], np.inf
     for _ in range(ITERATIONS):
-        symbols = optimise(coder, targets, step_index)
+        symbols, bins = optimise(coder, targets, step_index)
         r_hat = [torch.from_numpy(step * band.astype(np.float32)).to(device) for band in symbols]
         for band in r_hat:
             band.requires_grad_(True)
         error = _squared_error(network, rotation, r_hat, x, step)
-        bits = float(coder.estimate_bits(symbols, step_index).sum())
+        bits = float(coder.estimate_bits(symbols, step_index, bins).sum())
         cost = float(error.detach()) / step**2 + PRICE * bits
         if cost < lowest:
             best, lowest = symbols, cost
