@@ -11,6 +11,7 @@ from linocut.codec import Codec
 from linocut.config import load_params
 from linocut.dead_leaves import dead_leaves
 from linocut.image import write_png
+from linocut.rate_distortion import EFFORTS
 from tiny import CONFIGS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -39,7 +40,7 @@ def test_the_table_has_a_line_for_every_codec_and_direction(capsys, tmp_path):
     assert codec_speed.main([*options, "--picture", str(tmp_path / "leaves.png")]) == 0
     lines = capsys.readouterr().out.splitlines()[3:]
     names = [line[:24].split("(")[0].strip() for line in lines]
-    assert names == 3 * ["compress", "decompress"] + [
+    assert names == len(EFFORTS) * ["compress", "decompress"] + [
         f"{codec} {part}" for codec in ("AVIF", "JPEG 2000") for part in ("compress", "decompress")
     ]
 
