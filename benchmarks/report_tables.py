@@ -17,6 +17,8 @@ import bjontegaard
 import numpy as np
 import scipy.stats
 
+from bit_error_table import check_bit_errors
+
 Array = np.ndarray[Any, np.dtype[np.float64]]
 METRICS = {"psnr_db": "PSNR", "ms_ssim_db": "MS-SSIM", "ssimulacra2": "SSIMULACRA 2"}
 TITLES = {
@@ -172,7 +174,10 @@ def check_report(
     problems += _check_metrics(metrics, expected, gaps)
     text = (reports / "report.md").read_text(encoding="utf-8")
     for heading, header, rows in markdown_tables(text):
-        problems += _check_table(heading, header, rows, expected, gaps)
+        if header[0] == "arm":
+            problems += check_bit_errors(root, heading, header, rows)
+        else:
+            problems += _check_table(heading, header, rows, expected, gaps)
     metric_of = {title: metric for metric, title in METRICS.items()}
     headline = re.compile(
         r"in (PSNR|MS-SSIM|SSIMULACRA 2) \*\*(\S+)\*\* with (\S+) % \[(\S+), (\S+)\]"

@@ -7,8 +7,9 @@ one thread, so that the machine is full and no more. How many there are is a fac
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from typing import TypeVar
@@ -48,8 +49,29 @@ def map_in_processes(
     if not tasks:
         return []
     workers = min(worker_count(), len(tasks))
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_use_one_thread) as pool:
+    context = get_context("spawn")
+    with _one_thread(), ProcessPoolExecutor(workers, context, initializer=_limit_torch) as pool:
         return list(_with_progress(pool.map(function, tasks), len(tasks), label))
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Let processes that start meanwhile keep the libraries of numpy on one thread.
+
+    They read the environment when they load, which in a spawned process is before any function of
+    ours runs there.
+    """
+    names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+    before = {name: os.environ.get(name) for name in names}
+    os.environ.update(dict.fromkeys(names, "1"))
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _with_progress(results: Iterable[Result], total: int, label: str) -> Iterable[Result]:
@@ -59,10 +81,8 @@ def _with_progress(results: Iterable[Result], total: int, label: str) -> Iterabl
     return progress
 
 
-def _use_one_thread() -> None:
-    """Keep numpy, torch and the coders of a worker on one thread."""
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
-        os.environ[name] = "1"  # read when the libraries load, which is after this
+def _limit_torch() -> None:
+    """PyTorch, too."""
     import torch
 
     torch.set_num_threads(1)
