@@ -241,7 +241,7 @@ def rate_curve(
     return curve
 
 
-def _centre(picture: NDArray[np.uint8], side_px: int = 512) -> NDArray[np.uint8]:
+def _centre(picture: NDArray[np.uint8], side_px: int = 256) -> NDArray[np.uint8]:
     top, left = (max(0, (length - side_px) // 2) for length in picture.shape[:2])
     return picture[top : top + side_px, left : left + side_px]
 
