@@ -44,7 +44,7 @@ from linocut.tables import write_rows
 from linocut.workers import map_in_processes
 
 STEPS_PER_CROP = 3
-CURVE_POINTS = 11
+CURVE_POINTS = 8
 COARSER = 1.6
 """Files may have steps this much coarser than the coarsest of the training."""
 ROTATION_FILE = "rotation.safetensors"
