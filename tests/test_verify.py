@@ -209,3 +209,22 @@ def test_nothing_but_the_decoder_is_shared_with_the_project() -> None:
     finally:
         sys.path.remove(str(BENCHMARKS))
     assert module.DECODER == "linocut.codec:Codec"
+
+
+def test_a_changed_entry_of_the_bit_error_table_is_noticed(tmp_path: Path) -> None:
+    from bit_error_table import check_bit_errors
+
+    folder = tmp_path / "artifacts/robustness/cae-l2"
+    folder.mkdir(parents=True)
+    lines = ["arm,errors_in,ber,decoded,psnr_db", "resilient,none,0,1,37.04"]
+    lines += [f"resilient,payload,0.0001,{int(k > 0)},{30 + k}" for k in range(5)]
+    (folder / "errors.csv").write_text("\n".join(lines), encoding="utf-8")
+    heading, header = "Bits wrong behind the header", ["arm", "no errors", "0.0001"]
+    row = [".lino, resilient (cae-l2)", "37.0", "32.0, 30.2, 80 %"]
+    assert check_bit_errors(tmp_path, heading, header, [row]) == []
+    for place, text in ((1, "37.2"), (2, "32.1, 30.2, 80 %"), (2, "32.0, 30.2, 81 %"), (2, "32.0")):
+        changed = [*row]
+        changed[place] = text
+        problems = check_bit_errors(tmp_path, heading, header, [changed])
+        assert len(problems) == 1
+        assert f"says {text}" in problems[0]
