@@ -1,4 +1,4 @@
-"""artifacts/{anchors,coded,evaluated,rotated,trained} -> reports/: BD-rates, curves, report.
+"""artifacts/{anchors,coded,evaluated,robustness,rotated,trained} -> reports/: BD-rates, report.
 
 python stages/compare.py
 """
@@ -9,7 +9,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install of another
 
-from linocut import report, stage
+from linocut import report, robustness, stage
 from linocut.config import Params
 
 ARTIFACTS = ROOT / "artifacts"
@@ -21,6 +21,8 @@ def main(params: Params) -> None:
     cells = params.grid.cells
     for folder in ("coded", "evaluated", "rotated", "trained"):
         stage.keep_only(ARTIFACTS / folder, cells)  # or DVC would record what a larger grid left
+    studied = [f"{arch}-{loss}" for arch in params.grid.arch for loss in params.grid.bit_errors]
+    stage.keep_only(ARTIFACTS / "robustness", [*studied, robustness.CLASSICAL_CELL])
     report.compare(
         cells,
         artifacts=ARTIFACTS,

@@ -31,7 +31,7 @@ def test_the_committed_parameters_load_and_convert_back() -> None:
 
 
 def test_cells_are_every_architecture_with_every_loss() -> None:
-    grid = config.GridConfig(arch=("a", "b"), loss=("l1", "l2"), task=())
+    grid = config.GridConfig(arch=("a", "b"), loss=("l1", "l2"), task=(), bit_errors=())
     assert grid.cells == ("a-l1", "a-l2", "b-l1", "b-l2")
 
 
@@ -103,6 +103,20 @@ def test_a_loss_without_parameters_takes_none(raw: dict[str, Any]) -> None:
 def test_the_grid_names_what_is_configured(raw: dict[str, Any], axis: str) -> None:
     raw["grid"][axis] = []
     refused(raw, rf"grid\.{axis} is \[\], expected the keys of {axis}")
+
+
+@pytest.mark.parametrize("studied", [[], ["l1"]])
+def test_bit_errors_are_studied_of_the_losses_that_ask_for_it(
+    raw: dict[str, Any], studied: list[str]
+) -> None:
+    raw["grid"]["bit_errors"] = studied
+    refused(raw, r"grid\.bit_errors is .*, expected the keys of robustness\.losses, \['l2'\]")
+
+
+def test_a_loss_outside_the_grid_is_not_studied(raw: dict[str, Any]) -> None:
+    raw["grid"]["loss"] = ["l1"]
+    raw["loss"] = {"l1": {}}
+    refused(raw, r"all of them in grid\.loss, \['l1'\]")
 
 
 def test_shares_leave_something_for_training(raw: dict[str, Any]) -> None:

@@ -26,6 +26,7 @@ def test_every_profile_composes_with_every_data_source(profile: str, data: str) 
 def test_one_loss_shrinks_the_grid_to_it(loss: str) -> None:
     composed = yaml.safe_load(params.compose([f"loss={loss}"]))
     assert composed["grid"]["loss"] == [loss]
+    assert composed["grid"]["bit_errors"] == (["l2"] if loss == "l2" else [])
     assert composed["grid"]["arch"] == ["cae", "generative"]
 
 

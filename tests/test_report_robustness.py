@@ -1,5 +1,7 @@
 """The section on bit errors says what the tables of the stage hold."""
 
+import shutil
+
 import numpy as np
 import pytest
 
@@ -67,3 +69,9 @@ def test_curves_begin_with_the_undamaged_file(folder):
 def test_without_the_stage_there_is_no_section(tmp_path):
     assert report_robustness.section(tmp_path, tmp_path) == ""
     assert report_robustness.lines(tmp_path) is None
+
+
+def test_the_classical_codecs_alone_make_no_section(folder, tmp_path):
+    shutil.rmtree(folder / "cae-l2")
+    assert report_robustness.section(folder, tmp_path) == ""
+    assert report_robustness.lines(folder) is None

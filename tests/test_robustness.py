@@ -98,7 +98,8 @@ def test_all_arms_are_measured_at_one_rate(codec_folder, tmp_path, monkeypatch):
     (tmp_path / "test").mkdir()
     write_png(tmp_path / "test" / "leaves.png", PICTURE)
     out = tmp_path / "out"
-    run_robustness({"cae-l2": codec_folder}, tmp_path / "test", out, CONFIG, 0)
+    run_robustness(codec_folder, tmp_path / "test", out / "cae-l2", CONFIG, 0)
+    run_robustness(None, tmp_path / "test", out / "classical", CONFIG, 0)
     for cell, arms in (("cae-l2", LEARNED), ("classical", CLASSICAL)):
         rows = read_rows(out / cell / "errors.csv", ErrorRow)
         assert {row.arm for row in rows} == set(arms)
@@ -126,12 +127,6 @@ def test_a_model_that_fits_rotations_to_pictures_has_no_arm_of_fixed_length():
         picture, lost = arm.decode(arm.data)
         assert picture.shape == PICTURE.shape
         assert lost == 0
-
-
-def test_cells_are_those_of_the_losses_or_the_first():
-    cells = ("cae-l2", "cae-l1", "generative-l2")
-    assert robustness.cells_of(cells, ["l2"]) == ["cae-l2", "generative-l2"]
-    assert robustness.cells_of(cells[1:2], ["l2"]) == ["cae-l1"]
 
 
 @pytest.mark.parametrize(

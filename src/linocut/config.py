@@ -187,11 +187,15 @@ class CompareConfig:
 
 @dataclasses.dataclass(frozen=True)
 class GridConfig:
-    """The cells of the experiment: every architecture with every loss, and for every task."""
+    """The cells of the experiment: every architecture with every loss, and for every task.
+
+    The cells of the losses `bit_errors` are studied under bit errors besides.
+    """
 
     arch: tuple[str, ...]
     loss: tuple[str, ...]
     task: tuple[str, ...]
+    bit_errors: tuple[str, ...]
 
     @property
     def cells(self) -> tuple[str, ...]:
@@ -227,6 +231,12 @@ class Params:
                 raise ConfigError(
                     f"grid.{axis} is {list(names)}, expected the keys of {axis}: {list(chosen)}"
                 )
+        studied, losses = self.grid.bit_errors, self.robustness.losses
+        if sorted(studied) != sorted(losses) or not set(studied) <= set(self.grid.loss):
+            raise ConfigError(
+                f"grid.bit_errors is {list(studied)}, expected the keys of robustness.losses, "
+                f"{list(losses)}, all of them in grid.loss, {list(self.grid.loss)}"
+            )
 
 
 def load_params(path: pathlib.Path) -> Params:

@@ -48,11 +48,13 @@ class Summary:
 
 
 def summarise(folder: Path) -> list[Summary]:
-    """Medians and 5 % and 95 % quantiles over pictures and trials; nothing if there is no folder.
+    """Medians and 5 % and 95 % quantiles over pictures and trials; nothing if there is no cell.
 
     The undamaged files are in it twice, once for each place of errors, at a rate of 0.
     """
     cells = sorted(path.parent.name for path in folder.glob("*/errors.csv"))
+    if cells == [CLASSICAL_CELL]:  # nothing to compare it with
+        return []
     found = []
     for cell in sorted(cells, key=lambda name: name == CLASSICAL_CELL):
         rows = read_rows(folder / cell / "errors.csv", ErrorRow)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import functools
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -98,18 +98,18 @@ class _Task:
 
 
 def run_robustness(
-    codecs: dict[str, Path],
+    codec_folder: Path | None,
     test_folder: Path,
     out_folder: Path,
     config: RobustnessConfig,
     seed: int,
 ) -> None:
-    """Measure cells and the classical codecs.
+    """Measure one cell, or the classical codecs.
 
     Args:
-        codecs: folders of complete codecs by cell.
+        codec_folder: a complete codec; None for the classical ones.
         test_folder: PNGs, of which `config.pictures` are used.
-        out_folder: a folder for each cell and `classical` are made in it.
+        out_folder: errors.csv and pictures/ are written here.
         config: rates, trials, pictures.
         seed: of the flips.
 
@@ -120,22 +120,13 @@ def run_robustness(
     pictures = [test_folder / f"{name}.png" for name in names]
     if not pictures:
         raise DataError(f"{test_folder} holds no PNG, expected the test pictures")
-    folders: dict[str, Path | None] = {**codecs, CLASSICAL_CELL: None}
     tasks = [
-        _Task(folder, picture, out_folder / cell, config, seed, number == 0)
-        for cell, folder in folders.items()
+        _Task(codec_folder, picture, out_folder, config, seed, number == 0)
         for number, picture in enumerate(pictures)
     ]
     results = map_in_processes(_measure, tasks, label="robustness")
-    for cell in folders:
-        rows = [
-            row
-            for task, found in zip(tasks, results, strict=True)
-            if task.out_folder.name == cell
-            for row in found
-        ]
-        (out_folder / cell).mkdir(parents=True, exist_ok=True)
-        write_rows(out_folder / cell / "errors.csv", ErrorRow, rows)
+    out_folder.mkdir(parents=True, exist_ok=True)
+    write_rows(out_folder / "errors.csv", ErrorRow, [row for found in results for row in found])
 
 
 def flip_bits(data: bytes, header: int, ber: float, rng: np.random.Generator) -> tuple[bytes, int]:
@@ -290,9 +281,3 @@ def centre(picture: RgbArray, side: int) -> RgbArray:
 def _write(folder: Path, name: str, image: RgbArray) -> None:
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     write_png(folder / "pictures" / name, image)
-
-
-def cells_of(cells: Sequence[str], losses: Sequence[str]) -> list[str]:
-    """The cells of these losses; the first cell where there are none."""
-    chosen = [cell for cell in cells if cell.split("-", 1)[1] in losses]
-    return chosen or list(cells[:1])

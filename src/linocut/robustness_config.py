@@ -6,9 +6,17 @@ import dataclasses
 from typing import Annotated
 
 from linocut.errors import ConfigError
-from linocut.schema import Range
+from linocut.schema import Options, Range
 
 Count = Annotated[int, Range(1)]
+
+
+@dataclasses.dataclass(frozen=True)
+class StudiedLoss:
+    """A loss whose cells are studied; it has no numbers of its own."""
+
+
+STUDIED = dict.fromkeys(("l2", "l1", "ssim", "ms_ssim", "mix"), StudiedLoss)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +26,7 @@ class RobustnessConfig:
     `pictures` are cut to the middle `crop_px`; those damaged at the rates `shown` are kept.
     """
 
-    losses: tuple[str, ...]
+    losses: Annotated[dict[str, StudiedLoss], Options(STUDIED)]
     pictures: Count
     crop_px: Annotated[int, Range(192, 1024)]
     bpp: Annotated[float, Range(0.05, 8)]

@@ -1,0 +1,25 @@
+"""artifacts/prepared/test -> artifacts/robustness/classical: JPEG and JPEG 2000 with wrong bits.
+
+python stages/robustness_classical.py
+"""
+
+import pathlib
+import sys
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install of another
+
+from linocut import robustness, stage
+from linocut.config import Params
+
+TEST = ROOT / "artifacts/prepared/test"
+CLASSICAL = ROOT / "artifacts/robustness" / robustness.CLASSICAL_CELL
+
+
+def main(params: Params) -> None:
+    """Damage files of the classical codecs."""
+    robustness.run_robustness(None, TEST, CLASSICAL, params.robustness, params.seed)
+
+
+if __name__ == "__main__":
+    stage.run(main, params_file=ROOT / "params.yaml")
