@@ -11,6 +11,7 @@ sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install 
 
 from linocut import coding, stage
 from linocut.config import Params
+from linocut.losses import build_loss
 
 PREPARED = ROOT / "artifacts/prepared"
 TRAINED = ROOT / "artifacts/trained"
@@ -19,7 +20,7 @@ CODED = ROOT / "artifacts/coded"
 
 
 def main(params: Params, arch: str, loss: str) -> None:
-    """Fit the tables of one cell and compress the test pictures."""
+    """Fit the tables of one cell, tune its decoder, and compress the test pictures."""
     cell = f"{arch}-{loss}"
     coding.entropy_code(
         TRAINED / cell,
@@ -29,6 +30,7 @@ def main(params: Params, arch: str, loss: str) -> None:
         params.code,
         params.train.step_range,
         params.seed,
+        build_loss(loss, params.loss[loss]),
     )
 
 

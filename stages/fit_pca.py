@@ -9,7 +9,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install of another
 
-from linocut import coding, stage
+from linocut import codec_building, stage
 from linocut.config import Params
 
 PREPARED = ROOT / "artifacts/prepared"
@@ -20,7 +20,7 @@ ROTATED = ROOT / "artifacts/rotated"
 def main(params: Params, arch: str, loss: str) -> None:
     """Fit the rotation of one cell."""
     cell = f"{arch}-{loss}"
-    coding.fit_pca(TRAINED / cell, PREPARED, ROTATED / cell, params.pca, params.seed)
+    codec_building.fit_pca(TRAINED / cell, PREPARED, ROTATED / cell, params.pca, params.seed)
 
 
 if __name__ == "__main__":

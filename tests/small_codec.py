@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from linocut.checkpoint import save_model
-from linocut.coding import build_codec, fit_pca
-from linocut.config import CaeConfig, CodeConfig, PcaConfig
+from linocut.codec_building import build_codec, fit_pca
+from linocut.config import CaeConfig, CodeConfig, PcaConfig, TuningConfig
 from linocut.dead_leaves import dead_leaves
 from linocut.image import write_png
 from linocut.networks import ARCHITECTURES
@@ -36,7 +36,12 @@ def make_codec(folder: Path, seed: int = 0) -> Path:
         folder / "trained", prepared, folder / "rotated", PcaConfig(mode="global", crops=4), seed
     )
     config = CodeConfig(
-        rates_bpp=(0.25, 1.0), effort=1, contexts="fitted", context_iterations=60, crops=4
+        rates_bpp=(0.25, 1.0),
+        effort=1,
+        contexts="fitted",
+        context_iterations=60,
+        crops=4,
+        tuning=TuningConfig(0.0, 1, 1, 1e-3),
     )
     build_codec(
         folder / "trained",

@@ -15,7 +15,7 @@ import reference_decoder
 from linocut import codec, lino_file, tiling
 from linocut.bitstream import ICC_PROFILE, ROTATION, LinoFile, pack, unpack
 from linocut.codec import Codec
-from linocut.coding import COARSER
+from linocut.codec_building import COARSER
 from linocut.dead_leaves import dead_leaves
 from linocut.errors import BitstreamError, CheckpointError, DataError
 from linocut.metrics import psnr_db

@@ -11,8 +11,9 @@ from linocut import models, rotation
 from linocut.bitstream import ROTATION, unpack
 from linocut.checkpoint import save_model
 from linocut.codec import Codec
-from linocut.coding import COARSER, build_codec, codec_step, entropy_code, fit_pca, training_latents
-from linocut.config import CodeConfig, PcaConfig
+from linocut.codec_building import COARSER, build_codec, codec_step, fit_pca, training_latents
+from linocut.coding import entropy_code
+from linocut.config import CodeConfig, PcaConfig, TuningConfig
 from linocut.dead_leaves import dead_leaves
 from linocut.errors import DataError
 from linocut.evaluation import CodedRow, PlaneRow
@@ -23,7 +24,12 @@ from tiny import awake
 
 MODES = ("none", "global", "per_image")
 CONFIG = CodeConfig(
-    rates_bpp=(0.3, 1.2), effort=0, contexts="fitted", context_iterations=40, crops=3
+    rates_bpp=(0.3, 1.2),
+    effort=0,
+    contexts="fitted",
+    context_iterations=40,
+    crops=3,
+    tuning=TuningConfig(0.1, 2, 2, 1e-3),
 )
 STEPS = (4.0, 160.0)
 

@@ -13,7 +13,6 @@ file --decode--> symbols --dequantise--> r_hat --rotate back--> latents --synthe
 
 import pathlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from linocut import bitstream, models, rotation
 from linocut.bitstream import LinoFile
 from linocut.checkpoint import load_model, load_tensors, read_description
+from linocut.codec_values import Analysed, Decoded, Picture
 from linocut.entropy import Bins, EntropyCoder
 from linocut.entropy_tables import EntropyTables
 from linocut.errors import BitstreamError, CheckpointError, DataError
@@ -31,44 +31,14 @@ from linocut.quantization import step_index
 from linocut.rate_distortion import DEFAULT_EFFORT, REFINED, choose_symbols
 from linocut.refinement import refine
 from linocut.rotation import Rotation, rotation_from
-from linocut.segments import Damage, damage_of, decode_segments, encode_segments, layout_of
+from linocut.segments import damage_of, decode_segments, encode_segments, layout_of
 from linocut.tiling import Symbols, Tile, join, tiles
 from linocut.windows import analyse_window, device_of, synthesise_window
-
-Picture = NDArray[np.uint8]
 
 CACHED_PIXELS = 2**24
 """Latents of pictures up to this size are kept between two encodings; larger ones are computed
 again.
 """
-
-
-@dataclass
-class Analysed:
-    """A picture on its way to a file: what `encode` needs at any step.
-
-    Attributes:
-        picture: uint8 (h, w, 3).
-        latents: rotated latents of each tile, or None where they are computed on demand.
-        rotation: the picture's own rotation, if the model works that way.
-    """
-
-    picture: Picture
-    latents: list[list[NDArray[np.float32]]] | None
-    rotation: Rotation | None
-
-
-@dataclass(frozen=True)
-class Decoded:
-    """What `decode` found in a file.
-
-    Attributes:
-        picture: uint8 (h, w, 3).
-        damage: what was lost of a file of the resilient layout; None for the plain one.
-    """
-
-    picture: Picture
-    damage: Damage | None
 
 
 class Codec:

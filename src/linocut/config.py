@@ -154,14 +154,25 @@ class PcaConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class TuningConfig:
+    """Training of the decoder alone on the symbols of `crops` training crops; none with 0 Mpx."""
+
+    megapixels: NonNegative
+    crops: Count
+    batch_size: Count
+    learning_rate: Positive
+
+
+@dataclasses.dataclass(frozen=True)
 class CodeConfig:
-    """Rate points, encoder effort, and what the entropy coder's tables are fitted on."""
+    """Rate points, encoder effort, and what tables and decoder are fitted on at the end."""
 
     rates_bpp: tuple[Positive, ...]
     effort: Annotated[int, Range(0, 3)]
     contexts: Literal["release", "fitted", "none"]
     context_iterations: Count
     crops: Count
+    tuning: TuningConfig
 
     def __post_init__(self) -> None:
         require_rising("code.rates_bpp", self.rates_bpp)

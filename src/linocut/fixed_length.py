@@ -29,7 +29,8 @@ from linocut.tiling import padded
 from linocut.windows import synthesise
 
 if TYPE_CHECKING:
-    from linocut.codec import Codec, Picture
+    from linocut.codec import Codec
+    from linocut.codec_values import Picture
     from linocut.latents import Band
 
 Plane = NDArray[np.float32]

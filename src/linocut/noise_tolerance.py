@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from linocut.anchors import decode, encode_near
-from linocut.codec import Analysed, Codec
+from linocut.codec import Codec
+from linocut.codec_values import Analysed
 from linocut.degradation import Picture, add_noise
 from linocut.metrics import psnr_db
 from linocut.rate_control import fit_bytes

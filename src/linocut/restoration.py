@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from linocut import coding
+from linocut import codec_building
 from linocut.checkpoint import load_model, load_tensors, read_description, save_model
 from linocut.codec import Codec
 from linocut.config import LossConfig, MixLossConfig, Params
@@ -234,10 +234,12 @@ def degraded_codec(
         for path in sorted((prepared / "validation").glob("*.png"))[:1]:
             write_png(place / "validation" / path.name, degrade(read_image(path), rng))
         pca = dataclasses.replace(params.pca, crops=len(picked))
-        coding.fit_pca(network, place, place / "rotated", pca, params.seed)
+        codec_building.fit_pca(network, place, place / "rotated", pca, params.seed)
         code = dataclasses.replace(params.code, effort=EFFORT, crops=len(picked))
         steps = params.train.step_range
-        coding.build_codec(network, place / "rotated", place, folder, code, steps, params.seed)
+        codec_building.build_codec(
+            network, place / "rotated", place, folder, code, steps, params.seed
+        )
     return Codec.load(folder)
 
 

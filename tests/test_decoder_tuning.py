@@ -1,0 +1,79 @@
+"""A decoder that is tuned gets better on its own files, and nothing but the decoder changes."""
+
+import numpy as np
+import pytest
+import torch
+
+from linocut import rotation
+from linocut.config import TuningConfig
+from linocut.dead_leaves import dead_leaves
+from linocut.decoder_tuning import tune_decoder
+from linocut.entropy import EntropyCoder
+from linocut.entropy_fit import fit_tables, no_contexts
+from linocut.losses import l2
+from linocut.metrics import psnr_db
+from linocut.quantization import dequantise, step_index, step_of
+from linocut.rate_distortion import choose_symbols
+from linocut.windows import synthesise
+from tiny import awake
+
+STEP = 40.0
+CROPS = np.stack([dead_leaves(64, 64, seed) for seed in range(6)])
+
+
+def coder_of(network):
+    return EntropyCoder(network.bands, fit_tables(network.bands, [], no_contexts(network.bands)))
+
+
+def tuned(network, used, megapixels=0.6, seed=0):
+    tune_decoder(
+        network,
+        used,
+        coder_of(network),
+        CROPS,
+        l2,
+        TuningConfig(megapixels, 6, 2, 2e-3),
+        effort=2,
+        step_range=(30.0, 50.0),
+        seed=seed,
+    )
+    return network
+
+
+def quality(network, used):
+    """Mean PSNR in dB of the crops as the optimising encoder writes them."""
+    coder, index = coder_of(network), step_index(STEP)
+    found = []
+    with torch.inference_mode():
+        for crop in CROPS:
+            x = torch.from_numpy(crop).permute(2, 0, 1)[None].float() / 255
+            latent = [band[0].numpy() for band in network.analysis(x)]
+            own = used or rotation.fit(network.bands, [latent], centre=False)
+            symbols, _ = choose_symbols(coder, own.transform(latent), index, 2)
+            bands = [dequantise(band, step_of(index)) for band in symbols]
+            x_hat = synthesise(network, own.inverse_transform(bands), step_of(index))
+            found.append(psnr_db(crop, x_hat))
+    return float(np.mean(found))
+
+
+@pytest.mark.parametrize("personal", [False, True])
+def test_tuning_helps_on_optimised_symbols_and_leaves_the_encoder_alone(personal):
+    network = awake("cae")
+    used = None if personal else rotation.identity(network.bands)
+    encoder = {n: p.detach().clone() for n, p in network.named_parameters() if "analysis" in n}
+    before = quality(network, used)
+    tuned(network, used)
+    assert quality(network, used) > before + 0.1
+    for name, parameter in network.named_parameters():
+        if name in encoder:
+            torch.testing.assert_close(parameter, encoder[name], rtol=0, atol=0)
+
+
+def test_tuning_is_a_function_of_the_seed():
+    first, second, other = (awake("cae") for _ in range(3))
+    used = rotation.identity(first.bands)
+    for network, seed in ((first, 0), (second, 0), (other, 1)):
+        tuned(network, used, megapixels=0.1, seed=seed)
+    weights = [list(network.parameters()) for network in (first, second, other)]
+    assert all(map(torch.equal, weights[0], weights[1]))
+    assert not all(map(torch.equal, weights[0], weights[2]))
