@@ -9,9 +9,10 @@ import pytest
 
 from experiment import CELLS, PICTURES, write_experiment
 from linocut.anchors import AnchorRow
-from linocut.comparison import Comparison, compare_curves, is_kodak, title
+from linocut.comparison import Comparison, compare_curves, title
 from linocut.errors import DataError
 from linocut.evaluation import EvaluationRow
+from linocut.published import is_kodak
 from linocut.tables import read_rows, write_rows
 
 

@@ -1,9 +1,8 @@
 """Pictures <-> .lino files.
 
-picture --pad, cut--> windows --analysis--> latents --rotate--> r --quantise--> symbols --code-->
-file
-file --decode--> symbols --dequantise--> r_hat --rotate back--> latents --synthesis--> windows
---cut--> picture
+    picture --pad, cut--> windows --analysis--> latents --rotate--> r --quantise--> symbols
+    symbols --code--> file --decode--> symbols
+    symbols --dequantise--> r_hat --rotate back--> latents --synthesis--> windows --cut--> picture
 
 >>> from linocut.codec import Codec
 >>> codec = Codec.load("default")
@@ -12,33 +11,29 @@ file --decode--> symbols --dequantise--> r_hat --rotate back--> latents --synthe
 """
 
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from linocut import bitstream, models, rotation
+from linocut import bitstream, latent_store, models, rotation
 from linocut.bitstream import LinoFile
 from linocut.checkpoint import load_model, load_tensors, read_description
 from linocut.codec_values import Analysed, Decoded, Picture
 from linocut.entropy import Bins, EntropyCoder
 from linocut.entropy_tables import EntropyTables
 from linocut.errors import BitstreamError, CheckpointError, DataError
+from linocut.latent_store import Latent
 from linocut.networks import Network
 from linocut.quantization import step_index
 from linocut.rate_distortion import DEFAULT_EFFORT, REFINED, choose_symbols
 from linocut.refinement import refine
 from linocut.rotation import Rotation, rotation_from
 from linocut.segments import damage_of, decode_segments, encode_segments, layout_of
-from linocut.tiling import Symbols, Tile, join, tiles
+from linocut.tiling import Symbols, Tile, tiles, windows
 from linocut.windows import analyse_window, device_of, synthesise_window
-
-CACHED_PIXELS = 2**24
-"""Latents of pictures up to this size are kept between two encodings; larger ones are computed
-again.
-"""
 
 
 class Codec:
@@ -125,27 +120,38 @@ class Codec:
         Raises:
             DataError: not a picture.
         """
-        return self.encode(
-            self.analyse(picture), step=step, effort=effort, extras=extras, resilient=resilient
-        )
+        options: dict[str, Any] = {"effort": effort, "extras": extras, "resilient": resilient}
+        return self.encode(self.analyse(picture, once=True), step=step, **options)
 
-    def analyse(self, picture: Picture) -> Analysed:
-        """The part of `compress` that does not depend on the step."""
+    def analyse(self, picture: Picture, *, once: bool = False) -> Analysed:
+        """The part of `compress` that does not depend on the step.
+
+        Args:
+            picture: uint8 (h, w, 3).
+            once: there will be one encoding only, so that nothing of a large picture is kept.
+        """
         if picture.dtype != np.uint8 or picture.shape[2:] != (3,) or 0 in picture.shape:
             raise DataError(
                 f"the picture is {picture.dtype} of shape {picture.shape}, expected uint8 (h, w, 3)"
             )
         height, width = picture.shape[:2]
-        if self.rotation is not None and height * width > CACHED_PIXELS:
+        large = height * width > latent_store.CACHED_PIXELS
+        if self.rotation is not None and large and once:
             return Analysed(picture, None, None)
-        raw = [analyse_window(self.network, picture, tile) for tile in self._tiles(width, height)]
+        keep: Callable[[Iterable[Latent]], Sequence[Latent]] = (
+            latent_store.LatentStore if large else list
+        )
+        grid = self._tiles(width, height)
+        raw: Iterable[Latent] = (analyse_window(self.network, picture, tile) for tile in grid)
         own = None
         if self.rotation is None:
-            own = rotation.fit(self.network.bands, raw, centre=False)
+            raw = keep(raw)
+            some = raw[:: -(-len(raw) // latent_store.FITTED_TILES)] if large else raw
+            own = rotation.fit(self.network.bands, some, centre=False)
             own = Rotation.unpack(own.pack(), self.network.bands)
         used = self.rotation or own
         assert used is not None
-        return Analysed(picture, [used.transform(latent) for latent in raw], own)
+        return Analysed(picture, keep(used.transform(latent) for latent in raw), own)
 
     def encode(
         self,
@@ -212,13 +218,13 @@ class Codec:
         """The bytes of a .lino file -> uint8 (h, w, 3); `decode` says what was damaged, too."""
         return self.decode(data, max_pixels=max_pixels).picture
 
-    def decode(self, data: bytes, *, max_pixels: int = bitstream.MAX_PIXELS) -> Decoded:
-        """The bytes of a .lino file of either layout -> picture and damage.
+    def decode(self, data: bytes | LinoFile, *, max_pixels: int = bitstream.MAX_PIXELS) -> Decoded:
+        """A .lino file of either layout, or what `bitstream.unpack` made of it -> picture, damage.
 
         Raises:
             BitstreamError: not such a file, damaged, too large, or made by another model.
         """
-        file = bitstream.unpack(data, max_pixels=max_pixels)
+        file = data if isinstance(data, LinoFile) else bitstream.unpack(data, max_pixels=max_pixels)
         if file.model_id.hex() != self.model_id:
             raise BitstreamError(
                 f"the file was made by model {file.model_id.hex()}, "
@@ -226,20 +232,15 @@ class Codec:
             )
         used = self._rotation_of(file)
         picture = np.empty((file.height, file.width, 3), dtype=np.uint8)
-        grid = list(self._tiles(file.width, file.height))
-        columns = bitstream.tile_grid(file.width, file.height)[1]
-        decoded: dict[tuple[int, int], Symbols] = {}
         squares = np.zeros(2, dtype=np.int64)
-        for number, tile in enumerate(grid):
-            if tile.column == 0:
-                decoded = {k: v for k, v in decoded.items() if k[0] >= tile.row - 1}
-                for ahead in range(number, min(number + 2 * columns, len(grid))):
-                    other = grid[ahead]
-                    if (other.row, other.column) not in decoded:
-                        symbols, *lost = self._decode(file, ahead, other)
-                        decoded[other.row, other.column] = symbols
-                        squares += lost
-            window = join(decoded, tile, grid, self.network.bands)
+
+        def symbols_of(number: int, tile: Tile) -> Symbols:
+            symbols, *lost = self._decode(file, number, tile)
+            squares[:] += lost
+            return symbols
+
+        grid = self._tiles(file.width, file.height)
+        for tile, window in windows(grid, symbols_of, self.network.bands):
             pixels = synthesise_window(self.network, used, window, file.step_index)
             inner = pixels[tile.top - tile.window[0] :, tile.left - tile.window[1] :]
             place = picture[tile.top : tile.bottom, tile.left : tile.right]  # clipped by numpy

@@ -1,5 +1,6 @@
 """What goes into and comes out of the two halves of the codec."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,12 +18,13 @@ class Analysed:
 
     Attributes:
         picture: uint8 (h, w, 3).
-        latents: rotated latents of each tile, or None where they are computed on demand.
+        latents: rotated latents of each tile, or None where they are computed on demand: of a large
+            picture that is encoded once.
         rotation: the picture's own rotation, if the model works that way.
     """
 
     picture: Picture
-    latents: list[list[NDArray[np.float32]]] | None
+    latents: Sequence[list[NDArray[np.float32]]] | None
     rotation: Rotation | None
 
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from linocut.codec import Codec
 
 SUFFIX = ".lino"
+_WORDS = {"None": "-", "True": "yes", "False": "no"}
 
 
 def compress(options: Namespace) -> int:
@@ -143,7 +144,7 @@ def _decode(content: bytes, options: Namespace) -> Picture:
     file = bitstream.unpack(content, max_pixels=most)
     model = options.model or str(models.by_id(file.model_id))
     codec = _codec(model, options.device, options.threads)
-    return decompress_picture(codec, content, max_pixels=most)
+    return decompress_picture(codec, file)
 
 
 @cache
@@ -198,7 +199,7 @@ def _show(facts: Mapping[str, Any], *, as_json: bool) -> None:
         _print(json.dumps(facts, indent=2))
         return
     for name, value in facts.items():
-        shown = "-" if value is None else f"{value:,}" if isinstance(value, int) else value
+        shown = _WORDS.get(str(value)) or (f"{value:,}" if isinstance(value, int) else value)
         _print(f"{name:16s} {shown}")
 
 

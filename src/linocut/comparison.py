@@ -6,11 +6,8 @@ are asked for: folders of cells that have left the grid are not looked at.
 
 from __future__ import annotations
 
-import functools
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +16,7 @@ from linocut.anchors import ANCHORS, AnchorRow
 from linocut.errors import DataError
 from linocut.evaluation import EvaluationRow
 from linocut.metrics import to_db
+from linocut.published import is_kodak, published_curves
 from linocut.rd import (
     CurveError,
     Floats,
@@ -213,18 +211,6 @@ def picture_curves(name: str, rows: Sequence[MeasuredRow], metric: str) -> Pictu
         np.array([[getattr(row, column) for row in one] for one in ordered]),
         METRICS[metric].unit,
     )
-
-
-def is_kodak(pictures: Sequence[str]) -> bool:
-    """Whether these are the 24 pictures that published curves are about."""
-    return sorted(pictures) == [f"kodim{number:02}" for number in range(1, 25)]
-
-
-@functools.cache
-def published_curves() -> Mapping[str, Mapping[str, list[float]]]:
-    """Curves on Kodak from papers and repositories: bpp, psnr_db, ms_ssim, each with its source."""
-    file = resources.files("linocut") / "published" / "kodak_curves.json"
-    return dict(json.loads(file.read_text(encoding="utf-8")))
 
 
 def title(name: str) -> str:

@@ -16,6 +16,7 @@ import numpy as np
 
 from linocut.comparison import METRICS, Comparison, RdRow, title
 from linocut.curve_labels import FAINT, GREY, INK, label_ends
+from linocut.published import DRAWN, TITLES
 from linocut.rd import Floats
 
 if TYPE_CHECKING:
@@ -32,14 +33,6 @@ COLOURS = {
 """Colour of each loss; others take `OTHER_COLOURS` in turn."""
 
 OTHER_COLOURS = ("#56B4E9", "#8C6D31", "#7B5EA7", "#117733", "#882255")
-
-PUBLISHED = {
-    "bmshj2018-factorized (MSE)": "factorized prior",
-    "bmshj2018-hyperprior (MSE)": "hyperprior",
-    "cheng2020-anchor (MSE)": "cheng2020",
-    "VTM (VVC intra, CompressAI)": "VTM",
-}
-"""Published curves on Kodak that figures show, with short names."""
 
 _DASHES: Mapping[str, Any] = {
     "jpeg": (0, (1, 1.2)),
@@ -267,8 +260,8 @@ def _style(name: str, kind: str, cells: Sequence[str]) -> tuple[str, dict[str, A
         return loss, line
     if kind == "anchor" and name != "avif_420":
         return title(name), {"color": GREY, "lw": 1.3, "ls": _DASHES.get(name, "-"), "zorder": 2}
-    if kind == "published" and name in PUBLISHED:
-        return PUBLISHED[name], {"color": FAINT, "lw": 0.9, "zorder": 1}
+    if kind == "published" and name in DRAWN:
+        return TITLES[name], {"color": FAINT, "lw": 0.9, "zorder": 1}
     return None
 
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from linocut.comparison import METRICS, REFERENCES, Comparison, RdRow, title
 from linocut.curve_labels import GREY
-from linocut.figures import PUBLISHED, Lines, Series, architectures, colour, loss_of
+from linocut.figures import Lines, Series, architectures, colour, loss_of
+from linocut.published import DRAWN, TITLES
 
 _DASHES = {"jpeg": "dot", "jpeg2000": "solid", "webp": "dashdot", "avif_444": "dash"}
 _SYMBOLS = ("circle", "square", "diamond", "x")
@@ -30,7 +31,7 @@ def rd_figure(comparison: Comparison) -> dict[str, Any]:
     for name, rows in curves.items():
         kind = rows[0].kind
         trace: dict[str, Any] = {
-            "name": PUBLISHED.get(name, title(name)),
+            "name": TITLES.get(name, title(name)),
             "x": [rounded(row.bpp) for row in rows],
             "y": [rounded(row.psnr_db) for row in rows],
             "hovertemplate": "%{x:.3f} bpp: %{y:.2f}",
@@ -48,7 +49,7 @@ def rd_figure(comparison: Comparison) -> dict[str, Any]:
         else:
             trace["line"] = {"color": "#b0a890", "width": 1.2}
             trace["mode"] = "lines"
-            trace["visible"] = True if name in PUBLISHED else "legendonly"
+            trace["visible"] = True if name in DRAWN else "legendonly"
         trace["legendgrouptitle"] = {"text": {"cell": "cells", "anchor": "anchors"}.get(kind, kind)}
         data.append(trace)
     rates = [row.bpp for row in comparison.points if row.kind == "cell"]

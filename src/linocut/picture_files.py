@@ -30,6 +30,7 @@ from linocut.bitstream import (
     ICC_PROFILE,
     MAX_PIXELS,
     MAX_STEP_INDEX,
+    LinoFile,
     unpack,
 )
 from linocut.errors import BitstreamError, CheckpointError
@@ -48,7 +49,7 @@ STEPS = (1.0, 2.0 ** (MAX_STEP_INDEX / 64))
 class PictureCodec(Protocol):
     """What this module needs of `linocut.codec.Codec`."""
 
-    def analyse(self, image: RgbArray) -> Any:
+    def analyse(self, picture: RgbArray, *, once: bool = False) -> Any:
         """Run the analysis network once, for any number of `encode` calls."""
 
     def encode(
@@ -62,10 +63,10 @@ class PictureCodec(Protocol):
     ) -> bytes:
         """Quantise and code."""
 
-    def decompress(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> RgbArray:
+    def decompress(self, data: bytes) -> RgbArray:
         """The picture (h, w, 3) of a file, without its blocks."""
 
-    def decode(self, data: bytes, *, max_pixels: int = MAX_PIXELS) -> Any:
+    def decode(self, data: LinoFile) -> Any:
         """The same as `picture`, and as `damage` what was wrong with the file."""
 
 
@@ -109,7 +110,7 @@ def compress_picture(
         ConfigError: the model cannot reach the target on this picture.
     """
     extras, lost = pack_extras(picture, strip=strip)
-    analysed = codec.analyse(picture.rgb)
+    analysed = codec.analyse(picture.rgb, once=target.kind == "quality")
     encode = partial(codec.encode, analysed, effort=effort, extras=extras, resilient=resilient)
     if target.kind == "quality":
         return encode(step=quality_step(target.value)), lost
@@ -128,24 +129,24 @@ def compress_picture(
 
 
 def decompress_picture(
-    codec: PictureCodec, data: bytes, *, max_pixels: int = MAX_PIXELS
+    codec: PictureCodec, data: bytes | LinoFile, *, max_pixels: int = MAX_PIXELS
 ) -> Picture:
     """The picture of a file, with everything the file carries, and notes of what was damaged.
 
     Args:
         codec: decodes the colours.
-        data: a whole file.
+        data: a whole file, or what `linocut.bitstream.unpack` made of it.
         max_pixels: larger pictures are refused.
 
     Raises:
         BitstreamError: the file or one of its blocks is damaged, or of another model.
     """
-    file = unpack(data, max_pixels=max_pixels)
+    file = data if isinstance(data, LinoFile) else unpack(data, max_pixels=max_pixels)
     alpha = (
         unpack_alpha(file.extras[ALPHA], file.height, file.width) if ALPHA in file.extras else None
     )
     icc, exif = metadata(file.extras)
-    decoded = codec.decode(data, max_pixels=max_pixels)
+    decoded = codec.decode(file)
     rgb, damage = decoded.picture, decoded.damage
     grey = is_grey(file.extras)
     notes = (damage.note,) if damage and damage.note else ()

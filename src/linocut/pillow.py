@@ -48,9 +48,8 @@ class LinoImageFile(ImageFile.ImageFile):
     format_description = "linocut learned image codec"
 
     def _open(self) -> None:
-        self._data: bytes | None = self.fp.read() if self.fp else b""
         try:
-            file = bitstream.unpack(self._data or b"")
+            file = bitstream.unpack(self.fp.read() if self.fp else b"")
             icc, exif = metadata(file.extras)
         except LinocutError as error:
             raise OSError(str(error)) from error
@@ -63,14 +62,15 @@ class LinoImageFile(ImageFile.ImageFile):
             self.info["icc_profile"] = icc
         if exif is not None:
             self.info["exif"] = exif
-        self._model_id = file.model_id
+        self._file: bitstream.LinoFile | None = file
         self.tile = []
 
     def load(self) -> Any:
         """Decode, once."""
-        if self._data is not None:
+        if self._file is not None:
             try:
-                picture = decompress_picture(_codec(str(models.by_id(self._model_id))), self._data)
+                codec = _codec(str(models.by_id(self._file.model_id)))
+                picture = decompress_picture(codec, self._file)
             except LinocutError as error:
                 raise OSError(str(error)) from error
             for note in picture.notes:
@@ -82,7 +82,7 @@ class LinoImageFile(ImageFile.ImageFile):
                 self.fp.close()
             self.fp = BytesIO(np.ascontiguousarray(samples).tobytes())
             self.tile = [ImageFile._Tile("raw", (0, 0, *self.size), 0, self.mode)]
-            self._data = None
+            self._file = None
         return super().load()
 
 

@@ -16,12 +16,13 @@ from typing import Any
 
 from PIL import Image
 
-from linocut.comparison import Comparison, is_kodak
+from linocut.comparison import Comparison
 from linocut.evaluation import PlaneRow
 from linocut.figures import Lines
 from linocut.image import RgbArray
 from linocut.markdown_sections import sections
 from linocut.page_figures import grid_figure, lines_figure, rd_figure
+from linocut.published import is_kodak
 from linocut.rate_split import split_figure
 from linocut.side_by_side import Exhibit, busiest_corner
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from linocut.comparison import METRICS, REFERENCES, BdRow, Comparison, MeasuredRow, is_kodak, title
+from linocut.comparison import METRICS, REFERENCES, BdRow, Comparison, MeasuredRow, title
+from linocut.published import TITLES, bd_rate_to_published, is_kodak
 from linocut.rd import Interval
 from linocut.statistics import Ranked
 
@@ -64,6 +65,7 @@ def report_text(
         parts += [f"### {shown.title}\n", _bd_table(comparison, metric), ""]
     parts += [
         *_refusals(comparison),
+        *_published(comparison),
         _image("BD-rates with intervals", "bd_rate.png", pictures),
         *_ranking(comparison, rankings),
         "## Quality at equal rate\n",
@@ -162,6 +164,26 @@ def _bd_table(comparison: Comparison, metric: str) -> str:
         for curve in (*comparison.cells, *comparison.anchors)
     ]
     return table(["curve", *(f"vs {title(anchor)}" for anchor in references)], rows)
+
+
+def _published(comparison: Comparison) -> list[str]:
+    """The cells against curves that others published; nothing for other pictures than Kodak's."""
+    if not is_kodak(comparison.pictures):
+        return []
+    parts = [
+        "## Against published curves\n",
+        "BD-rate in per cent of every cell against means over the same pictures that others "
+        "published ([sources](../src/linocut/published/kodak_curves.json)); their files are not "
+        "measured here, so there are no intervals.\n",
+    ]
+    for metric in ("psnr_db", "ms_ssim_db"):
+        curves = comparison.curves[metric]
+        rows = []
+        for name, short in TITLES.items():
+            found = [bd_rate_to_published(name, metric, curves[cell]) for cell in comparison.cells]
+            rows.append([short, *("-" if one is None else f"{one:+.1f}" for one in found)])
+        parts += [f"### {METRICS[metric].title}\n", table(["against", *comparison.cells], rows), ""]
+    return parts
 
 
 def _refusals(comparison: Comparison) -> list[str]:

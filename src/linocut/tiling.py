@@ -1,15 +1,13 @@
 """Cuts padded pictures into tiles: coded alone, but seen by the networks with surroundings.
 
-    |<- reach ->|<-- tile, 1024 px -->|<- reach ->|      what a network sees, clipped at the
-    picture's border
+    |<- reach ->|<-- tile, 1024 px -->|<- reach ->|    a window: what a network sees
 
-Latents of a tile are cut from the analysis of its window; pixels of a tile from the synthesis of
-its window, whose
-latents come from the neighbouring tiles. Nothing is blended: with enough reach both sides of a
-border agree.
+Windows end with the picture. Latents of a tile are cut from the analysis of its window; pixels of a
+tile from the synthesis of its window, whose latents come from the neighbouring tiles. Nothing is
+blended: with enough reach both sides of a border agree.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +70,37 @@ def tiles(width: int, height: int, multiple: int, reach: int) -> Iterator[Tile]:
             yield Tile(row, column, top, left, bottom, right, window)
 
 
+def windows(
+    grid: Sequence[Tile], decode: Callable[[int, Tile], Symbols], bands: Sequence[Band]
+) -> Iterator[tuple[Tile, list[NDArray[np.int32]]]]:
+    """Every tile with the symbols of its window; what no window needs any more is let go.
+
+    Args:
+        grid: all tiles of the picture, row by row.
+        decode: gives the symbols of a tile, by its number and itself; called once for each.
+        bands: the shape of the latent.
+    """
+    rows, columns = grid[-1].row + 1, grid[-1].column + 1
+    decoded: dict[tuple[int, int], Symbols] = {}
+    for tile in grid:
+        near = [
+            (row, column)
+            for row in range(max(tile.row - 1, 0), min(tile.row + 2, rows))
+            for column in range(max(tile.column - 1, 0), min(tile.column + 2, columns))
+        ]
+        for row, column in near:
+            number = row * columns + column
+            if (row, column) not in decoded:
+                decoded[row, column] = decode(number, grid[number])
+        yield (
+            tile,
+            join(decoded, tile, [grid[row * columns + column] for row, column in near], bands),
+        )
+        done = (tile.column - 1, tile.column) if tile.column == columns - 1 else (tile.column - 1,)
+        for column in done:
+            decoded.pop((tile.row - 1, column), None)
+
+
 def join(
     decoded: Mapping[tuple[int, int], Symbols],
     tile: Tile,
@@ -83,7 +112,7 @@ def join(
     Args:
         decoded: symbols of at least the tile and its eight neighbours, by (row, column).
         tile: whose window is wanted.
-        grid: all tiles of the picture.
+        grid: tiles of the picture, among them those.
         bands: the shape of the latent.
 
     Returns:
