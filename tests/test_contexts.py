@@ -41,7 +41,7 @@ def everything_seen(bands, latent, step=300):
                 state.put(step_of_plane, actual - prediction)
             else:
                 everywhere = np.arange(actual.size)
-                arrays = [state.magnitude_contexts(index, step_of_plane)]
+                arrays = [state.magnitude_contexts(index, step_of_plane, everywhere)]
                 arrays.append(state.sign_contexts(index, step_of_plane, everywhere))
                 result.append((place, [array.reshape(-1, *actual.shape) for array in arrays]))
                 state.put(step_of_plane, actual)
@@ -145,3 +145,28 @@ def test_smooth_bins_are_an_octave_and_a_kind():
     assert [smooth_bin(kind, 0) for kind in range(4)] == [0, 1, 2, 2]
     assert [smooth_bin(0, step) for step in (63, 64, 576, 640)] == [0, 3, 27, 27]
     assert max(smooth_bin(kind, 640) for kind in range(4)) < BINS
+
+
+@pytest.mark.parametrize("name", LATENTS)
+@pytest.mark.parametrize("shape", [(40, 56), (24, 40), (72, 8)])
+def test_contexts_are_quiet_everywhere_but_at_busy_places(name, shape):
+    bands = LATENTS[name]
+    rng = np.random.default_rng(3)
+    latent = [band * (rng.random(band.shape) < 0.03) for band in laplace_latent(bands, *shape, 0)]
+    planes = planes_of(bands)
+    symbols = [band[c] for band in latent for c in range(len(band))]
+    state = ContextState(planes, [plane.shape for plane in symbols], 300)
+    quiet = 0
+    for index, values in enumerate(symbols):
+        state.open(index)
+        for place in plane_passes(planes[index], values.shape):
+            actual = values[place.rows, place.columns]
+            if not planes[index].smooth:
+                contexts = state.magnitude_contexts(index, place, np.arange(actual.size))
+                loud = np.flatnonzero((contexts != state.quiet_context()).any(0))
+                busy = state.busy(index, place)
+                assert set(loud) <= set(busy)
+                quiet += actual.size - len(busy)
+            state.put(place, actual)
+        state.close(index)
+    assert quiet > 0

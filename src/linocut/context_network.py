@@ -7,6 +7,7 @@ products, which are fast everywhere, and are exact in any order of summation. A 
 computes with integers gets the same numbers.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -85,27 +86,31 @@ class ContextNetwork:
 
     def __call__(self, x: NDArray[np.float32], plane: int, kind: int) -> NDArray[np.int32]:
         """x (inputs, n), whole numbers of magnitude up to 255 -> (n,)."""
-        sums = self.first[plane].astype(np.float32) @ x
-        return self._rest(sums, plane, kind)
+        return self._rest(self._scaled[0][plane] @ x, plane, kind)
 
     def odd(self, x: NDArray[np.float32], plane: int, kind: int) -> NDArray[np.int32]:
         """f(x) - f(-x): changes its sign when all inputs do."""
-        sums = self.first[plane].astype(np.float32) @ x
+        sums = self._scaled[0][plane] @ x
         return self._rest(sums.copy(), plane, kind) - self._rest(-sums, plane, kind)
+
+    @functools.cached_property
+    def _scaled(self) -> tuple[NDArray[np.float32], ...]:
+        """Both hidden layers' weights and biases as floats / 2^8, which changes no digit of any."""
+        layers = (self.first, self.first_bias[..., None], self.second, self.second_bias[:, None])
+        return tuple(array.astype(np.float32) * np.float32(2.0**-SHIFT) for array in layers)
 
     def _rest(self, sums: NDArray[np.float32], plane: int, kind: int) -> NDArray[np.int32]:
         """From the first products on; overwrites them."""
-        hidden = _activation(sums, self.first_bias[plane, kind])
-        hidden = _activation(self.second.astype(np.float32) @ hidden, self.second_bias)
+        _, first_bias, second, second_bias = self._scaled
+        hidden = _activation(sums, first_bias[plane, kind])
+        hidden = _activation(second @ hidden, second_bias)
         total = self.last.astype(np.float32) @ hidden + np.float32(self.last_bias[plane, kind])
         result: NDArray[np.int32] = total.astype(np.int32)
         return result
 
 
-def _activation(sums: NDArray[np.float32], bias: NDArray[np.int32]) -> NDArray[np.float32]:
-    sums += bias.astype(np.float32)[:, None]
-    sums *= np.float32(2.0**-SHIFT)
+def _activation(sums: NDArray[np.float32], bias: NDArray[np.float32]) -> NDArray[np.float32]:
+    sums += bias
     np.floor(sums, out=sums)
-    np.maximum(sums, 0.0, out=sums)
-    np.minimum(sums, ACTIVATION_CAP, out=sums)
+    np.clip(sums, 0.0, ACTIVATION_CAP, out=sums)
     return sums

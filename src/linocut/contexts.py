@@ -33,6 +33,7 @@ BINS = 32
 
 NEAR = (*STRAIGHT, *DIAGONAL)
 FAR = ((0, -2), (0, 2), (-2, 0), (2, 0))
+RING = tuple((dy, dx) for dy in range(-2, 3) for dx in range(-2, 3) if abs(dy * dx) == 2)
 MARGIN = 2
 
 MAGNITUDE_INPUTS = 8 + 2 * (PARENTS + NEIGHBOURS_IN_BAND + NEIGHBOURS_IN_CHANNEL + OTHER_SIBLINGS)
@@ -78,7 +79,9 @@ class ContextState:
         self.planes = tuple(planes)
         self.shapes = tuple(shapes)
         self.step_index = step_index
+        self._step_level = step_index // 4
         self._levels: dict[int, tuple[Levels, Levels]] = {}  # of magnitudes and 3x3 sums
+        self._busy: dict[int, NDArray[np.bool_]] = {}  # whether those sums are not zero
         self._signed: dict[int, tuple[Levels, NDArray[np.int8]]] = {}  # levels, signs; padded
         self._own: Integers = np.zeros((0, 0), dtype=np.int32)
         self._index = -1
@@ -93,7 +96,7 @@ class ContextState:
 
     def put(self, place: Pass, symbols: Integers) -> None:
         """Make a decoded pass known."""
-        values = np.clip(symbols, -LARGEST_MAGNITUDE, LARGEST_MAGNITUDE)
+        values = np.minimum(np.maximum(symbols, -LARGEST_MAGNITUDE), LARGEST_MAGNITUDE)
         signs = np.sign(values).astype(np.int8)
         levels = signs * levels_of(np.abs(values))
         own_levels, own_signs = self._signed[self._index]
@@ -109,48 +112,85 @@ class ContextState:
         sums = (sums[:, 1:-2] + sums[:, :-3] + sums[:, 2:-1])[1:-1, 1:-1]
         inner = known[MARGIN : -MARGIN - 1, MARGIN : -MARGIN - 1]
         self._levels[index] = levels_of(inner), levels_of(sums)
+        self._busy[index] = sums > 0
 
-    def _around(self, y: int, x: int, shape: tuple[int, int]) -> dict[tuple[int, int], Integers]:
-        """Symbols of the own plane near a pass by offset, without those that are never known."""
-        height, width = shape
-        result = {}
-        for dy in range(-MARGIN, MARGIN + 1):
-            for dx in range(-MARGIN, MARGIN + 1):
-                top, left = MARGIN + y + dy, MARGIN + x + dx
-                result[dy, dx] = self._own[top : top + height - y : 2, left : left + width - x : 2]
-        return result
+    def busy(self, index: int, place: Pass) -> NDArray[np.intp]:
+        """Flat places of a pass of a detail plane around which some known symbol is not zero.
 
-    def magnitude_contexts(self, index: int, place: Pass) -> NDArray[np.float32]:
-        """Levels before one pass of a detail plane.
-
-        Returns:
-            Whole numbers, (MAGNITUDE_INPUTS, n) for the n symbols of the pass, row by row.
+        Everywhere else `magnitude_contexts` is zero but for the step. A few places more may be
+        named, never fewer.
         """
         plane, shape = self.planes[index], self.shapes[index]
         y, x = place.rows.start, place.columns.start
-        result = np.zeros((MAGNITUDE_INPUTS, *place.shape(shape)), dtype=np.float32)
-        result[0] = self.step_index // 4
+        height, width = place.shape(shape)
+        found = np.zeros((height, width), dtype=bool)
         if place.kind:
-            near = self._around(y, x, shape)
-            groups: list[tuple[tuple[tuple[int, int], ...], int, int]] = []
-            groups += [(STRAIGHT[:2], 1, 5), (STRAIGHT[2:], 2, 6)] if place.kind != 1 else []
-            groups += [(DIAGONAL, 3, 7)] if place.kind != 2 else []
-            for offsets, slot, signed_slot in groups:
-                values = np.stack([near[offset] for offset in offsets])
-                result[slot] = levels_of(np.abs(values).sum(0))
-                result[signed_slot] = levels_of(np.abs(values.sum(0)))
-            if place.kind != 1:
-                ring = [np.abs(near[dy, dx]) for dy, dx in near if abs(dy * dx) == 2]
-                result[4] = levels_of(np.stack(ring).sum(0))
+            known = self._own != 0
+            rows = np.zeros((height, known.shape[1]), dtype=bool)
+            for top in range(y, y + 2 * MARGIN + 1):
+                rows |= known[top::2][:height]
+            for left in range(x, x + 2 * MARGIN + 1):
+                found |= rows[:, left::2][:, :width]
+        for parent in plane.parents:
+            found |= self._busy[parent][: (shape[0] - y + 1) // 2, : (shape[1] - x + 1) // 2]
+        for sibling in plane.siblings:
+            if sibling is not None:
+                found |= self._busy[sibling][place.rows, place.columns]
+        return np.flatnonzero(found)
+
+    def magnitude_contexts(
+        self, index: int, place: Pass, chosen: NDArray[np.intp]
+    ) -> NDArray[np.float32]:
+        """Levels before some symbols of a pass of a detail plane.
+
+        Args:
+            index: of the plane.
+            place: the pass.
+            chosen: flat places in it, (n,).
+
+        Returns:
+            Whole numbers, (MAGNITUDE_INPUTS, n).
+        """
+        plane, shape = self.planes[index], self.shapes[index]
+        across = place.shape(shape)[1]
+        y, x = place.rows.start + chosen // across * 2, place.columns.start + chosen % across * 2
+        result = np.zeros((MAGNITUDE_INPUTS, len(chosen)), dtype=np.float32)
+        result[0] = self._step_level
+        if place.kind:
+            for slot, offsets in enumerate((STRAIGHT[:2], STRAIGHT[2:], DIAGONAL, RING)):
+                magnitude, signed = self._sums(y, x, offsets)
+                result[1 + slot] = levels_of(magnitude)
+                if offsets is not RING:
+                    result[5 + slot] = levels_of(np.abs(signed))
         for slot, parent in enumerate(plane.parents):
+            at = y // 2 * self.shapes[parent][1] + x // 2
             for offset, levels in enumerate(self._levels[parent]):
-                part = levels[: (shape[0] - y + 1) // 2, : (shape[1] - x + 1) // 2]
-                result[8 + 2 * slot + offset] = part
+                result[8 + 2 * slot + offset] = levels.take(at)
+        at = y * shape[1] + x
         for slot, sibling in enumerate(plane.siblings):
             if sibling is not None:
                 for offset, levels in enumerate(self._levels[sibling]):
-                    result[8 + 2 * (PARENTS + slot) + offset] = levels[place.rows, place.columns]
-        return result.reshape(MAGNITUDE_INPUTS, -1)
+                    result[8 + 2 * (PARENTS + slot) + offset] = levels.take(at)
+        return result
+
+    def quiet_context(self) -> NDArray[np.float32]:
+        """The context of a symbol with nothing but zeros around it, (MAGNITUDE_INPUTS, 1)."""
+        result = np.zeros((MAGNITUDE_INPUTS, 1), dtype=np.float32)
+        result[0] = self._step_level
+        return result
+
+    def _sums(
+        self, y: NDArray[np.intp], x: NDArray[np.intp], offsets: Sequence[tuple[int, int]]
+    ) -> tuple[Integers, Integers]:
+        """Sums of magnitudes and of symbols of the own plane at these offsets from (y, x)."""
+        row = self._own.shape[1]
+        at = (y + MARGIN) * row + x + MARGIN
+        magnitude, signed = np.zeros(len(at), np.int32), np.zeros(len(at), np.int32)
+        for dy, dx in offsets:
+            values = self._own.take(at + (dy * row + dx))
+            signed += values
+            magnitude += np.abs(values)
+        return magnitude, signed
 
     def sign_contexts(
         self, index: int, place: Pass, chosen: NDArray[np.intp]

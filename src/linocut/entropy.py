@@ -232,9 +232,18 @@ class EntropyCoder:
         if self.planes[index].smooth:
             table = smooth_bin(place.kind, state.step_index)
             return np.full(place.size(state.shapes[index]), table, dtype=np.uint8)
-        contexts = state.magnitude_contexts(index, place)
-        numbers = self.tables.magnitude(contexts, index, place.kind)
-        bins: NDArray[np.uint8] = np.clip(numbers >> BIN_SHIFT, 0, BINS - 1).astype(np.uint8)
+        busy = state.busy(index, place)
+        bins = np.full(
+            place.size(state.shapes[index]),
+            self._bins(state.quiet_context(), index, place.kind)[0],
+        )
+        bins[busy] = self._bins(state.magnitude_contexts(index, place, busy), index, place.kind)
+        return bins
+
+    def _bins(self, contexts: NDArray[np.float32], index: int, kind: int) -> NDArray[np.uint8]:
+        numbers = self.tables.magnitude(contexts, index, kind)
+        whole = np.minimum(np.maximum(numbers >> BIN_SHIFT, 0), BINS - 1)
+        bins: NDArray[np.uint8] = whole.astype(np.uint8)
         return bins
 
     def sign_tables(

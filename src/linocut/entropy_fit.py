@@ -103,7 +103,7 @@ def fit_networks(
             share = max(keep, min(1.0, ALWAYS_KEPT / residual.size))
             chosen = np.flatnonzero(rng.random(residual.size) < share)
             flat = residual.ravel()
-            levels = state.magnitude_contexts(index, place)[:, chosen]
+            levels = state.magnitude_contexts(index, place, chosen)
             tokens = tokens_of(np.abs(flat[chosen]))
             magnitudes.append(_rows(levels, index, place, tokens, None, share))
             share = max(2 * keep, min(1.0, ALWAYS_KEPT / residual.size))
