@@ -1,6 +1,6 @@
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test smoke check format params deps readme report verify ui exps seeds bench lock clean
+.PHONY: help setup repro test smoke check format params deps readme report kodak verify ui exps seeds bench lock clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -59,6 +59,13 @@ deps: setup ## write the modules that each stage imports into dvc.yaml
 
 readme: setup ## write the tables of README.md that come from other files
 	python tests/readme_blocks.py --write
+
+kodak: setup ## measure the shipped codecs on the Kodak pictures, beside this checkout: docs/kodak/
+	dvc exp run --temp --force --name kodak -S profile=shipped -S data=kodak
+	mkdir -p docs/kodak/plots
+	run=$$(git for-each-ref --sort=-committerdate --count=1 --format='%(refname)' 'refs/exps/**/kodak') \
+	&& for file in report.md metrics.json plots/rd.png; do \
+		git show $$run:reports/$$file > docs/kodak/$$file || exit 1; done
 
 verify: setup ## derive the numbers of README and report again from files and pictures
 	python benchmarks/verify.py

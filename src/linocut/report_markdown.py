@@ -175,6 +175,7 @@ def _published(comparison: Comparison) -> list[str]:
         "BD-rate in per cent of every cell against means over the same pictures that others "
         "published ([sources](../src/linocut/published/kodak_curves.json)); their files are not "
         "measured here, so there are no intervals.\n",
+        "<!-- published -->",
     ]
     for metric in ("psnr_db", "ms_ssim_db"):
         curves = comparison.curves[metric]
@@ -182,8 +183,9 @@ def _published(comparison: Comparison) -> list[str]:
         for name, short in TITLES.items():
             found = [bd_rate_to_published(name, metric, curves[cell]) for cell in comparison.cells]
             rows.append([short, *("-" if one is None else f"{one:+.1f}" for one in found)])
-        parts += [f"### {METRICS[metric].title}\n", table(["against", *comparison.cells], rows), ""]
-    return parts
+        header = [f"{METRICS[metric].title} against", *comparison.cells]
+        parts += [table(header, rows), ""]
+    return [*parts[:-1], "<!-- /published -->", ""]
 
 
 def _refusals(comparison: Comparison) -> list[str]:
