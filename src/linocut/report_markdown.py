@@ -173,7 +173,7 @@ def _published(comparison: Comparison) -> list[str]:
     parts = [
         "## Against published curves\n",
         "BD-rate in per cent of every cell against means over the same pictures that others "
-        "published ([sources](../src/linocut/published/kodak_curves.json)); their files are not "
+        "published (sources: `src/linocut/published/kodak_curves.json`); their files are not "
         "measured here, so there are no intervals.\n",
         "<!-- published -->",
     ]
