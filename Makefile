@@ -64,7 +64,7 @@ kodak: setup ## measure the shipped codecs on the Kodak pictures, beside this ch
 	dvc exp run --temp --force --name kodak -S profile=shipped -S data=kodak
 	mkdir -p docs/kodak/plots
 	run=$$(git for-each-ref --sort=-committerdate --count=1 --format='%(refname)' 'refs/exps/**/kodak') \
-	&& for file in report.md metrics.json plots/rd.png; do \
+	&& for file in report.md metrics.json cells.json plots/rd.png; do \
 		git show $$run:reports/$$file > docs/kodak/$$file || exit 1; done
 
 verify: setup ## derive the numbers of README and report again from files and pictures
