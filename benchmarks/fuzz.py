@@ -376,7 +376,7 @@ def _decode(codecs: dict[bytes, Codec], data: bytes) -> str:
     """Decode with the model that the file names, or with some."""
     file = unpack(data, max_pixels=MAX_PIXELS)
     codec = codecs.get(file.model_id, next(iter(codecs.values())))
-    picture = decompress_picture(codec, data, max_pixels=MAX_PIXELS)
+    picture = decompress_picture(codec, file)
     if picture.rgb.shape != (file.height, file.width, 3) or picture.rgb.dtype != np.uint8:
         raise AssertionError(f"{picture.rgb.shape} {picture.rgb.dtype} is not the picture promised")
     return "picture"

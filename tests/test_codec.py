@@ -12,12 +12,13 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import reference_decoder
-from linocut import codec, lino_file, tiling
+from linocut import codec, latent_store, lino_file, tiling
 from linocut.bitstream import ICC_PROFILE, ROTATION, LinoFile, pack, unpack
 from linocut.codec import Codec
 from linocut.codec_building import COARSER
 from linocut.dead_leaves import dead_leaves
 from linocut.errors import BitstreamError, CheckpointError, DataError
+from linocut.latent_store import LatentStore
 from linocut.metrics import psnr_db
 from linocut.quantization import step_index
 from linocut.rate_distortion import ROUNDING
@@ -181,12 +182,26 @@ def test_a_picture_larger_than_one_tile_has_no_worse_pixels_along_the_seams(plai
     assert psnr(along) > min(psnr(error), psnr(beside)) - 0.5
 
 
-def test_large_pictures_are_analysed_again_for_every_encoding(monkeypatch, plain, picture):
+def test_large_pictures_that_are_encoded_once_are_not_kept(monkeypatch, plain, picture):
     expected = plain.compress(picture, step=16.0)
-    monkeypatch.setattr(codec, "CACHED_PIXELS", 10)
-    assert plain.analyse(picture).latents is None
+    monkeypatch.setattr(latent_store, "CACHED_PIXELS", 10)
+    assert plain.analyse(picture, once=True).latents is None
     assert plain.compress(picture, step=16.0) == expected
     assert plain.estimate_bytes(plain.analyse(picture), step=16.0, effort=0) > 0
+
+
+@pytest.mark.parametrize("which", ["lively", "personal"])
+def test_large_pictures_are_analysed_once_for_many_encodings(
+    monkeypatch, request, small_tiles, picture, which
+):
+    used = request.getfixturevalue(which)
+    kept = used.analyse(picture)
+    expected = [used.encode(kept, step=step) for step in (16.0, 40.0)]
+    monkeypatch.setattr(latent_store, "CACHED_PIXELS", 10)
+    large = used.analyse(picture)
+    assert isinstance(large.latents, LatentStore)
+    monkeypatch.setattr(codec, "analyse_window", None)  # the network must not run any more
+    assert [used.encode(large, step=step) for step in (16.0, 40.0)] == expected
 
 
 # --- determinism ----------------------------------------------------------------------------------

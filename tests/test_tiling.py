@@ -1,5 +1,7 @@
 """Tiles part a picture exactly; windows hold what lies within reach of them."""
 
+import weakref
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from linocut.bitstream import TILE_PX
 from linocut.latents import wavelet_bands
-from linocut.tiling import join, padded, tiles
+from linocut.tiling import join, padded, tiles, windows
 
 SIDES = st.integers(1, 3 * TILE_PX + 5)
 
@@ -75,3 +77,29 @@ def test_joined_windows_are_cut_from_the_whole_latent(reach):
             join(decoded, tile, grid, bands), cut(*tile.window), strict=True
         ):
             np.testing.assert_array_equal(joined, expected)
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(1, 1), (1, 4), (5, 1), (4, 3)])
+def test_every_tile_is_decoded_once_and_two_rows_of_them_are_held(columns, rows):
+    bands = wavelet_bands(3)
+    grid = list(tiles(columns * TILE_PX - 8, rows * TILE_PX - 8, 8, 16))
+    calls, alive, most = [], {}, 0
+
+    def decode(number, tile):
+        nonlocal most
+        calls.append(number)
+        sides = (tile.bottom - tile.top), (tile.right - tile.left)
+        symbols = [
+            np.full((b.channels, sides[0] // b.stride, sides[1] // b.stride), number, np.int16)
+            for b in bands
+        ]
+        alive[number] = weakref.ref(symbols[0])
+        most = max(most, sum(reference() is not None for reference in alive.values()))
+        return symbols
+
+    for number, (tile, window) in enumerate(windows(grid, decode, bands)):
+        assert tile == grid[number]
+        inner = (tile.top - tile.window[0]) // 2, (tile.left - tile.window[1]) // 2
+        assert window[-1][0, inner[0], inner[1]] == number
+    assert sorted(calls) == list(range(len(grid)))
+    assert most <= 2 * columns + 3

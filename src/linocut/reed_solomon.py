@@ -20,8 +20,8 @@ Bytes = NDArray[np.uint8]
 LONGEST = 255
 """Bytes of a codeword, parity included."""
 
-_BATCH = 4096
-"""Codewords that are worked on at once, so that memory stays within a few times the file."""
+_BATCH = 256
+"""Codewords that are worked on at once: at most 20 MB of products."""
 
 
 def _tables() -> tuple[Bytes, NDArray[np.int64], Bytes]:
@@ -39,6 +39,13 @@ def _tables() -> tuple[Bytes, NDArray[np.int64], Bytes]:
 
 POWER, _LOGARITHM, PRODUCT = _tables()
 """2^i for i < 510; products of all pairs (256, 256)."""
+
+_PAIRS = PRODUCT.ravel()
+
+
+def _times(a: Bytes, b: Bytes) -> Bytes:
+    """Products in the field, with broadcasting."""
+    return _PAIRS[a.astype(np.uint16) << 8 | b]
 
 
 def protected_length(length: int, parity: int) -> int:
@@ -128,23 +135,34 @@ def _generator(parity: int) -> Bytes:
     return polynomial[1:]
 
 
+@cache
+def _remainders(parity: int) -> Bytes:
+    """x^(parity + k) modulo the generator polynomial, k from the largest to 0: (255 - p, p)."""
+    generator = _generator(parity)
+    rows = [generator]
+    for _ in range(LONGEST - parity - 1):
+        shifted = np.append(rows[-1][1:], np.uint8(0))
+        rows.append(shifted ^ _times(rows[-1][:1], generator))
+    return np.array(rows[::-1])
+
+
 def _parity(words: Bytes, parity: int) -> Bytes:
     """Remainders (n, parity) of words (n, size) times x^parity by the generator polynomial."""
-    generator = _generator(parity)
-    remainder = np.zeros((len(words), parity + 1), dtype=np.uint8)
-    for column in words.T:
-        feedback = remainder[:, 0] ^ column
-        remainder[:, :-1] = remainder[:, 1:]
-        remainder[:, :-1] ^= PRODUCT[feedback[:, None], generator]
-    return remainder[:, :-1]
+    rows = _remainders(parity)[LONGEST - parity - words.shape[1] :]
+    remainder: Bytes = np.bitwise_xor.reduce(_times(words[:, :, None], rows), axis=1)
+    return remainder
+
+
+@cache
+def _points(parity: int) -> Bytes:
+    """2^(i * k) for i < parity (rows) and k from LONGEST - 1 to 0 (columns)."""
+    return POWER[np.arange(parity)[:, None] * np.arange(LONGEST - 1, -1, -1) % 255]
 
 
 def _syndromes(words: Bytes, parity: int) -> Bytes:
     """Words (n, length) as polynomials at 2^0 .. 2^(parity - 1): uint8 (n, parity)."""
-    points = POWER[:parity].astype(np.intp)
-    syndromes = np.zeros((len(words), parity), dtype=np.uint8)
-    for column in words.T:
-        syndromes = PRODUCT[points, syndromes] ^ column[:, None]
+    terms = _times(words[:, None, :], _points(parity)[:, LONGEST - words.shape[1] :])
+    syndromes: Bytes = np.bitwise_xor.reduce(terms, axis=2)
     return syndromes
 
 
@@ -180,9 +198,9 @@ def _berlekamp_massey(syndromes: Bytes) -> tuple[Bytes, NDArray[np.int64]]:
     for step in range(parity):
         previous[:, 1:] = previous[:, :-1].copy()
         previous[:, 0] = 0
-        terms = PRODUCT[locator[:, : step + 1], syndromes[:, step::-1]]
+        terms = _times(locator[:, : step + 1], syndromes[:, step::-1])
         discrepancy = np.bitwise_xor.reduce(terms, axis=1)
-        updated = locator ^ PRODUCT[_divide(discrepancy, scale)[:, None], previous]
+        updated = locator ^ _times(_divide(discrepancy, scale)[:, None], previous)
         longer = (discrepancy != 0) & (2 * errors <= step)
         previous[longer] = locator[longer]
         scale[longer] = discrepancy[longer]
@@ -197,26 +215,26 @@ def _error_values(locator: Bytes, syndromes: Bytes, length: int) -> Bytes:
     half = parity // 2 + 1
     evaluator = np.zeros((len(locator), half), dtype=np.uint8)
     for degree in range(half):
-        terms = PRODUCT[locator[:, : degree + 1], syndromes[:, degree::-1]]
+        terms = _times(locator[:, : degree + 1], syndromes[:, degree::-1])
         evaluator[:, degree] = np.bitwise_xor.reduce(terms, axis=1)
     exponents = np.arange(length - 1, -1, -1)
     roots = _evaluate(locator[:, :half], exponents) == 0
     slope = locator[:, 1:half].copy()
     slope[:, 1::2] = 0
     values = _divide(_evaluate(evaluator, exponents), _evaluate(slope, exponents))
-    values = PRODUCT[values, POWER[exponents]]
+    values = _times(values, POWER[exponents])
     return np.where(roots, values, 0).astype(np.uint8)
 
 
 def _evaluate(polynomials: Bytes, exponents: NDArray[np.int64]) -> Bytes:
     """Polynomials (n, degrees), lowest first, at 2^-e for each exponent e: uint8 (n, e)."""
-    result = np.zeros((len(polynomials), len(exponents)), dtype=np.uint8)
-    for degree, column in enumerate(polynomials.T):
-        result ^= PRODUCT[column[:, None], POWER[-degree * exponents % 255]]
+    degrees = np.arange(polynomials.shape[1])
+    terms = _times(polynomials[:, :, None], POWER[-degrees[:, None] * exponents % 255])
+    result: Bytes = np.bitwise_xor.reduce(terms, axis=1)
     return result
 
 
 def _divide(a: Bytes, b: Bytes) -> Bytes:
     """a / b in the field; 0 where b is 0."""
     inverse = POWER[(255 - _LOGARITHM[b]) % 255]
-    return np.where(b == 0, 0, PRODUCT[a, inverse]).astype(np.uint8)
+    return np.where(b == 0, 0, _times(a, inverse)).astype(np.uint8)
