@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,11 +16,13 @@ import pytest
 from PIL import Image
 
 from linocut import cli
+from linocut.bitstream import unpack
 from linocut.dead_leaves import dead_leaves
 from linocut.image import read_picture, write_png
 from linocut.metrics import psnr_db
 
 SOURCE = Path(__file__).parents[1] / "src"
+GOLDEN = Path(__file__).parent / "golden/wavelet"
 LEAVES = dead_leaves(40, 56, seed=8)
 
 
@@ -200,6 +204,44 @@ def test_wrong_usage_is_exit_code_2(arguments: list[str], capsys) -> None:
     assert "usage: linocut" in capsys.readouterr().err
 
 
+def test_links_and_pipes_stay_what_they_are(here: Path, model: list[str], capsys) -> None:
+    (here / "real").mkdir()
+    (here / "b.lino").symlink_to(here / "real/b.lino")
+    assert run("compress", "a.png", "-o", "b.lino", *model) == 0
+    assert (here / "b.lino").is_symlink()
+    data = (here / "real/b.lino").read_bytes()
+    os.mkfifo(here / "pipe")
+    received: list[bytes] = []
+    reader = threading.Thread(target=lambda: received.append((here / "pipe").read_bytes()))
+    reader.start()
+    assert run("compress", "a.png", "-o", "pipe", *model) == 0
+    reader.join(timeout=60)
+    assert received == [data]
+    assert (here / "pipe").is_fifo()
+
+
+def test_a_command_that_is_killed_leaves_whole_files_only(here: Path) -> None:
+    """SIGKILL as soon as the first file is there; then the rest is done with the same command."""
+    (here / "pictures").mkdir()
+    for number in range(24):
+        write_png(here / f"pictures/{number:02}.png", LEAVES)
+    command = ["compress", "pictures", "-o", "out", "--model", str(GOLDEN), "--threads", "1", "-f"]
+    environment = {"PYTHONPATH": str(SOURCE)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "linocut", *command], env=environment, stderr=subprocess.DEVNULL
+    ) as process:
+        while process.poll() is None and not list(here.glob("out/*.lino")):
+            time.sleep(0.002)
+        process.kill()
+    written = {path.name: path.read_bytes() for path in here.glob("out/*")}
+    assert 0 < len(written) <= 24
+    for name, data in written.items():
+        assert name.endswith(".part") or unpack(data).width == 56
+    assert sum(name.endswith(".part") for name in written) <= 1
+    assert run(*command) == 0
+    assert len(list(here.glob("out/*.lino"))) == 24
+
+
 def test_streams_carry_pictures_through_two_processes(model: list[str]) -> None:
     buffer = io.BytesIO()
     Image.fromarray(LEAVES).save(buffer, "PNG")
@@ -277,5 +319,8 @@ def test_resilient_files_say_so_and_survive(here: Path, model: list[str], capsys
 
 def test_plain_files_say_that_they_are(here: Path, model: list[str], capsys) -> None:
     assert run("compress", "a.png", *model) == 0
+    capsys.readouterr()
+    assert run("info", "a.lino") == 0
+    assert ["resilient", "no"] in [line.split() for line in capsys.readouterr().out.splitlines()]
     assert run("info", "a.lino", "--json") == 0
     assert json.loads(capsys.readouterr().out)["resilient"] is False

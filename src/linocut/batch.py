@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from linocut.errors import DataError, LinocutError
 from linocut.image import write_atomically
-from linocut.jobs import Job, require_free
+from linocut.jobs import Job, is_device, require_free
 
 _BAR = 24
 
@@ -102,7 +102,13 @@ def _deliver(job: Job, data: bytes) -> None:
         job.target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{job.target.parent}: cannot be made: {error.strerror}") from error
-    write_atomically(job.target, data)
+    try:
+        if is_device(job.target):
+            job.target.write_bytes(data)  # a rename would put a file in its place
+            return
+        write_atomically(job.target.resolve(), data)  # through a link, not in its place
+    except OSError as error:
+        raise DataError(f"{job.target}: cannot be written: {error.strerror or error}") from error
 
 
 def _sum_up(done: Sequence[Outcome], jobs: int, seconds: float) -> None:

@@ -76,7 +76,7 @@ def require_free(job: Job, *, force: bool) -> None:
     Raises:
         DataError: the target is taken.
     """
-    if job.target is None or not job.target.exists():
+    if job.target is None or not job.target.exists() or is_device(job.target):
         return
     if job.source is not None and job.target.samefile(job.source):
         raise DataError(f"{job.target}: is the input itself")
@@ -84,6 +84,11 @@ def require_free(job: Job, *, force: bool) -> None:
         raise DataError(f"{job.target}: is a folder, expected a file")
     if not force:
         raise DataError(f"{job.target}: exists already (-f overwrites)")
+
+
+def is_device(path: Path) -> bool:
+    """Whether something is there that takes bytes but is no file: /dev/null, a named pipe."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _expand(name: str, readable: frozenset[str]) -> list[tuple[Path, Path]]:
