@@ -92,21 +92,12 @@ def test_per_image_rotations_are_not_in_the_model(root, codecs):
     assert codecs["per_image"].rotation is None
 
 
-def test_rotating_moves_energy_but_keeps_its_sum(root):
-    before, after = energy_of(root, "none"), energy_of(root, "global")
-    assert [row["band"] for row in before] == [row["band"] for row in after]
-    for band in dict.fromkeys(row["band"] for row in before):
-        sums = [
-            sum(float(row["variance"]) for row in rows if row["band"] == band)
-            for rows in (before, after)
-        ]
-        assert sums[0] == pytest.approx(sums[1], rel=1e-4)
-        largest = [
-            max(float(row["share"]) for row in rows if row["band"] == band)
-            for rows in (before, after)
-        ]
-        assert largest[1] >= largest[0] - 1e-6
-    assert energy_of(root, "per_image") == after
+def test_the_energies_are_those_of_the_fitted_rotation_whichever_is_used(root):
+    latents = training_latents(awake("cae"), root / "prepared" / "train.npy", 4, 0)
+    fitted = rotation.fit(awake("cae").bands, latents)
+    for mode in MODES:
+        found = [float(row["variance"]) for row in energy_of(root, mode)]
+        assert found == pytest.approx(np.concatenate(fitted.variances).tolist(), rel=1e-4)
 
 
 def test_the_rate_curve_falls_with_the_step_and_gives_the_steps_of_rates(codecs):

@@ -5,7 +5,6 @@ network + rotation + training crops --build_codec--> codec/
 """
 
 import csv
-import dataclasses
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +29,7 @@ from linocut.losses import Distortion
 from linocut.networks import Network
 from linocut.quantization import quantise, step_index, step_of
 from linocut.rate_distortion import ROUNDING, optimise
-from linocut.rotation import Rotation, rotation_from, rotation_tensors
+from linocut.rotation import rotation_from, rotation_tensors
 
 STEPS_PER_CROP = 3
 CURVE_POINTS = 8
@@ -44,9 +43,8 @@ def fit_pca(
 ) -> None:
     """Fit the rotation of one network: rotation.safetensors and energy.csv.
 
-    With mode `none` the rotation is the identity, with `per_image` the file stays empty and every
-    .lino file
-    carries its own; the energy curve is then that of the training latents all the same.
+    With mode `none` the rotation in use is the identity, with `per_image` the file stays empty and
+    every .lino file carries its own; energy.csv is that of the fitted PCA all the same.
     """
     network = load_model(trained)
     latents = training_latents(network, prepared / "train.npy", config.crops, seed)
@@ -56,22 +54,11 @@ def fit_pca(
     ]
     out.mkdir(parents=True, exist_ok=True)
     save_file({} if used is None else rotation_tensors(used), out / ROTATION_FILE)
-    shown = fitted
-    if config.mode == "none":
-        shown = dataclasses.replace(rotation.identity(network.bands), variances=_variances(fitted))
-    rows = rotation.energy(network.bands, shown)
+    rows = rotation.energy(network.bands, fitted)
     with (out / "energy.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
-
-
-def _variances(fitted: Rotation) -> tuple[NDArray[np.float64], ...]:
-    """Variances of the channels as they were before the rotation was fitted to them."""
-    return tuple(
-        variances @ np.square(matrix.astype(np.float64))
-        for matrix, variances in zip(fitted.matrices, fitted.variances, strict=True)
-    )
 
 
 def training_crops(network: Network, crops: pathlib.Path) -> NDArray[np.uint8]:
