@@ -45,7 +45,8 @@ _PAIRS = PRODUCT.ravel()
 
 def _times(a: Bytes, b: Bytes) -> Bytes:
     """Products in the field, with broadcasting."""
-    return _PAIRS[a.astype(np.uint16) << 8 | b]
+    products: Bytes = _PAIRS[a.astype(np.uint16) << 8 | b]
+    return products
 
 
 def protected_length(length: int, parity: int) -> int:
@@ -156,7 +157,8 @@ def _parity(words: Bytes, parity: int) -> Bytes:
 @cache
 def _points(parity: int) -> Bytes:
     """2^(i * k) for i < parity (rows) and k from LONGEST - 1 to 0 (columns)."""
-    return POWER[np.arange(parity)[:, None] * np.arange(LONGEST - 1, -1, -1) % 255]
+    points: Bytes = POWER[np.arange(parity)[:, None] * np.arange(LONGEST - 1, -1, -1) % 255]
+    return points
 
 
 def _syndromes(words: Bytes, parity: int) -> Bytes:
