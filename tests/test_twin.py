@@ -28,6 +28,7 @@ def params() -> Params:
     few = dataclasses.replace(
         loaded.twin, megapixels=4 * 64**2 / 1e6, crop_px=64, batch_size=1, points=1,
         discriminator_channels=4,
+        discriminator_learning_rate=2e-3,
     )  # fmt: skip
     return dataclasses.replace(loaded, twin=few)
 

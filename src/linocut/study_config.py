@@ -73,6 +73,7 @@ class TwinConfig(ScheduleConfig):
     loss: tuple[str, ...]
     points: Count
     discriminator_channels: Count
+    discriminator_learning_rate: Positive
     adversarial_weight: NonNegative
     feature_weight: NonNegative
 

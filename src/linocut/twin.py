@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from linocut import figures
-from linocut.adversary import Adversary
+from linocut.adversary import PairedAdversary
 from linocut.checkpoint import load_model, save_model
 from linocut.codec import Codec
 from linocut.config import Params
@@ -116,7 +116,7 @@ def train_decoder(
     network = load_model(codec)
     adversary = None
     if decoder == "adversarial":
-        adversary = Adversary(params.twin, params.twin.learning_rate)
+        adversary = PairedAdversary(params.twin)
     history = Trainer(
         network=network,
         distortion=build_loss(loss, params.loss[loss]),
