@@ -135,3 +135,20 @@ def test_a_file_that_holds_no_parameters_is_refused(tmp_path: pathlib.Path, text
 def test_a_missing_file_says_how_to_make_it(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ConfigError, match="make params"):
         config.load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("study", ["task", "twin"])
+def test_ncode_is_in_no_study_that_trains_against_a_rate(raw: dict[str, Any], study: str) -> None:
+    numbers = {
+        "latent": 100, "bits": [2, 4], "channels": 8, "blocks": 8, "learning_rate": 1.0e-3,
+        "discriminator_learning_rate": 2.0e-4, "feature_weight": 1.0, "encoder_share": 0.25,
+    }  # fmt: skip
+    raw["arch"] = {"ncode": numbers}
+    raw["grid"]["arch"] = ["ncode"]
+    from_mapping(config.Params, raw)
+    if study == "task":
+        raw["task"] = {"denoise": {"sigma": 25.0}}
+        raw["grid"]["task"] = ["denoise"]
+    else:
+        raw["twin"]["arch"] = ["ncode"]
+    refused(raw, "arch ncode can be in neither study")

@@ -16,6 +16,7 @@ from linocut.device import pick_device
 from linocut.errors import CheckpointError, ConfigError
 from linocut.image import write_png
 from linocut.networks import ARCHITECTURES
+from tiny import CONFIGS
 
 PARAMS = pathlib.Path(__file__).resolve().parents[1] / "params.yaml"
 
@@ -135,3 +136,12 @@ def test_shipped_cells_are_the_shipped_networks_untrained(params, prepared, tmp_
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
     with pytest.raises(CheckpointError, match="model 'cae-mix' is neither a folder"):
         recipes.train_cell(shipped, "cae", "mix", tmp_path / "no base", where)
+
+
+def test_where_no_network_is_released_one_is_trained_here(params, prepared, tmp_path):
+    where = place(prepared, tmp_path)
+    grid = dataclasses.replace(params.grid, arch=("cae2018",))
+    small = dataclasses.replace(params, arch={"cae2018": CONFIGS["cae2018"]}, grid=grid)
+    recipes.train_base(with_init(small, "release"), "cae2018", where)
+    rows = (where.out / "history.csv").read_text(encoding="utf-8").splitlines()
+    assert len(rows) == 2 + 4  # names, the start, four iterations

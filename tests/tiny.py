@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from linocut.config import ArchConfig, Cae2018Config, CaeConfig, GenerativeConfig
+from linocut.config import ArchConfig, Cae2018Config, CaeConfig, GenerativeConfig, NcodeConfig
 from linocut.networks import ARCHITECTURES, Network
 
 CONFIGS: dict[str, ArchConfig] = {
@@ -21,6 +21,10 @@ CONFIGS: dict[str, ArchConfig] = {
         feature_weight=0.005, schedule="cascade",
     ),
     "cae2018": Cae2018Config(channels=4),
+    "ncode": NcodeConfig(
+        latent=5, bits=(2, 4), channels=4, blocks=2, learning_rate=1e-3,
+        discriminator_learning_rate=2e-4, feature_weight=1.0, encoder_share=1.0,
+    ),
 }  # fmt: skip
 
 

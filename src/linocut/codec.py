@@ -25,6 +25,7 @@ from linocut.codec_values import Analysed, Decoded, Picture
 from linocut.entropy import Bins, EntropyCoder
 from linocut.entropy_tables import EntropyTables
 from linocut.errors import BitstreamError, CheckpointError, DataError
+from linocut.fixed_codes import FixedCodes
 from linocut.latent_store import Latent
 from linocut.networks import Network
 from linocut.quantization import step_index
@@ -42,7 +43,7 @@ class Codec:
     Args:
         network: trained.
         rotation: of its latents; None fits one for every picture and stores it in the file.
-        tables: of the entropy coder.
+        tables: of the entropy coder; None for codes of fixed length.
         model_id: 8 bytes that files carry.
         name: for people.
         about: facts from model.json.
@@ -52,14 +53,15 @@ class Codec:
         self,
         network: Network,
         rotation: Rotation | None,
-        tables: EntropyTables,
+        tables: EntropyTables | None,
         model_id: bytes,
         name: str,
         about: Mapping[str, Any],
     ) -> None:
         self.network = network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.rotation = rotation
-        self.coder = EntropyCoder(network.bands, tables)
+        bands = network.bands
+        self._codes = FixedCodes(bands) if tables is None else EntropyCoder(bands, tables)
         self.model_id = model_id.hex()
         self.name = name
         self.about = dict(about)
@@ -79,13 +81,20 @@ class Codec:
             return cls(
                 network,
                 rotation_from(tensors, network.bands),
-                EntropyTables.from_tensors(tensors),
+                None if network.fixed_bits else EntropyTables.from_tensors(tensors),
                 models.model_id(folder),
                 folder.name if str(name) == str(folder) else str(name),
                 about,
             )
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"{folder} is not a complete codec: {error}") from None
+
+    @property
+    def coder(self) -> EntropyCoder:
+        """The entropy coder; a `BitstreamError` where the model has none."""
+        if isinstance(self._codes, FixedCodes):
+            raise BitstreamError(f"{self.name} codes with a fixed length: no resilient layout")
+        return self._codes
 
     @property
     def device(self) -> torch.device:
@@ -176,16 +185,16 @@ class Codec:
         resilient: bool = False,
     ) -> tuple[bytes, NDArray[np.float64]]:
         """The file, and the ideal bits of every plane (zeros for the resilient layout)."""
-        index = step_index(step)
+        index = self._step_index(step)
         height, width = analysed.picture.shape[:2]
         payloads, segments = [], []
-        bits = np.zeros(len(self.coder.planes))
+        bits = np.zeros(len(self._codes.planes))
         for number, tile in enumerate(self._tiles(width, height)):
             symbols, bins = self._symbols(analysed, number, tile, index, effort)
             if resilient:
                 segments.append(encode_segments(self.coder, symbols, index))
             else:
-                payload, counted = self.coder.encode_counted(symbols, index, bins)
+                payload, counted = self._codes.encode_counted(symbols, index, bins)
                 payloads.append(payload)
                 bits += counted
         blocks = dict(extras or {})
@@ -198,19 +207,19 @@ class Codec:
 
     def estimate_bytes(self, analysed: Analysed, *, step: float, effort: int) -> float:
         """Size of the file that `encode` would write, from ideal code lengths."""
-        index = step_index(step)
+        index = self._step_index(step)
         height, width = analysed.picture.shape[:2]
         bits = 0.0
         for number, tile in enumerate(self._tiles(width, height)):
             symbols, bins = self._symbols(analysed, number, tile, index, effort)
-            bits += float(self.coder.estimate_bits(symbols, index, bins).sum())
+            bits += float(self._codes.estimate_bits(symbols, index, bins).sum())
         return self.bytes_around(analysed, step=step) + bits / 8
 
     def bytes_around(self, analysed: Analysed, *, step: float) -> int:
         """Bytes of a file around its payloads."""
         height, width = analysed.picture.shape[:2]
         payloads = [b""] * len(self._tiles(width, height))
-        empty = LinoFile(width, height, step_index(step), bytes(8), payloads)
+        empty = LinoFile(width, height, self._step_index(step), bytes(8), payloads)
         side = len(analysed.rotation.pack()) + 3 if analysed.rotation else 0
         return len(bitstream.pack(empty)) + side
 
@@ -230,7 +239,8 @@ class Codec:
                 f"the file was made by model {file.model_id.hex()}, "
                 f"this one is {self.model_id} ({self.name})"
             )
-        used = self._rotation_of(file)
+        own = file.extras.get(bitstream.ROTATION)
+        used = rotation.of_file(own, self.rotation, self.network.bands)
         picture = np.empty((file.height, file.width, 3), dtype=np.uint8)
         squares = np.zeros(2, dtype=np.int64)
 
@@ -247,22 +257,15 @@ class Codec:
             place[:] = inner[: place.shape[0], : place.shape[1]]
         return Decoded(picture, damage_of(file, *squares.tolist()))
 
-    def _rotation_of(self, file: LinoFile) -> Rotation:
-        """The model's rotation, or the file's."""
-        own = file.extras.get(bitstream.ROTATION)
-        if self.rotation is not None:
-            if own is not None:
-                raise BitstreamError("the file carries a rotation, this model has its own")
-            return self.rotation
-        if own is None:
-            raise BitstreamError("the file lacks the rotation that this model expects in it")
-        return Rotation.unpack(own, self.network.bands)
-
     def decode_symbols(self, data: bytes) -> list[Symbols]:
         """The symbols of every tile: equal on every machine, with any number of threads."""
         file = bitstream.unpack(data)
         grid = self._tiles(file.width, file.height)
         return [self._decode(file, *item)[0] for item in enumerate(grid)]
+
+    def _step_index(self, step: float) -> int:
+        index = step_index(step)
+        return self._codes.nearest_index(index) if isinstance(self._codes, FixedCodes) else index
 
     def _tiles(self, width: int, height: int) -> list[Tile]:
         return list(tiles(width, height, self.network.multiple, self.network.reach))
@@ -272,6 +275,8 @@ class Codec:
     ) -> tuple[list[NDArray[np.int32]], Bins | None]:
         """The quantised latent of one tile, and its table indices where they are known."""
         latent = self._rotated(analysed, number, tile)
+        if isinstance(self._codes, FixedCodes):
+            return self._codes.quantise(latent, index), None
         if effort != REFINED:
             return choose_symbols(self.coder, latent, index, effort)
         used = self.rotation or analysed.rotation
@@ -291,5 +296,5 @@ class Codec:
         height, width = tile.bottom - tile.top, tile.right - tile.left
         if file.resilience is not None:
             return decode_segments(self.coder, file, number, (height, width))
-        symbols = self.coder.decode(file.tiles[number], height, width, file.step_index)
+        symbols = self._codes.decode(file.tiles[number], height, width, file.step_index)
         return [np.clip(band, -32768, 32767).astype(np.int16) for band in symbols], 0, 0

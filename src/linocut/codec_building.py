@@ -24,6 +24,7 @@ from linocut.entropy import EntropyCoder
 from linocut.entropy_fit import ContextNetworks, Sample, fit_networks, fit_tables, no_contexts
 from linocut.entropy_tables import EntropyTables
 from linocut.errors import DataError
+from linocut.fixed_codes import index_of
 from linocut.image import read_image
 from linocut.losses import Distortion
 from linocut.networks import Network
@@ -44,14 +45,14 @@ def fit_pca(
     """Fit the rotation of one network: rotation.safetensors and energy.csv.
 
     With mode `none` the rotation in use is the identity, with `per_image` the file stays empty and
-    every .lino file carries its own; energy.csv is that of the fitted PCA all the same.
+    every .lino file carries its own; energy.csv is that of the fitted PCA all the same. Codes of
+    fixed length are made for the range of the latent, which is therefore never rotated.
     """
     network = load_model(trained)
     latents = training_latents(network, prepared / "train.npy", config.crops, seed)
     fitted = rotation.fit(network.bands, latents)
-    used = {"none": rotation.identity(network.bands), "global": fitted, "per_image": None}[
-        config.mode
-    ]
+    mode = "none" if network.fixed_bits else config.mode
+    used = {"none": rotation.identity(network.bands), "global": fitted, "per_image": None}[mode]
     out.mkdir(parents=True, exist_ok=True)
     save_file({} if used is None else rotation_tensors(used), out / ROTATION_FILE)
     rows = rotation.energy(network.bands, fitted)
@@ -101,9 +102,18 @@ def build_codec(
 
     Arguments as in `linocut.coding.entropy_code`; without a distortion no decoder is tuned.
     """
-    step_range = (step_range[0], COARSER * step_range[1])
     network = load_model(trained)
     tensors: dict[str, NDArray[Any]] = dict(load_file(rotated / ROTATION_FILE))
+    steps = fixed_steps(network) or [step_range[0], COARSER * step_range[1]]
+    about = dict(read_description(trained)["about"]) | {
+        "step_range": [steps[0], steps[-1]],
+        "rate_curve": [],
+        "decoder_kmac_per_px": round(decoder_kmac_per_px(network), 2),
+    }
+    if network.fixed_bits:
+        save_model(folder, network, about, as_tensors(tensors))
+        return
+    step_range = (steps[0], steps[-1])
     used = rotation_from(tensors, network.bands)
     rng = np.random.default_rng([seed, 2])
     samples = []
@@ -136,16 +146,16 @@ def build_codec(
             step_range=step_range,
             seed=seed,
         )
-    about = dict(read_description(trained)["about"]) | {
-        "step_range": list(step_range),
-        "rate_curve": [],
-        "decoder_kmac_per_px": round(decoder_kmac_per_px(network), 2),
-    }
     save_model(folder, network, about, as_tensors(tensors))
     about["rate_curve"] = rate_curve(
         Codec.load(folder), prepared / "validation", step_range, config.effort
     )
     save_model(folder, network, about, as_tensors(tensors))
+
+
+def fixed_steps(network: Network) -> list[float]:
+    """The steps of codes of fixed length, fine to coarse; none for other networks."""
+    return [step_of(index_of(bits)) for bits in reversed(network.fixed_bits)]
 
 
 def _first_tables(

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from linocut import models
 from linocut.checkpoint import read_description
 from linocut.codec import Codec
-from linocut.codec_building import build_codec, codec_step
+from linocut.codec_building import build_codec, codec_step, fixed_steps
 from linocut.config import CodeConfig
 from linocut.errors import DataError
 from linocut.evaluation import CodedRow, PlaneRow
@@ -49,7 +49,8 @@ def entropy_code(
         rotated: rotation.safetensors.
         prepared: train.npy, validation/, test/.
         out: codec/, files/, coded.csv and planes.csv are written here.
-        config: rates, effort, tables. Rates beyond the coarsest or finest step share one point.
+        config: rates, effort, tables. Rates beyond the coarsest or finest step share one point;
+            codes of fixed length have the rates of their numbers of bits instead.
         step_range: the steps that the network was trained for, grey levels.
         seed: of the choice of crops and steps.
         distortion: that the decoder is tuned for, where `config.tuning` asks for it.
@@ -61,7 +62,9 @@ def entropy_code(
     else:
         build_codec(trained, rotated, prepared, folder, config, step_range, seed, distortion)
     codec = Codec.load(folder)
-    steps = list(dict.fromkeys(codec_step(codec, rate) for rate in config.rates_bpp))
+    steps = fixed_steps(codec.network) or list(
+        dict.fromkeys(codec_step(codec, rate) for rate in config.rates_bpp)
+    )
     tests = sorted((prepared / "test").glob("*.png"))
     if not tests:
         raise DataError(f"{prepared / 'test'} holds no PNG, expected the test pictures")

@@ -64,11 +64,34 @@ class Cae2018Config:
     channels: Count
 
 
-ArchConfig = CaeConfig | GenerativeConfig | Cae2018Config
+@dataclasses.dataclass(frozen=True)
+class NcodeConfig:
+    """The generative compression of Santurkar et al., PCS 2018.
+
+    `latent` numbers of B bits each for a block, for every B of `bits`. Stage one, the generator
+    against a discriminator, sees `blocks` an iteration and lasts `train.base.megapixels`; stage
+    two, the encoder, lasts `encoder_share` of that.
+    """
+
+    latent: Annotated[int, Range(1, 4096)]
+    bits: tuple[Annotated[int, Range(1, 8)], ...]
+    channels: Count
+    blocks: Annotated[int, Range(2, 4096)]
+    learning_rate: Positive
+    discriminator_learning_rate: Positive
+    feature_weight: NonNegative
+    encoder_share: NonNegative
+
+    def __post_init__(self) -> None:
+        require_rising("arch.ncode.bits", self.bits)
+
+
+ArchConfig = CaeConfig | GenerativeConfig | Cae2018Config | NcodeConfig
 ARCH_CONFIGS: Mapping[str, type[ArchConfig]] = {
     "cae": CaeConfig,
     "generative": GenerativeConfig,
     "cae2018": Cae2018Config,
+    "ncode": NcodeConfig,
 }
 
 
@@ -241,6 +264,12 @@ class Params:
             if empty or sorted(names) != sorted(chosen):
                 raise ConfigError(
                     f"grid.{axis} is {list(names)}, expected the keys of {axis}: {list(chosen)}"
+                )
+        for name, config in self.arch.items():
+            if isinstance(config, NcodeConfig) and (self.task or name in self.twin.arch):
+                raise ConfigError(
+                    f"task is {list(self.task)} and twin.arch is {list(self.twin.arch)}: arch "
+                    f"{name} can be in neither study, because its rate does not depend on training"
                 )
         studied, losses = self.grid.bit_errors, self.robustness.losses
         if sorted(studied) != sorted(losses) or not set(studied) <= set(self.grid.loss):

@@ -11,8 +11,8 @@ and the convolutions start at zero: an untrained network is already a wavelet co
 Latents are in grey levels (1/255 of the picture's range), so that `step`, the quantisation step,
 reads like one.
 
-`ARCHITECTURES` names them all: `cae` (the codec), `generative` (DCGAN-style synthesis) and
-`cae2018` (Cheng 2018).
+`ARCHITECTURES` names them all: `cae` (the codec), `generative` (DCGAN-style synthesis), `cae2018`
+(Cheng 2018) and `ncode` (Santurkar 2018). The last two are as published: no linear path.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +20,9 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from linocut.config import ArchConfig, Cae2018Config, CaeConfig, GenerativeConfig
+from linocut.config import ArchConfig, Cae2018Config, CaeConfig, GenerativeConfig, NcodeConfig
+from linocut.dcgan import BLOCK_PX, BlockEncoder, BlockGenerator
+from linocut.fixed_codes import HALF_RANGE
 from linocut.latents import Band, wavelet_bands
 from linocut.layers import (
     RESIDUAL_GAIN,
@@ -44,6 +46,8 @@ class Network(nn.Module):
         reach: how far a pixel's influence goes through analysis and synthesis together, px;
             pictures cut into
             tiles need this much around each tile to show no seam.
+        fixed_bits: where samples of the latent have codes of fixed length, the numbers of bits
+            that make the rate points; empty where symbols are entropy-coded.
     """
 
     architecture: str
@@ -51,6 +55,7 @@ class Network(nn.Module):
     bands: tuple[Band, ...]
     multiple: int
     reach: int
+    fixed_bits: tuple[int, ...] = ()
 
     def analysis(self, x: Tensor) -> list[Tensor]:
         """g_a: x (n, 3, h, w) in [0, 1], sides multiples of `multiple` -> bands in grey levels."""
@@ -195,8 +200,42 @@ class Cae2018(Network):
         return self.colour.inverse(64.0 * components)
 
 
+class Ncode(Network):
+    """Generative compression as published: blocks of 64 x 64 px, each from a latent of d numbers.
+
+    A latent is uniform in [-1, 1] while the generator learns to make blocks, so it needs no entropy
+    coder: see `linocut.fixed_codes`. In grey levels it is 128 times that, and a quantised one is
+    the lower end of its cell, which the synthesis takes for the cell's middle.
+    """
+
+    architecture = "ncode"
+
+    def __init__(self, config: NcodeConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.bands = (Band("z", config.latent, BLOCK_PX),)
+        self.multiple = BLOCK_PX
+        self.reach = 0
+        self.fixed_bits = config.bits
+        self.generator = BlockGenerator(config.latent, config.channels)
+        self.analysis_net = BlockEncoder(config.latent, config.channels)
+
+    def analysis(self, x: Tensor) -> list[Tensor]:
+        """Every block on its own."""
+        return [HALF_RANGE * self.analysis_net(x)]
+
+    def synthesis(
+        self, y_hat: Sequence[Tensor], step: Tensor, *, linear_gradient: bool = True
+    ) -> Tensor:
+        """Every block on its own."""
+        middle = y_hat[0] + step[:, None, None, None] / 2.0
+        x_hat: Tensor = self.generator(middle / HALF_RANGE)
+        return x_hat
+
+
 ARCHITECTURES: dict[str, Callable[..., Network]] = {
     "cae": Cae,
     "generative": Generative,
     "cae2018": Cae2018,
+    "ncode": Ncode,
 }

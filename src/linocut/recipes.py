@@ -4,8 +4,13 @@
 
 With `init: base` all losses of an architecture start from one base network, which makes many cells
 affordable and favours none of them. With `scratch` the base network is the untrained one and every
-cell is trained for both lengths together; with `release` it is the one that the package ships.
+cell is trained for both lengths together; with `release` it is the one that the package ships, or
+one trained here where the package ships none of the architecture.
 With `shipped` nothing is trained: every cell is the codec of its name that the package ships.
+
+For `ncode` the two trainings are the two stages of its paper, see `linocut.ncode_training`: the
+base network has a generator and no encoder yet, and a cell adds the encoder. Both are always
+trained here.
 """
 
 from __future__ import annotations
@@ -22,13 +27,15 @@ import torch
 from numpy.typing import NDArray
 
 from linocut import models
-from linocut.adversary import Adversary
-from linocut.checkpoint import load_model, save_model
-from linocut.config import GenerativeConfig, Params, ScheduleConfig
+from linocut.adversary import Adversary, Discriminator, Game
+from linocut.checkpoint import load_model, load_tensors, save_model
+from linocut.config import GenerativeConfig, NcodeConfig, Params, ScheduleConfig
+from linocut.dcgan import BLOCK_PX
 from linocut.device import pick_device
 from linocut.errors import DataError
 from linocut.image import read_image
 from linocut.losses import build_loss, l2
+from linocut.ncode_training import EncoderTrainer, GeneratorTrainer
 from linocut.networks import ARCHITECTURES, Network
 from linocut.resume import ResumeState
 from linocut.training import Distortion, Log, Row, Trainer
@@ -43,6 +50,7 @@ HISTORY_COLUMNS = (
     "seconds",
 )
 VALIDATION_PX = 256
+_DISCRIMINATOR = "discriminator."
 
 
 @dataclass(frozen=True)
@@ -63,13 +71,18 @@ class TrainingPlace:
 def train_base(params: Params, arch: str, place: TrainingPlace, log: Log | None = None) -> None:
     """Train the network that all cells of one architecture start from."""
     train = params.train
-    if train.init in ("release", "shipped"):
+    config = params.arch[arch]
+    torch.manual_seed(params.seed)
+    if isinstance(config, NcodeConfig):
+        _train_generator(params, config, ARCHITECTURES[arch](config), place, log)
+        return
+    released = train.init == "release" and f"{arch}-l2" in models.available()
+    if released or train.init == "shipped":
         network = load_model(models.folder_of(f"{arch}-l2"))
     else:
-        torch.manual_seed(params.seed)
-        network = ARCHITECTURES[arch](params.arch[arch])
+        network = ARCHITECTURES[arch](config)
     schedule = train.base
-    if train.init != "base":
+    if released or train.init in ("scratch", "shipped"):
         schedule = dataclasses.replace(schedule, megapixels=0.0)
     _train(params, network, l2, schedule, None, place, log, {"arch": arch, "loss": "l2"})
 
@@ -84,10 +97,13 @@ def train_cell(
 ) -> None:
     """Train one architecture for one loss, from the base network in the folder `base`."""
     train = params.train
+    config = params.arch[arch]
+    if isinstance(config, NcodeConfig):
+        _train_encoder(params, config, loss, base, place, log)
+        return
     shipped = train.init == "shipped"
     network = load_model(models.folder_of(f"{arch}-{loss}") if shipped else base)
     torch.manual_seed(params.seed)
-    config = params.arch[arch]
     adversary = (
         Adversary(config, train.learning_rate) if isinstance(config, GenerativeConfig) else None
     )
@@ -97,6 +113,81 @@ def train_cell(
     schedule = dataclasses.replace(train, megapixels=megapixels)
     about = {"arch": arch, "loss": loss}
     _train(params, network, distortion, schedule, adversary, place, log, about)
+
+
+def _train_generator(
+    params: Params, config: NcodeConfig, network: Network, place: TrainingPlace, log: Log | None
+) -> None:
+    """Stage one of NCode; the discriminator's weights go beside the network's."""
+    schedule = dataclasses.replace(
+        params.train.base,
+        batch_size=config.blocks,
+        crop_px=BLOCK_PX,
+        learning_rate=config.learning_rate,
+    )
+    game = Game(config.channels, adversarial_weight=1.0, feature_weight=0.0)
+    pace = config.discriminator_learning_rate / config.learning_rate
+    adversary = Adversary(game, config.learning_rate, pace)
+    history = GeneratorTrainer(
+        network=network,
+        distortion=lambda x_hat, x: x_hat.new_zeros(len(x_hat)),
+        crops=np.load(place.prepared / "train.npy", mmap_mode="c"),
+        validation=validation_centres(place.prepared / "validation", network.multiple),
+        config=params.train,
+        schedule=schedule,
+        seed=params.seed,
+        device=pick_device(),
+        adversary=adversary,
+        resume=ResumeState(place.state),
+        log=log,
+    ).run()
+    weights = adversary.discriminator.to("cpu").state_dict()
+    about = {"arch": "ncode", "stage": 1, "megapixels": schedule.megapixels, "seed": params.seed}
+    extra = {_DISCRIMINATOR + name: value for name, value in weights.items()}
+    save_model(place.out, network, about, extra)
+    write_history(place.out / "history.csv", history)
+
+
+def _train_encoder(
+    params: Params,
+    config: NcodeConfig,
+    loss: str,
+    base: pathlib.Path,
+    place: TrainingPlace,
+    log: Log | None,
+) -> None:
+    """Stage two of NCode, against the loss of the cell."""
+    network = load_model(base)
+    discriminator = Discriminator(config.channels)
+    tensors = load_tensors(base).items()
+    discriminator.load_state_dict(
+        {k.removeprefix(_DISCRIMINATOR): v for k, v in tensors if k.startswith(_DISCRIMINATOR)}
+    )
+    schedule = dataclasses.replace(
+        params.train,
+        megapixels=config.encoder_share * params.train.base.megapixels,
+        learning_rate=config.learning_rate,
+        batch_size=1,  # a crop has several blocks, and iterations count for more than blocks
+        crop_px=max(params.train.crop_px // BLOCK_PX, 1) * BLOCK_PX,
+    )
+    torch.manual_seed(params.seed)
+    history = EncoderTrainer(
+        network=network,
+        distortion=build_loss(loss, params.loss[loss]),
+        crops=np.load(place.prepared / "train.npy", mmap_mode="c"),
+        validation=validation_centres(place.prepared / "validation", network.multiple),
+        config=params.train,
+        schedule=schedule,
+        seed=params.seed,
+        device=pick_device(),
+        resume=ResumeState(place.state),
+        log=log,
+        discriminator=discriminator,
+        feature_weight=config.feature_weight,
+    ).run()
+    about = {"arch": "ncode", "loss": loss, "megapixels": schedule.megapixels, "seed": params.seed}
+    save_model(place.out, network, about)
+    write_history(place.out / "history.csv", history)
 
 
 def _train(

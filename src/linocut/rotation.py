@@ -155,6 +155,21 @@ def rotation_from(tensors: Mapping[str, NDArray[Any]], bands: Sequence[Band]) ->
     )
 
 
+def of_file(own: bytes | None, model: Rotation | None, bands: Sequence[Band]) -> Rotation:
+    """The rotation of a file's latents: the model's, or else the file's own.
+
+    Raises:
+        BitstreamError: both have one, or neither.
+    """
+    if model is not None:
+        if own is not None:
+            raise BitstreamError("the file carries a rotation, this model has its own")
+        return model
+    if own is None:
+        raise BitstreamError("the file lacks the rotation that this model expects in it")
+    return Rotation.unpack(own, bands)
+
+
 def rotation_tensors(used: Rotation) -> dict[str, NDArray[np.float32]]:
     """A rotation as named arrays; undone by `rotation_from`."""
     result: dict[str, NDArray[np.float32]] = {}
