@@ -4,6 +4,7 @@
 
 `modules`: the first line of every module's docstring. `results`: the summary of reports/report.md.
 `kodak`, `kodak-published`: two blocks of docs/kodak/report.md, which `make kodak` writes.
+`side-by-side`: the table of docs/side-by-side.md, which a benchmark writes.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ BLOCKS = {
     "results": (REPORT, "results"),
     "kodak": (KODAK, "results"),
     "kodak-published": (KODAK, "published"),
+    "side-by-side": (ROOT / "docs/side-by-side.md", "table"),
 }
 """Blocks of README by name: the file and its block that they repeat."""
 

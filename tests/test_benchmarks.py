@@ -4,18 +4,21 @@ import dataclasses
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
+from linocut.anchors import ANCHORS
 from linocut.codec import Codec
 from linocut.config import load_params
 from linocut.dead_leaves import dead_leaves
-from linocut.image import write_png
+from linocut.image import read_image, write_png
 from linocut.rate_distortion import EFFORTS
+from readme_blocks import block
 from tiny import CONFIGS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks import codec_speed, throughput
+from benchmarks import beside_classical, codec_speed, large_pictures, throughput
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"
@@ -57,3 +60,46 @@ def test_throughput_counts_pixels_and_operations_of_both_phases():
     assert (frozen.phase, joint.phase) == ("frozen", "joint")
     assert frozen.flop_per_pixel < joint.flop_per_pixel
     assert min(frozen.pixels_per_s, joint.pixels_per_s) > 0
+
+
+def test_codecs_stand_side_by_side_at_one_size(capsys, tmp_path):
+    write_png(tmp_path / "leaves.png", dead_leaves(176, 168, 0))
+    options = ["--models", str(GOLDEN / "wavelet"), "--pictures", str(tmp_path / "leaves.png")]
+    assert beside_classical.main([*options, "--bpp", "1.5"]) == 0
+    rows = [
+        [cell.strip() for cell in line.strip("| ").split("|")]
+        for line in capsys.readouterr().out.splitlines()
+    ]
+    assert rows[0] == list(beside_classical.HEAD)
+    names = [row[0] for row in rows[2:]]
+    assert names[1:] == [anchor.title for anchor in ANCHORS.values()]
+    rates = [float(row[2]) for row in rows[2:]]
+    assert rates[0] == pytest.approx(1.5, rel=0.02)
+    assert max(abs(rate / rates[0] - 1) for rate in rates) < 0.06
+    assert all(float(row[3]) > 15 for row in rows[2:])
+
+
+def test_the_page_holds_the_table_that_readme_repeats():
+    assert block(beside_classical.page("| a |", ["one", "two"]), "table") == "| a |"
+
+
+def test_costs_of_a_process_are_measured_with_its_memory():
+    cost = large_pictures.cost_of(["--help"])
+    assert 0 < cost.seconds < 60
+    assert 5 < cost.mebibytes < 2000
+
+
+def test_a_seam_shows_in_the_error_along_the_borders(tmp_path):
+    large_pictures.write_mosaic(tmp_path / "a.png", 1100, 1700)
+    picture = read_image(tmp_path / "a.png")
+    assert picture.shape == (1100, 1700, 3)
+    write_png(tmp_path / "a.png", np.clip(picture, 60, 190))
+    noise = np.random.default_rng(0).integers(-9, 10, picture.shape)
+    noisy = (np.clip(picture, 60, 190) + noise).astype(np.uint8)
+    for height in (0, 40):
+        noisy[:, 1022:1026] += np.uint8(height)
+        write_png(tmp_path / "b.png", noisy)
+        borders, elsewhere = large_pictures.seam_psnr_db(tmp_path / "a.png", tmp_path / "b.png")
+        assert (borders < elsewhere - 3) == (height > 0)
+    write_png(tmp_path / "small.png", picture[:64, :64])
+    assert large_pictures.seam_psnr_db(tmp_path / "small.png", tmp_path / "small.png") is None
