@@ -253,6 +253,35 @@ def test_a_fresh_process_decodes_the_same_and_loads_no_training_code(
     assert fresh.stdout.split() == expected
 
 
+OTHERWISE = """
+import pathlib, sys, numpy, torch
+from linocut.codec import Codec
+torch.set_num_interop_threads(2)
+torch.set_num_threads(3)
+torch.backends.mkldnn.enabled = False
+assert torch.backends.cpu.get_cpu_capability() == "DEFAULT"
+codec = Codec.load(sys.argv[1])
+data = pathlib.Path(sys.argv[2]).read_bytes()
+symbols = [band.ravel() for tile in codec.decode_symbols(data) for band in tile]
+numpy.savez(sys.argv[3], symbols=numpy.concatenate(symbols), pixels=codec.decompress(data))
+"""
+
+
+def test_other_kernels_and_threads_decode_the_same_symbols(
+    plain, codec_folder, picture, tmp_path, monkeypatch
+):
+    """As on another machine: no vector instructions, no oneDNN, three threads."""
+    data = plain.compress(picture, step=16.0)
+    (tmp_path / "a.lino").write_bytes(data)
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")
+    paths = [str(path) for path in (codec_folder, tmp_path / "a.lino", tmp_path / "there.npz")]
+    subprocess.run([sys.executable, "-c", OTHERWISE, *paths], check=True)
+    symbols = [band.ravel() for tile in plain.decode_symbols(data) for band in tile]
+    with np.load(paths[-1]) as there:
+        np.testing.assert_array_equal(there["symbols"], np.concatenate(symbols))
+        assert np.abs(there["pixels"].astype(int) - plain.decompress(data)).max() <= 1
+
+
 # --- refusals -------------------------------------------------------------------------------------
 
 
