@@ -94,8 +94,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 times[name][0].append(between - started)
                 times[name][1].append(time.perf_counter() - between)
     print(
-        f"{picture.shape[1]} x {picture.shape[0]} px, {torch.get_num_threads()} threads, medians of "
-        f"{options.repeats} rounds, in brackets fastest and slowest\n"
+        f"{picture.shape[1]} x {picture.shape[0]} px, {torch.get_num_threads()} threads, medians "
+        f"of {options.repeats} rounds, in brackets fastest and slowest\n"
     )
     _print(times)
     share = measure(codec, picture, options.step, 2, options.repeats)[0]["decompress"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,12 @@ import pytest
 from browser import Browser, browser
 from experiment import CELLS, write_experiment
 from linocut.config import CompareConfig
+from linocut.dead_leaves import dead_leaves
+from linocut.image import write_png
 from linocut.markdown_sections import sections
 from linocut.report import compare
+from linocut.robustness import CLASSICAL, LEARNED, ErrorRow
+from linocut.tables import write_rows
 
 CONFIG = CompareConfig(bootstrap_draws=20, shown_pictures=1, shown_bpp=0.25)
 
@@ -22,6 +27,7 @@ CONFIG = CompareConfig(bootstrap_draws=20, shown_pictures=1, shown_bpp=0.25)
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     write_experiment(folder / "artifacts")
+    write_damaged(folder / "artifacts" / "robustness")
     reports = folder / "reports"
     reports.mkdir()
     params = folder / "params.yaml"
@@ -35,6 +41,22 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         params=params,
     )
     return reports / "report.html"
+
+
+def write_damaged(folder: Path) -> None:
+    """Two pictures of every arm, and a table that holds them."""
+    for cell, arms in (("cae-l2", LEARNED), ("classical", CLASSICAL)):
+        rows = []
+        for number, arm in enumerate(arms):
+            for rate in ("0", "0.001"):
+                place = "none" if rate == "0" else "payload"
+                damaged = ErrorRow(arm, "a", place, float(rate), 0, 0.99, 9, 1, 35.0, 0.98, 0.0)
+                rows.append(damaged)
+                path = folder / cell / "pictures" / f"a-{arm}-{rate}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                write_png(path, dead_leaves(200, 210, number))
+            rows.append(replace(rows[-1], errors_in="all"))
+        write_rows(folder / cell / "errors.csv", ErrorRow, rows)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +92,7 @@ def test_all_figures_are_drawn(window: Browser) -> None:
         "return [...document.querySelectorAll('.figure')]"
         ".map(one => one.querySelectorAll('.main-svg').length)"
     )
-    assert len(drawn) == 5
+    assert len(drawn) == 6
     assert all(drawn)
     curves = "return document.querySelectorAll('#rd .scatterlayer .trace').length"
     assert window.run(curves) == len(CELLS) + 2
@@ -143,6 +165,17 @@ def test_versions_can_be_chosen_and_loaded(window: Browser) -> None:
     assert window.run(note) == "original: 176 x 176"
     size = f"{viewer} const image = viewer.querySelector('img'); return image.decode().then(() => "
     assert window.run(f"{size} [image.naturalWidth, image.naturalHeight])") == [176, 176]
+
+
+def test_damaged_pictures_of_all_arms_are_on_the_page(window: Browser) -> None:
+    shown = window.run(
+        "return Promise.all([...document.querySelectorAll('#damaged figure')].map(one => "
+        "one.querySelector('img').decode().then(() => [one.querySelector('img').naturalWidth, "
+        "one.textContent])))"
+    )
+    assert [width for width, _ in shown] == [192] * (len(LEARNED) + len(CLASSICAL))
+    assert shown[2][1] == ".lino, resilient (cae-l2)"
+    assert shown[-1][1] == "JPEG 2000"
 
 
 def test_a_phone_does_not_scroll_sideways(window: Browser) -> None:

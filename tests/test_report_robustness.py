@@ -56,6 +56,17 @@ def test_pictures_of_all_arms_stand_in_one_row(folder, tmp_path):
     assert not (tmp_path / "bit-errors-cae-l2-0.png").exists()
 
 
+def test_classical_codecs_are_shown_once_beside_all_cells(folder):
+    shutil.copytree(folder / "cae-l2", folder / "other-l2")
+    (found,) = report_robustness.galleries(folder).values()
+    assert list(found) == [
+        *(f"{title} (cae-l2)" for title in list(report_robustness.TITLES.values())[:3]),
+        *(f"{title} (other-l2)" for title in list(report_robustness.TITLES.values())[:3]),
+        *list(report_robustness.TITLES.values())[3:],
+    ]
+    assert list(report_robustness.galleries(folder)) == ["a, bit error rate 0.001"]
+
+
 def test_curves_begin_with_the_undamaged_file(folder):
     found = report_robustness.lines(folder)
     (panels,) = found.rows.values()

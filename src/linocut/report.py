@@ -127,7 +127,10 @@ def compare(
     (reports / "report.md").write_text(text, encoding="utf-8")
     provenance = _provenance(artifacts, versions, params)
     planes = read_planes(cells, artifacts / "coded")
-    page = report_html.page(comparison, text, exhibits, list(lines.values()), provenance, planes)
+    galleries = report_robustness.galleries(artifacts / "robustness")
+    page = report_html.page(
+        comparison, text, exhibits, list(lines.values()), provenance, planes, galleries
+    )
     (reports / "report.html").write_text(page, encoding="utf-8")
 
 
@@ -147,16 +150,11 @@ def metrics(comparison: Comparison) -> dict[str, Any]:
     in per cent of bits; one that does not exist is left out.
     """
     rates = cell_rates(comparison)
-    best = {}
-    for metric in METRICS:
-        short = metric.removesuffix("_db")
-        value = rates[comparison.best_cell(metric)].get(short)
-        if value is not None:
-            best[short] = value
+    best = {name.removesuffix("_db"): rates[comparison.best_cell(name)] for name in METRICS}
     gap = max((comparison.rate_gap_percent(cell) for cell in comparison.cells), key=abs)
     return {
         "best_cell": comparison.best_cell("psnr_db"),
-        "best": best,
+        "best": {name: of_cell[name] for name, of_cell in best.items() if name in of_cell},
         "files": sum(len(rows) for rows in comparison.cells.values()),
         "rate_over_estimate_percent": round(gap, 3),
     }
@@ -278,10 +276,10 @@ def _energy_lines(cells: Sequence[str], rotated: Path) -> Lines | None:
             lines[cell] = (np.arange(1.0, channels), 100 * np.mean(left_out, axis=0))
     if not lines:
         return None
-    caption = "Share of a band's energy outside its strongest rotated channels, mean over bands."
+    caption = "Share of a band's energy outside its strongest principal components, mean over bands."
     rows = {"energy outside of them [%]": _by_architecture(lines)}
     return Lines(
-        "Energy compaction", caption, "strongest channels", rows, logarithmic=True, counts=True
+        "Energy compaction", caption, "strongest components", rows, logarithmic=True, counts=True
     )
 
 

@@ -1,7 +1,7 @@
 """The report as one HTML file that needs no network: figures, tables, pictures to slide over.
 
-Plotly's JavaScript is written into the page. Pictures are lossless WebP, cut to a window where they
-are large.
+Plotly's JavaScript is written into the page. Pictures to slide over are lossless WebP, cut to a
+window where they are large; damaged ones, which show more than codecs do, are lossy.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WINDOW_PX = (384, 576)
 MOST_PICTURES = 2
 """Pictures on the page, which has to stay below 8 MB with Plotly's 5."""
 
-PICTURE_BYTES = 1_600_000
+PICTURE_BYTES = 1_300_000
 """Once the pictures have this many bytes, cells other than the best are left out."""
 
 
@@ -43,6 +43,7 @@ def page(
     lines: Sequence[Lines],
     provenance: Mapping[str, str],
     planes: Mapping[str, Sequence[PlaneRow]],
+    galleries: Mapping[str, Mapping[str, RgbArray]],
 ) -> str:
     """The whole page.
 
@@ -53,6 +54,7 @@ def page(
         lines: further figures.
         provenance: longer texts by heading: parameters, versions, data.
         planes: rates of the planes of the latent, by cell.
+        galleries: damaged pictures by title, by what they are of.
     """
     figures = {"rd": rd_figure(comparison), "grid": grid_figure(comparison)}
     figures |= {f"lines-{index}": lines_figure(one) for index, one in enumerate(lines)}
@@ -100,6 +102,13 @@ def page(
             f'<div class="figure {"low" if len(one.rows) == 1 else ""}" id="lines-{index}"></div>'
             "</section>"
         )
+    if galleries:
+        body += [
+            '<section id="damaged"><h2>Bit errors: pictures</h2><p class="pale">Crops of files '
+            "with wrong bits behind the header; grey: does not decode.</p>",
+            *(_gallery(name, crops) for name, crops in galleries.items()),
+            "</section>",
+        ]
     body.append('<div id="tables">')
     body += [f"<section><h2>{name}</h2>{text}</section>" for name, text in texts.items()]
     body.append('</div><section id="provenance"><h2>Provenance</h2>')
@@ -144,6 +153,16 @@ aria-label="where the versions meet">
 <div class="notes"><span></span><span></span></div></div></div>"""
 
 
+def _gallery(name: str, crops: Mapping[str, RgbArray]) -> str:
+    """Pictures that wrap, each above its name."""
+    tiles = [
+        f'<figure><img src="{_address(_webp(crop, lossless=False))}" width="{crop.shape[1]}" '
+        f'height="{crop.shape[0]}" alt=""><figcaption>{html.escape(title)}</figcaption></figure>'
+        for title, crop in crops.items()
+    ]
+    return f'<h3>{html.escape(name)}</h3><div class="gallery">{"".join(tiles)}</div>'
+
+
 def _versions(exhibit: Exhibit, room: float) -> dict[str, dict[str, Any]]:
     """Pictures of one exhibit, the best cell and the anchors first, others while there is room."""
     corner = busiest_corner(exhibit.original.image, min(WINDOW_PX))
@@ -153,10 +172,10 @@ def _versions(exhibit: Exhibit, room: float) -> dict[str, dict[str, Any]]:
     for place, version in enumerate((*needed, *others)):
         if place >= len(needed) and used > room:
             break
-        data = _webp(_window(version.image, corner))
+        data = _webp(_window(version.image, corner), lossless=True)
         used += len(data)
         versions[version.name] = {
-            "image": f"data:image/webp;base64,{base64.b64encode(data).decode()}",
+            "image": _address(data),
             "note": version.note,
             "width": min(version.image.shape[1], WINDOW_PX[1]),
         }
@@ -172,10 +191,15 @@ def _window(image: RgbArray, corner: tuple[int, int]) -> RgbArray:
     return image[top : top + WINDOW_PX[0], left : left + WINDOW_PX[1]]
 
 
-def _webp(image: RgbArray) -> bytes:
+def _webp(image: RgbArray, *, lossless: bool) -> bytes:
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "WEBP", lossless=True, quality=40, method=2)
+    quality = 40 if lossless else 85
+    Image.fromarray(image).save(file, "WEBP", lossless=lossless, quality=quality, method=2)
     return file.getvalue()
+
+
+def _address(webp: bytes) -> str:
+    return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"
 
 
 def _json(value: Any) -> str:

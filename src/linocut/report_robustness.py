@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from linocut.figures import Lines, Series
-from linocut.image import read_image, write_png
+from linocut.image import RgbArray, read_image, write_png
 from linocut.robustness import CLASSICAL, CLASSICAL_CELL, LEARNED, ErrorRow
 from linocut.side_by_side import busiest_corner, crop, labelled_row
 from linocut.tables import read_rows
@@ -45,6 +45,23 @@ class Summary:
     psnr_high: float
     ms_ssim_median: float
     bpp: float
+
+
+@dataclass(frozen=True)
+class Damaged:
+    """A crop of one picture with bits wrong behind the header, as every arm decodes it.
+
+    Attributes:
+        cell: whose learned arms these are.
+        picture: its name.
+        rate: of bit errors, as in the names of files.
+        crops: (h, w, 3) uint8 by arm, learned ones first.
+    """
+
+    cell: str
+    picture: str
+    rate: str
+    crops: dict[str, RgbArray]
 
 
 def summarise(folder: Path) -> list[Summary]:
@@ -116,6 +133,11 @@ def section(folder: Path, plots: Path) -> str:
     rows = summarise(folder)
     if not rows:
         return ""
+    names = ["bit_errors.png"]
+    for one in damaged(folder):
+        names.append(f"bit-errors-{one.cell}-{one.rate}.png")
+        titled = {TITLES[arm]: image for arm, image in one.crops.items()}
+        write_png(plots / names[-1], labelled_row(titled))
     rate = np.mean([row.bpp for row in rows])
     parts = [
         "## Bit errors\n",
@@ -125,9 +147,7 @@ def section(folder: Path, plots: Path) -> str:
     ]
     for place, words in WHERE.items():
         parts += [f"### Bits wrong {words}\n", _table([r for r in rows if r.errors_in == place])]
-    parts += [
-        f"![Bit errors](plots/{name})\n" for name in ["bit_errors.png", *_draw(folder, plots)]
-    ]
+    parts += [f"![Bit errors](plots/{name})\n" for name in names]
     return "\n" + "\n".join(parts)
 
 
@@ -148,31 +168,30 @@ def _entry(row: Summary) -> str:
     return f"{row.psnr_median:.1f}, {row.psnr_low:.1f}, {100 * row.decoded:.0f} %"
 
 
-def _draw(folder: Path, plots: Path) -> list[str]:
-    """A row of crops for each cell and bit error rate, classical codecs beside it; file names."""
-    drawn = []
+def damaged(folder: Path) -> list[Damaged]:
+    """The pictures that the study kept, damaged ones only, for each cell and bit error rate."""
+    found = []
     for cell in sorted(path.parent.name for path in folder.glob("*/pictures")):
-        shown = sorted((folder / cell / "pictures").glob("*-resilient-*.png"))
-        for path in shown:
+        kept = folder / cell / "pictures"
+        for path in sorted(kept.glob("*-resilient-*.png")):
             picture, rate = path.stem.split("-resilient-")
-            files = {
-                **{
-                    arm: folder / cell / "pictures" / f"{picture}-{arm}-{rate}.png"
-                    for arm in LEARNED
-                },
-                **{
-                    arm: folder / CLASSICAL_CELL / "pictures" / f"{picture}-{arm}-{rate}.png"
-                    for arm in CLASSICAL
-                },
-            }
+            files = {arm: kept / f"{picture}-{arm}-{rate}.png" for arm in LEARNED}
+            for arm in CLASSICAL:
+                files[arm] = folder / CLASSICAL_CELL / "pictures" / f"{picture}-{arm}-{rate}.png"
             if float(rate) == 0 or not all(file.is_file() for file in files.values()):
                 continue
-            corner = busiest_corner(
-                read_image(folder / cell / "pictures" / f"{picture}-lino-0.png")
-            )
-            row = labelled_row(
-                {TITLES[arm]: crop(read_image(file), corner) for arm, file in files.items()}
-            )
-            drawn.append(f"bit-errors-{cell}-{rate}.png")
-            write_png(plots / drawn[-1], row)
-    return drawn
+            corner = busiest_corner(read_image(kept / f"{picture}-lino-0.png"))
+            crops = {arm: crop(read_image(file), corner) for arm, file in files.items()}
+            found.append(Damaged(cell, picture, rate, crops))
+    return found
+
+
+def galleries(folder: Path) -> dict[str, dict[str, RgbArray]]:
+    """Crops by name of the arm, by what the crops are of: the rows of one picture and rate."""
+    found: dict[str, dict[str, RgbArray]] = {}
+    for one in sorted(damaged(folder), key=lambda one: (one.picture, float(one.rate))):
+        gallery = found.setdefault(f"{one.picture}, bit error rate {float(one.rate):g}", {})
+        learned = {_name(one.cell, arm): one.crops[arm] for arm in LEARNED}
+        classical = {arm: gallery.pop(TITLES[arm], one.crops[arm]) for arm in CLASSICAL}
+        gallery |= learned | {TITLES[arm]: image for arm, image in classical.items()}
+    return found
