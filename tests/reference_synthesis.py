@@ -1,0 +1,221 @@
+"""From symbols to pixels a second time, written from docs/bitstream.md alone, in numpy.
+
+Shares no code with the package. Works on whole pictures: windows only bound memory.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+import reference_decoder
+
+Array = NDArray[np.float32]
+GAIN = 1.230174104914001 / math.sqrt(2)
+COLOUR = np.array(
+    [[1 / 3**0.5] * 3, [1 / 6**0.5, 1 / 6**0.5, -2 / 6**0.5], [0.5**0.5, -(0.5**0.5), 0.0]]
+)
+
+
+class Synthesis:
+    """The synthesis network of a model.
+
+    Args:
+        architecture: its name.
+        tensors: of the model, `network.` taken off their names.
+    """
+
+    def __init__(self, architecture: str, tensors: dict[str, Array]) -> None:
+        self.architecture, self.tensors = architecture, tensors
+
+    def __call__(self, bands: list[Array], step: float) -> Array:
+        """Bands (c, h, w) in grey levels -> RGB (3, h, w), 0 .. 1 but not clipped."""
+        if self.architecture == "cae2018":
+            channels = np.concatenate([self._component(band) for band in bands])
+        else:
+            channels = self._wavelet(bands)
+            residual = self._generator if self.architecture == "generative" else self._repair
+            channels = channels + step / 4 * residual(channels, bands, step)
+        return np.einsum("ij,ihw->jhw", COLOUR, channels) / 255 + 0.5
+
+    # --- parts of networks ------------------------------------------------------------------------
+
+    def _conv(self, name: str, x: Array, stride: int = 1) -> Array:
+        weight, bias = self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]
+        frame = weight.shape[2] // 2
+        x = np.pad(x, ((0, 0), (frame, frame), (frame, frame)))
+        views = np.lib.stride_tricks.sliding_window_view(x, weight.shape[2:], axis=(1, 2))
+        views = views[:, ::stride, ::stride]
+        return np.einsum("chwij,ocij->ohw", views, weight) + bias[:, None, None]
+
+    def _grow(self, name: str, x: Array) -> Array:
+        weight, bias = self.tensors[f"{name}.weight"], self.tensors[f"{name}.bias"]
+        channels, height, width = weight.shape[1], *x.shape[1:]
+        result = np.zeros((channels, 2 * height + 2, 2 * width + 2), np.float32)
+        for i in range(4):
+            for j in range(4):
+                part = np.einsum("chw,co->ohw", x, weight[:, :, i, j])
+                result[:, i : i + 2 * height : 2, j : j + 2 * width : 2] += part
+        return result[:, 1:-1, 1:-1] + bias[:, None, None]
+
+    def _prelu(self, name: str, x: Array) -> Array:
+        return np.where(x > 0, x, x * self.tensors[f"{name}.weight"][:, None, None])
+
+    def _block(self, name: str, x: Array) -> Array:
+        inner = self._prelu(f"{name}.body.1", self._conv(f"{name}.body.0", x))
+        return x + self._conv(f"{name}.body.2", inner)
+
+    def _modulated(self, name: str, x: Array, step: float) -> Array:
+        first, last = (
+            (self.tensors[f"{name}.net.{i}.weight"], self.tensors[f"{name}.net.{i}.bias"])
+            for i in (0, 2)
+        )
+        hidden = first[0][:, 0] * np.float32(math.log2(step / 32) / 2) + first[1]
+        numbers = last[0] @ leaky(hidden) + last[1]
+        scale, shift = np.split(numbers, 2)
+        return x * (1 + scale[:, None, None]) + shift[:, None, None]
+
+    # --- networks ---------------------------------------------------------------------------------
+
+    def _wavelet(self, bands: list[Array]) -> Array:
+        levels = (len(bands) - 1) // 3
+        x, coarser = bands[0], None
+        for level in range(levels, 0, -1):
+            place = 1 + 3 * (levels - level)
+            detail = np.concatenate(bands[place : place + 3])
+            gained = detail
+            if coarser is not None:
+                name = f"synthesis_pyramid.gains.{level - 1}.net"
+                hidden = leaky(self._conv(f"{name}.0", np.log1p(np.abs(coarser) / 8)))
+                n = self._conv(f"{name}.2", hidden)
+                gained = detail * np.exp(enlarged(2.08 * np.tanh(n / 4)))
+            coarser = detail
+            hl, lh, hh = np.split(gained, 3)
+            name = f"synthesis_pyramid.levels.{level - 1}"
+            columns = self.tensors[f"{name}.columns.weights"][..., 0, 0]
+            low, high = joined(x, lh, columns, 1), joined(hl, hh, columns, 1)
+            x = joined(low, high, self.tensors[f"{name}.rows.weights"][..., 0, 0], 2)
+        return x
+
+    def _repair(self, x: Array, _: list[Array], step: float) -> Array:
+        blocks = unshuffled(x) / 64
+        plane = np.full((1, *blocks.shape[1:]), math.log2(step / 32) / 2, np.float32)
+        f = self._conv("synthesis_net.enter", np.concatenate([blocks, plane]))
+        f = self._modulated("synthesis_net.modulate", f, step)
+        f = self._prelu("synthesis_net.act", f)
+        deep = self._conv("synthesis_net.down", f, stride=2)
+        for number in range(100):
+            if f"synthesis_net.deep.{number}.body.0.weight" in self.tensors:
+                deep = self._block(f"synthesis_net.deep.{number}", deep)
+        f = f + shuffled(self._conv("synthesis_net.up", deep))
+        f = self._prelu("synthesis_net.merge.1", self._conv("synthesis_net.merge.0", f))
+        return shuffled(self._conv("synthesis_net.leave", f))
+
+    def _generator(self, _: Array, bands: list[Array], step: float) -> Array:
+        details = [np.concatenate(bands[i : i + 3]) / 32 for i in range(1, len(bands), 3)]
+        x = self._conv("generator.enter", np.concatenate([bands[0] / 256, details[0]]))
+        x = np.maximum(self._modulated("generator.modulate", x, step), 0)
+        for number, detail in enumerate(details[1:]):
+            name = f"generator.stages.{number}"
+            x = np.maximum(self._grow(f"{name}.grow", x) + self._conv(f"{name}.detail", detail), 0)
+        return shuffled(self._conv("generator.leave", self._block("generator.refine", x)))
+
+    def _component(self, band: Array) -> Array:
+        x = band / 64
+        for number in range(6):
+            part = self._conv if number % 2 else self._grow
+            x = part(f"synthesis_net.{2 * number}", x)
+            if number < 5:
+                x = self._prelu(f"synthesis_net.{2 * number + 1}", x)
+        return 64 * x
+
+
+def leaky(x: Array) -> Array:
+    return np.where(x > 0, x, np.float32(0.1) * x)
+
+
+def shuffled(x: Array) -> Array:
+    channels, height, width = x.shape
+    blocks = x.reshape(channels // 4, 2, 2, height, width).transpose(0, 3, 1, 4, 2)
+    return blocks.reshape(channels // 4, 2 * height, 2 * width)
+
+
+def unshuffled(x: Array) -> Array:
+    channels, height, width = x.shape
+    blocks = x.reshape(channels, height // 2, 2, width // 2, 2).transpose(0, 2, 4, 1, 3)
+    return blocks.reshape(4 * channels, height // 2, width // 2)
+
+
+def enlarged(x: Array) -> Array:
+    """Twice as large in both directions, bilinear."""
+    for axis in (1, 2):
+        moved = np.moveaxis(x, axis, -1)
+        before = np.concatenate([moved[..., :1], moved[..., :-1]], -1)
+        after = np.concatenate([moved[..., 1:], moved[..., -1:]], -1)
+        pair = np.stack([0.75 * moved + 0.25 * before, 0.75 * moved + 0.25 * after], -1)
+        x = np.moveaxis(pair.reshape(*moved.shape[:-1], -1), -1, axis)
+    return x
+
+
+def joined(low: Array, high: Array, weights: Array, axis: int) -> Array:
+    """The lifting steps backwards along an axis; weights (4, channels)."""
+    even, odd = np.moveaxis(low, axis, -1) * GAIN, np.moveaxis(high, axis, -1) / GAIN
+    a, b, g, d = weights[..., None, None]
+
+    def around_even() -> Array:
+        return odd + np.concatenate([odd[..., :1], odd[..., :-1]], -1)
+
+    def around_odd() -> Array:
+        return even + np.concatenate([even[..., 1:], even[..., -1:]], -1)
+
+    even = even - d * around_even()
+    odd = odd - g * around_odd()
+    even = even - b * around_even()
+    odd = odd - a * around_odd()
+    result = np.stack([even, odd], -1).reshape(*even.shape[:-1], -1)
+    return np.moveaxis(result, -1, axis)
+
+
+def floats_of(path: Path) -> dict[str, Array]:
+    """Float tensors of a safetensors file."""
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    result = {}
+    for name, facts in json.loads(data[8 : 8 + length]).items():
+        if name != "__metadata__" and facts["dtype"] == "F32":
+            start, end = (8 + length + offset for offset in facts["data_offsets"])
+            result[name] = np.frombuffer(data[start:end], "<f4").reshape(facts["shape"])
+    return result
+
+
+def picture(data: bytes, folder: Path) -> NDArray[np.uint8]:
+    """A whole plain file -> uint8 (h, w, 3)."""
+    file, tensors = reference_decoder.container(data), floats_of(folder / "model.safetensors")
+    step = 2 ** (file["step"] / 64)
+    bands = reference_decoder.bands_of(folder)
+    tiles = reference_decoder.decode(data, folder)
+    columns = -(-file["width"] // 1024)
+    start, latent = 0, []
+    own = np.frombuffer(file["blocks"].get(3, b""), "<i2").astype(np.float32) / 32767
+    for number, (channels, *_) in enumerate(bands):
+        rows = [
+            np.concatenate([np.array(t[start : start + channels]) for t in row], axis=2)
+            for row in (tiles[i : i + columns] for i in range(0, len(tiles), columns))
+        ]
+        r = step * np.concatenate(rows, axis=1).astype(np.float32)
+        matrix, mean = own[: channels**2].reshape(-1, channels), np.zeros(channels)
+        own = own[channels**2 :]
+        if f"rotation.{number}.matrix" in tensors:
+            matrix = tensors[f"rotation.{number}.matrix"]
+            mean = tensors[f"rotation.{number}.mean"]
+        latent.append(np.einsum("ji,jhw->ihw", matrix, r) + mean[:, None, None])
+        start += channels
+    about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    network = {name.removeprefix("network."): values for name, values in tensors.items()}
+    x = Synthesis(about["architecture"], network)(latent, step)
+    pixels = np.clip(np.rint(x * 255), 0, 255).astype(np.uint8).transpose(1, 2, 0)
+    return pixels[: file["height"], : file["width"]]
