@@ -23,6 +23,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@$(PIP) install -r requirements.lock
 	@$(PIP) install --no-build-isolation --no-deps --editable .
+	@python -c 'import pathlib, vl_convert as vl; path = pathlib.Path(".dvc/tmp/vega.js"); \
+	  path.parent.mkdir(exist_ok=True); path.write_text(vl.javascript_bundle(), encoding="utf-8")'
 	@touch $@
 
 repro: setup ## run the pipeline: train every cell, compress, measure, compare
