@@ -6,29 +6,27 @@ import csv
 import json
 import math
 import re
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import bjontegaard
 import numpy as np
-import scipy.stats
 
 from bit_error_table import check_bit_errors
-
-Array = np.ndarray[Any, np.dtype[np.float64]]
-METRICS = {"psnr_db": "PSNR", "ms_ssim_db": "MS-SSIM", "ssimulacra2": "SSIMULACRA 2"}
-TITLES = {
-    "jpeg": "JPEG", "jpeg2000": "JPEG 2000", "webp": "WebP",
-    "avif_420": "AVIF 4:2:0", "avif_444": "AVIF 4:4:4",
-}  # fmt: skip
-SLACK = {"psnr_db": 1e-3, "ms_ssim_db": 0.03, "ssimulacra2": 0.2}
-"""Allowed beyond rounding: the library's MS-SSIM and SSIMULACRA 2 run in float32."""
+from expected_numbers import METRICS, Expected, bd_rate
+from report_page import SLACK, TITLES, check_page
 
 KODAK_CURVES = "src/linocut/published/kodak_curves.json"
+PUBLISHED = {
+    "BPG 4:4:4": "BPG 4:4:4 (0.9.8 x265, CompressAI)",
+    "VTM": "VTM (VVC intra, CompressAI)",
+    "factorized prior": "bmshj2018-factorized (MSE)",
+    "factorized prior for MS-SSIM": "bmshj2018-factorized (MS-SSIM)",
+    "hyperprior": "bmshj2018-hyperprior (MSE)",
+    "hyperprior for MS-SSIM": "bmshj2018-hyperprior (MS-SSIM)",
+    "mbt2018": "mbt2018 (MSE)",
+    "cheng2020": "cheng2020-anchor (MSE)",
+}
 MEASURED_ON_KODAK = {
     "jpeg": "MEASURED JPEG 4:2:0 progressive+optimize (Pillow 13.0.0)",
     "jpeg2000": "MEASURED J2K 9/7 + MCT (Pillow 13.0.0)",
@@ -36,129 +34,6 @@ MEASURED_ON_KODAK = {
     "avif_420": "MEASURED AVIF 4:2:0 speed6 (Pillow 13.0.0)",
     "avif_444": "MEASURED AVIF 4:4:4 speed6 (Pillow 13.0.0)",
 }
-
-
-@dataclass
-class Expected:
-    """Every number of the report that follows from the files.
-
-    Attributes:
-        cells: names in order.
-        anchors: names in order.
-        pictures: names of the test pictures.
-        points: (pictures, points, 4) of rate, PSNR, MS-SSIM and SSIMULACRA 2, by curve.
-        bd: estimate, low and high by (curve, metric, anchor); NaN where there is none.
-        files: how many files each cell has.
-        draws: resampled pictures.
-    """
-
-    cells: list[str]
-    anchors: list[str]
-    pictures: list[str]
-    points: dict[str, Array]
-    bd: dict[tuple[str, str, str], tuple[float, float, float]]
-    files: dict[str, int]
-    draws: np.ndarray[Any, Any]
-
-    @classmethod
-    def compute(
-        cls,
-        cells: Sequence[str],
-        measured: Mapping[str, Mapping[str, Sequence[tuple[float, float, float, float]]]],
-        *,
-        seed: int,
-        draws: int,
-    ) -> Expected:
-        """Mean curves, BD-rates and intervals of measured points."""
-        pictures = sorted(next(iter(measured.values())))
-        points = {
-            name: np.array([by_picture[picture] for picture in pictures])
-            for name, by_picture in measured.items()
-        }
-        chosen = np.random.default_rng(seed).integers(0, len(pictures), (draws, len(pictures)))
-        anchors = [name for name in measured if name not in cells]
-        files = {cell: points[cell].shape[0] * points[cell].shape[1] for cell in cells}
-        made = cls(list(cells), anchors, pictures, points, {}, files, chosen)
-        for name in points:
-            for metric in METRICS:
-                for anchor in anchors:
-                    if anchor != name:
-                        made.bd[name, metric, anchor] = made.interval(name, metric, anchor)
-        return made
-
-    def curve(self, name: str, metric: str, pictures: Any = slice(None)) -> tuple[Array, Array]:
-        """Mean rate and quality, rising in rate."""
-        mean = self.points[name][pictures].mean(axis=0)
-        mean = mean[np.argsort(mean[:, 0], kind="stable")]
-        if metric == "psnr_db":
-            return mean[:, 0], mean[:, 1]
-        if metric == "ssimulacra2":
-            return mean[:, 0], mean[:, 3]
-        return mean[:, 0], -10 * np.log10(1 - mean[:, 2])
-
-    def bd_rate(self, test: str, metric: str, anchor: str, pictures: Any, overlap: float) -> float:
-        """BD-rate in per cent, NaN where the curves cannot be compared."""
-        one, two = self.curve(anchor, metric, pictures), self.curve(test, metric, pictures)
-        for rate, quality in (one, two):
-            if not (np.all(np.diff(rate) > 0) and np.all(np.diff(quality) > 0)):
-                return math.nan
-        shared = min(one[1][-1], two[1][-1]) - max(one[1][0], two[1][0])
-        narrower = min(np.ptp(one[1]), np.ptp(two[1]))
-        if not shared > 0 or shared < overlap * narrower:
-            return math.nan
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return float(
-                bjontegaard.bd_rate(
-                    *one, *two, method="pchip", require_matching_points=False, min_overlap=0
-                )
-            )
-
-    def interval(self, test: str, metric: str, anchor: str) -> tuple[float, float, float]:
-        """BD-rate and its bootstrap interval."""
-        estimate = self.bd_rate(test, metric, anchor, slice(None), 0.5)
-        if math.isnan(estimate):
-            return estimate, math.nan, math.nan
-        drawn = np.array([self.bd_rate(test, metric, anchor, d, 0) for d in self.draws])
-        drawn = drawn[np.isfinite(drawn)]
-        if len(drawn) < 0.9 * len(self.draws):
-            return estimate, math.nan, math.nan
-        low, high = np.percentile(drawn, [2.5, 97.5])
-        return estimate, float(low), float(high)
-
-    def ranking(self, metric: str, cells: Sequence[str]) -> dict[str, tuple[str, list[float]]]:
-        """Per losing cell: the best one, then BD-rate, interval, p-value, detectable difference."""
-        pairs = list(combinations(cells, 2))
-        wins = dict.fromkeys(cells, 0)
-        for one, two in pairs:
-            for a, b in ((one, two), (two, one)):
-                wins[b] += self.bd_rate(b, metric, a, slice(None), 0.5) < 0
-        best = max(cells, key=lambda cell: wins[cell])
-        raw = [self.p_value(metric, one, two) for one, two in pairs]
-        order, running, adjusted = np.argsort(raw, kind="stable"), 0.0, {}
-        for place, index in enumerate(order):
-            running = max(running, (len(pairs) - place) * raw[index])
-            adjusted[frozenset(pairs[index])] = min(running, 1.0)
-        found = {}
-        for cell in cells:
-            if cell != best and math.isfinite(self.bd_rate(cell, metric, best, slice(None), 0.5)):
-                drawn = np.array([self.bd_rate(cell, metric, best, d, 0) for d in self.draws])
-                error = np.std(np.log1p(drawn[np.isfinite(drawn)] / 100))
-                numbers = [*self.interval(cell, metric, best), adjusted[frozenset((best, cell))]]
-                found[cell] = (best, [*numbers, 100 * math.expm1(2.8 * error)])
-        return found
-
-    def p_value(self, metric: str, one: str, two: str) -> float:
-        """Sign-flip test of the log-rate differences of the pictures."""
-        rates = [
-            self.bd_rate(two, metric, one, [index], 0.5) for index in range(len(self.pictures))
-        ]
-        return float(
-            scipy.stats.permutation_test(
-                (np.log1p(np.array(rates) / 100),), np.sum, permutation_type="samples",
-                n_resamples=np.inf if len(rates) <= 16 else 20_000, rng=1,
-            ).pvalue
-        )  # fmt: skip
 
 
 def check_report(
@@ -174,9 +49,12 @@ def check_report(
     gaps = {cell: _gap(cell, rows, expected) for cell, rows in estimates.items()}
     problems += _check_metrics(metrics, expected, gaps) + _check_rates(rates, expected)
     text = (reports / "report.md").read_text(encoding="utf-8")
-    for heading, header, rows in markdown_tables(text):
+    tables = markdown_tables(text)
+    for heading, header, rows in tables:
         if header[0] == "arm":
             problems += check_bit_errors(root, heading, header, rows)
+        elif header[0].endswith(" against"):
+            problems += _check_published(root, header, rows, expected)
         else:
             problems += _check_table(heading, header, rows, expected, gaps)
     metric_of = {title: metric for metric, title in METRICS.items()}
@@ -187,6 +65,10 @@ def check_report(
         metric = metric_of[title]
         numbers = _bd(expected, curve, metric, _ranking_anchor(expected))
         problems += _compare(f"headline, {title}, {curve}", " ".join(printed), numbers, metric)
+    sentence = re.search(r"^Best against .*$", text, re.MULTILINE)
+    problems += check_page(
+        reports / "report.html", tables, sentence[0] if sentence else "", expected
+    )
     block = re.compile(r"<!-- results\b[^>]*-->\n(.*?)\n?<!-- /results -->", re.DOTALL)
     readme = block.search((root / "README.md").read_text(encoding="utf-8"))
     report = block.search(text)
@@ -292,8 +174,8 @@ def _check_table(
         where = f"report.md, {heading}, {' '.join(row[:3] if header[0] == 'metric' else row[:1])}"
         if header[0] == "metric":
             metric = next(key for key, title in METRICS.items() if title == row[0])
-            arch = [cell for cell in expected.cells if cell.split("-")[0] == row[1].split("-")[0]]
-            best, numbers = expected.ranking(metric, arch).get(row[2], ("", []))
+            ranking = expected.ranking(metric, row[1].partition("-")[0])
+            best, numbers = ranking.get(row[2], ("", []))
             if best != row[1]:
                 problems.append(f"{where}: the best is {best}")
                 continue
@@ -391,6 +273,29 @@ def _check_kodak(root: Path, expected: Expected) -> list[str]:
                 problems.append(
                     f"{anchor} at {bpp:.3f} bpp, {psnr:.2f} dB is not on its known curve"
                 )
+    return problems
+
+
+def _check_published(
+    root: Path, header: Sequence[str], rows: Sequence[Sequence[str]], expected: Expected
+) -> list[str]:
+    """Cells against curves that others published: BD-rates of means, without intervals."""
+    curves = json.loads((root / KODAK_CURVES).read_text(encoding="utf-8"))
+    title = header[0].removesuffix(" against")
+    metric = next(key for key in METRICS if METRICS[key] == title)
+    problems = []
+    for short, *entries in rows:
+        known = curves[PUBLISHED[short]]
+        column = metric.removesuffix("_db") if metric == "ms_ssim_db" else metric
+        for cell, text in zip(header[1:], entries, strict=True):
+            number = math.nan
+            if column in known:
+                quality = np.array(known[column])
+                quality = -10 * np.log10(1 - quality) if column == "ms_ssim" else quality
+                order = np.argsort(known["bpp"])
+                one = np.array(known["bpp"])[order], quality[order]
+                number = bd_rate(one, expected.curve(cell, metric))
+            problems += _compare(f"report.md, {header[0]} {short}, {cell}", text, [number], metric)
     return problems
 
 

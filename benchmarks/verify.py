@@ -30,8 +30,11 @@ import numpy as np
 import torch
 import yaml
 from PIL import Image
+from tqdm import tqdm
 
-from report_tables import Expected, check_report
+from expected_numbers import Expected
+from picture_metrics import Ssimulacra2, ms_ssim, psnr_db
+from report_tables import check_report
 
 ROOT = Path(__file__).resolve().parents[1]
 DECODER = "linocut.codec:Codec"
@@ -116,6 +119,7 @@ def measure(task: tuple[Any, ...]) -> tuple[str, str, list[Point], list[str]]:
         paths = sorted((second / "files").glob(f"{picture}-*.lino"), key=point_number)
         files = [(f"{name}/{file.name}", file.read_bytes()) for file in paths]
         codec = load_decoder(first, second / "codec")
+    perceptual = Ssimulacra2(original)
     for label, data in files:
         try:
             if kind == "anchor":
@@ -126,8 +130,8 @@ def measure(task: tuple[Any, ...]) -> tuple[str, str, list[Point], list[str]]:
             problems.append(f"{label} does not decode: {error}")
             continue
         bpp = 8 * len(data) / (original.shape[0] * original.shape[1])
-        quality = (metric(original, decoded) for metric in (psnr_db, ms_ssim, ssimulacra2))
-        points.append((bpp, *quality))
+        quality = psnr_db(original, decoded), ms_ssim(original, decoded)
+        points.append((bpp, *quality, perceptual.score(decoded)))
     return name, picture, points, problems
 
 
@@ -153,32 +157,6 @@ def encode(codec: str, image: np.ndarray[Any, Any], setting: int, speed: int) ->
     file = io.BytesIO()
     Image.fromarray(image).save(file, format=file_format, **options, **chosen)
     return file.getvalue()
-
-
-def psnr_db(one: np.ndarray[Any, Any], two: np.ndarray[Any, Any]) -> float:
-    """PSNR of 8-bit RGB."""
-    error = np.mean((one.astype(np.float64) - two.astype(np.float64)) ** 2)
-    return 10 * math.log10(255**2 / error) if error else math.inf
-
-
-def ms_ssim(one: np.ndarray[Any, Any], two: np.ndarray[Any, Any]) -> float:
-    """MS-SSIM by pytorch-msssim; NaN for small pictures."""
-    import pytorch_msssim
-
-    if min(one.shape[:2]) <= 160:
-        return math.nan
-    x, y = (torch.tensor(image).permute(2, 0, 1)[None].float() for image in (one, two))
-    return float(pytorch_msssim.ms_ssim(x, y, data_range=255.0))
-
-
-def ssimulacra2(one: np.ndarray[Any, Any], two: np.ndarray[Any, Any]) -> float:
-    """SSIMULACRA 2 by the package of that name, which reads files."""
-    from ssimulacra2 import compute_ssimulacra2
-
-    files = [io.BytesIO(), io.BytesIO()]
-    for image, file in zip((one, two), files, strict=True):
-        Image.fromarray(image).save(file, "PPM")
-    return float(compute_ssimulacra2(*files))
 
 
 def check_splits(prepared: Path) -> list[str]:
@@ -243,12 +221,19 @@ def same(one: float, two: float, slack: float) -> bool:
 
 
 def in_processes(function: Any, tasks: Sequence[Any]) -> list[Any]:
-    """Results in order, from LINOCUT_WORKERS processes (1: from this one)."""
+    """Results in order, from LINOCUT_WORKERS processes of one thread (1: from this one)."""
     workers = int(os.environ.get("LINOCUT_WORKERS") or os.cpu_count() or 1)
+    progress = tqdm(total=len(tasks), desc="verify", unit="curve", disable=None)
     if workers == 1:
         return [function(task) for task in tasks]
-    with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-        return list(pool.map(function, tasks))
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ[name] = "1"  # read by the numpy of processes that start now
+    with progress, ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+        found = []
+        for result in pool.map(function, tasks):
+            found.append(result)
+            progress.update()
+        return found
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import io
 import json
 import re
 import shutil
@@ -16,6 +17,8 @@ import numpy as np
 import pytest
 import skimage.data
 import yaml
+from PIL import Image
+from ssimulacra2 import compute_ssimulacra2
 
 from fake_codec import FakeCodec
 from linocut.anchors import run_anchors
@@ -176,6 +179,12 @@ def test_every_change_of_the_report_is_noticed(
     change(root, report, r"\| PSNR \| cae-l\d \| cae-l\d \|")
     change(root, report, r"\| 1 bpp \|\n.*\n\| cae-l2 \|")
     change(root, report, r"s/MP \|\n.*\n\| cae-l2 \|")
+    page = "reports/report.html"
+    change(root, page, r"<h3>SSIMULACRA 2</h3>(?s:.*?)<td>cae-l2</td>", "first")
+    change(root, page, r"in PSNR <strong>cae-l\d</strong> with ", "first")
+    change(root, page, r'FIGURES = .*?"name":"cae-l1","x":\[', "last")
+    change(root, page, r'"label":"MS-SSIM","data":\{"y":\[\[', "first")
+    change(root, page, r'"label":"SSIMULACRA 2 vs JPEG","data":\{"z":\[\[\[', "first")
     noticed(
         verify(root),
         [
@@ -192,13 +201,24 @@ def test_every_change_of_the_report_is_noticed(
             "report.md, Quality at equal rate, cae-l2",
             "report.md, Files and costs, cae-l2, files",
             "README.md does not repeat",
+            "report.html, MS-SSIM, cae-l2: not as",  # report.md was changed, too
+            "report.html, SSIMULACRA 2, cae-l2: not as",
+            "report.html, PSNR, JPEG 2000: not as",
+            "report.html, Losses against each other, PSNR: not as",
+            "report.html, Quality at equal rate, cae-l2: not as",
+            "report.html, Files and costs, cae-l2: not as",
+            "report.html: the headline",
+            "report.html, rates of cae-l1",
+            "report.html, MS-SSIM of cae-l2",
+            "report.html, grid, SSIMULACRA 2 vs JPEG, cae-l2",
         ],
     )
 
 
 def test_nothing_but_the_decoder_is_shared_with_the_project() -> None:
     shared = set()
-    for path in (BENCHMARKS / "verify.py", BENCHMARKS / "report_tables.py"):
+    for name in ("verify", "picture_metrics", "expected_numbers", "report_tables", "report_page"):
+        path = BENCHMARKS / f"{name}.py"
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom):
@@ -211,6 +231,43 @@ def test_nothing_but_the_decoder_is_shared_with_the_project() -> None:
     finally:
         sys.path.remove(str(BENCHMARKS))
     assert module.DECODER == "linocut.codec:Codec"
+
+
+def test_many_versions_of_a_picture_get_the_scores_of_the_port(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from picture_metrics import Ssimulacra2
+
+    original = np.ascontiguousarray(skimage.data.coffee()[100:247, 100:291])
+    reference = Ssimulacra2(original)
+    for sigma in (1, 8, 30):
+        noise = np.random.default_rng(sigma).normal(0, sigma, original.shape)
+        decoded = np.clip(original + noise, 0, 255).astype(np.uint8)
+        files = [io.BytesIO(), io.BytesIO()]
+        for image, file in zip((original, decoded), files, strict=True):
+            Image.fromarray(image).save(file, "PPM")
+        assert reference.score(decoded) == pytest.approx(compute_ssimulacra2(*files), abs=1e-9)
+
+
+def test_draws_have_the_bd_rates_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from expected_numbers import Expected
+
+    rng = np.random.default_rng(5)
+    base = np.array(
+        [[0.1, 26, 0.9, 20], [0.3, 30, 0.95, 50], [0.8, 34, 0.98, 70], [2, 39, 0.99, 80]]
+    )
+    measured = {
+        name: {
+            picture: [tuple(row) for row in base * (1 + gap * rng.random())] for picture in "abc"
+        }
+        for name, gap in (("cae-l2", 0.008), ("jpeg", 0.0001))
+    }
+    expected = Expected.compute(["cae-l2"], measured, seed=1, draws=9)
+    drawn = [expected.bd_rate("cae-l2", "psnr_db", "jpeg", rows) for rows in expected.draws]
+    assert len(set(drawn)) > 3
+    assert expected.drawn("cae-l2", "psnr_db", "jpeg") == pytest.approx(drawn, abs=1e-9)
 
 
 def test_a_changed_entry_of_the_bit_error_table_is_noticed(tmp_path: Path) -> None:
