@@ -98,8 +98,8 @@ class Expected:
             if one is not None and two is not None:
                 low, high = max(one.x[0], two.x[0]), min(one.x[-1], two.x[-1])
                 if high > low:
-                    difference = two(high) - two(low) - one(high) + one(low)
-                    rates.append(100 * math.expm1(difference / (high - low)))
+                    below, above = two((low, high)) - one((low, high))
+                    rates.append(100 * math.expm1((above - below) / (high - low)))
         return np.array(rates)
 
     def _areas(self, name: str, metric: str) -> list[Any]:
