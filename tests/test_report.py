@@ -188,3 +188,13 @@ def test_unknown_losses_have_colours_too() -> None:
     assert colour("l2") == "#0072B2"
     assert colour("charbonnier").startswith("#")
     assert math.isfinite(int(colour("charbonnier")[1:], 16))
+
+
+def test_shipped_networks_have_no_curves_of_a_training(tmp_path: Path) -> None:
+    write_experiment(tmp_path / "artifacts")
+    (tmp_path / "reports").mkdir()
+    for cell in CELLS:
+        history = tmp_path / "artifacts" / "trained" / cell / "history.csv"
+        heading = history.read_text(encoding="utf-8").partition("\n")[0]
+        history.write_text(heading + "\n", encoding="utf-8")
+    assert "plots/training.png" not in report(tmp_path / "artifacts", tmp_path / "reports")

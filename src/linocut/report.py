@@ -240,9 +240,9 @@ def _training_lines(cells: Sequence[str], trained: Path) -> Lines | None:
     histories: dict[str, list[HistoryRow]] = {}
     for cell in cells:
         file = trained / cell / "history.csv"
-        rows = read_rows(file, HistoryRow) if file.exists() else []
-        if len(rows) > 1:
-            histories[cell] = rows
+        length = file.read_text(encoding="utf-8").count("\n") if file.exists() else 0
+        if length > 2:  # a shipped network leaves the heading alone
+            histories[cell] = read_rows(file, HistoryRow)
     if not histories:
         return None
     rows_of_panels = {}
