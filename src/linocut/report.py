@@ -276,9 +276,7 @@ def _energy_lines(cells: Sequence[str], rotated: Path) -> Lines | None:
             lines[cell] = (np.arange(1.0, channels), 100 * np.mean(left_out, axis=0))
     if not lines:
         return None
-    caption = (
-        "Share of a band's energy outside its first principal components, mean over bands."
-    )
+    caption = "Share of a band's energy outside its first principal components, mean over bands."
     rows = {"energy outside of them [%]": _by_architecture(lines)}
     return Lines(
         "Energy compaction", caption, "strongest components", rows, logarithmic=True, counts=True
