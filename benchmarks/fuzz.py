@@ -1,6 +1,8 @@
 """Decode many damaged files: each must give a picture or a `BitstreamError`, in time and memory.
 
-    python benchmarks/fuzz.py [--count 100000] [--seed 0] [--keep DIR]      exit 1 on any failure
+    python benchmarks/fuzz.py [--count 100000] [--seed 0] [--first 0] [--keep DIR]
+
+Exit code 1 on any failure.
 
 Files come from tests/golden, of both layouts: bits flipped, bytes changed, cut, inserted, doubled,
 files spliced, fields, payloads, and the header and index of resilient files replaced by other and
@@ -69,18 +71,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--count", type=int, default=100_000, help="number of damaged files")
     parser.add_argument("--seed", type=int, default=0, help="of the damage")
+    parser.add_argument("--first", type=int, default=0, help="number of the first file")
     parser.add_argument("--keep", type=Path, help="folder for the files that failed")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    report = fuzz(options.count, options.seed, keep=options.keep, progress=sys.stderr.isatty())
+    report = fuzz(
+        options.count,
+        options.seed,
+        first=options.first,
+        keep=options.keep,
+        progress=sys.stderr.isatty(),
+    )
     print(table(report))
     for failure in report.failures[:20]:
         print(failure, file=sys.stderr)
     return 1 if report.failures else 0
 
 
-def fuzz(count: int, seed: int, *, keep: Path | None = None, progress: bool = False) -> Report:
-    """Decode `count` damaged files."""
+def fuzz(
+    count: int, seed: int, *, first: int = 0, keep: Path | None = None, progress: bool = False
+) -> Report:
+    """Decode `count` damaged files; those of a seed are numbered, and made of their numbers."""
     models = {name: Codec.load(GOLDEN / name) for name in ("wavelet", "personal")}
     corpus = [path.read_bytes() for path in sorted(GOLDEN.glob("*.lino"))]
     codecs = {bytes.fromhex(codec.model_id): codec for codec in models.values()}
@@ -92,7 +103,7 @@ def fuzz(count: int, seed: int, *, keep: Path | None = None, progress: bool = Fa
     report = Report()
     report.normal_s = _normal(models["wavelet"], models["personal"])
     before = _memory()
-    for number in range(count):
+    for number in range(first, first + count):
         rng = random.Random(f"{seed} {number}")
         kind, data = damaged(rng, corpus)
         started = time.process_time()
@@ -119,7 +130,9 @@ def fuzz(count: int, seed: int, *, keep: Path | None = None, progress: bool = Fa
                 (keep / f"{seed}-{number}.lino").write_bytes(data)
         if progress and number % 1000 == 0:
             print(
-                f"\r{number} of {count}, {len(report.failures)} failures", end="", file=sys.stderr
+                f"\r{number - first} of {count}, {len(report.failures)} failures",
+                end="",
+                file=sys.stderr,
             )
     report.memory_bytes = _memory() - before
     if report.memory_bytes > MEMORY_BYTES:
