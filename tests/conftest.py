@@ -102,3 +102,8 @@ def store(isolated, make_store, tmp_path):
 def list_runs():
     """The runs of the store that the environment names."""
     return list(tracking_store.all_runs(*tracking_store.open_store()))
+
+
+def pytest_collection_modifyitems(items):
+    """The longest file first: it runs beside all others instead of after them."""
+    items.sort(key=lambda item: item.path.name != "test_smoke.py")
