@@ -23,11 +23,11 @@ TITLES = {
 def check_bit_errors(
     root: Path, heading: str, header: Sequence[str], rows: Sequence[Sequence[str]]
 ) -> list[str]:
-    """Compare one table, a row for each arm, with the trials under artifacts/robustness/."""
+    """Compare one table, a row for each arm, with the trials of the stage."""
     problems = []
     for arm, *entries in rows:
         title, _, cell = arm.partition(" (")
-        folder = root / "artifacts/robustness" / (cell.rstrip(")") or "classical")
+        folder = root / "artifacts/studies/robustness" / (cell.rstrip(")") or "classical")
         with (folder / "errors.csv").open(encoding="utf-8", newline="") as file:
             trials = [
                 row

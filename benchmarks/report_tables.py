@@ -15,6 +15,7 @@ import numpy as np
 from bit_error_table import check_bit_errors
 from expected_numbers import METRICS, Expected, bd_rate
 from report_page import SLACK, TITLES, check_page
+from twin_table import check_twins
 
 KODAK_CURVES = "src/linocut/published/kodak_curves.json"
 PUBLISHED = {
@@ -53,6 +54,8 @@ def check_report(
     for heading, header, rows in tables:
         if header[0] == "arm":
             problems += check_bit_errors(root, heading, header, rows)
+        elif header[0] == "decoder, rate":
+            problems += check_twins(root, heading, header, rows)
         elif header[0].endswith(" against"):
             problems += _check_published(root, header, rows, expected)
         else:

@@ -35,6 +35,7 @@ from tqdm import tqdm
 from expected_numbers import Expected
 from picture_metrics import Ssimulacra2, ms_ssim, psnr_db
 from report_tables import check_report
+from twin_table import measure_twin, twin_tasks
 
 ROOT = Path(__file__).resolve().parents[1]
 DECODER = "linocut.codec:Codec"
@@ -94,6 +95,8 @@ def verify(root: Path, decoder: str, *, skip_anchors: bool) -> list[str]:
         measured.setdefault(name, {})[picture] = points
         problems += trouble
     problems += check_tables(artifacts, cells, measured, anchor_rows)
+    for trouble in in_processes(measure_twin, twin_tasks(artifacts, decoder, originals)):
+        problems += trouble
     for row in anchor_rows:
         if skip_anchors:
             point = tuple(float(row[name]) for name in COLUMNS)

@@ -1,4 +1,4 @@
-"""artifacts/{anchors,coded,evaluated,robustness,rotated,trained} -> reports/: BD-rates, report.
+"""artifacts/{anchors,coded,evaluated,rotated,studies,trained} -> reports/: BD-rates, report.
 
 python stages/compare.py
 """
@@ -22,7 +22,8 @@ def main(params: Params) -> None:
     for folder in ("coded", "evaluated", "rotated", "trained"):
         stage.keep_only(ARTIFACTS / folder, cells)  # or DVC would record what a larger grid left
     studied = [f"{arch}-{loss}" for arch in params.grid.arch for loss in params.grid.bit_errors]
-    stage.keep_only(ARTIFACTS / "robustness", [*studied, robustness.CLASSICAL_CELL])
+    stage.keep_only(ARTIFACTS / "studies/robustness", [*studied, robustness.CLASSICAL_CELL])
+    stage.keep_only(ARTIFACTS / "studies/twin", params.grid.twins)
     report.compare(
         cells,
         artifacts=ARTIFACTS,

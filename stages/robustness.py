@@ -1,4 +1,4 @@
-"""artifacts/coded/<cell>/codec -> artifacts/robustness/<cell>: files of one cell with wrong bits.
+"""artifacts/coded/<cell>/codec -> artifacts/studies/robustness/<cell>: files with wrong bits.
 
 python stages/robustness.py --arch ARCH --loss LOSS
 """
@@ -18,7 +18,7 @@ TEST = ROOT / "artifacts/prepared/test"
 def main(params: Params, arch: str, loss: str) -> None:
     """Damage files of one cell."""
     codec = ROOT / f"artifacts/coded/{arch}-{loss}/codec"
-    out = ROOT / f"artifacts/robustness/{arch}-{loss}"
+    out = ROOT / f"artifacts/studies/robustness/{arch}-{loss}"
     robustness.run_robustness(codec, TEST, out, params.robustness, params.seed)
 
 

@@ -1,4 +1,4 @@
-"""artifacts/prepared/test -> artifacts/robustness/classical: JPEG and JPEG 2000 with wrong bits.
+"""artifacts/prepared/test -> artifacts/studies/robustness/classical: classical codecs, wrong bits.
 
 python stages/robustness_classical.py
 """
@@ -13,7 +13,7 @@ from linocut import robustness, stage
 from linocut.config import Params
 
 TEST = ROOT / "artifacts/prepared/test"
-CLASSICAL = ROOT / "artifacts/robustness" / robustness.CLASSICAL_CELL
+CLASSICAL = ROOT / "artifacts/studies/robustness" / robustness.CLASSICAL_CELL
 
 
 def main(params: Params) -> None:

@@ -1,4 +1,4 @@
-"""artifacts/coded/<cell> -> artifacts/twin/<cell>: the same files, decoded without and with a GAN.
+"""artifacts/coded/<cell> -> artifacts/studies/twin/<cell>: its files, decoded by two networks.
 
 python stages/twin.py --arch cae --loss l2
 """
@@ -9,13 +9,13 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install of another
 
-from linocut import stage, tracking, twin
+from linocut import report_twin, stage, tracking, twin
 from linocut.config import Params
 from linocut.schema import to_mapping
 
 CODED = ROOT / "artifacts/coded"
 PREPARED = ROOT / "artifacts/prepared"
-TWIN = ROOT / "artifacts/twin"
+TWIN = ROOT / "artifacts/studies/twin"
 
 
 def main(params: Params, arch: str, loss: str) -> None:
@@ -28,8 +28,9 @@ def main(params: Params, arch: str, loss: str) -> None:
     with tracking.run(
         f"{cell}-twin", arch=arch, loss=loss, params=inputs, fingerprint=state.name
     ) as log:
-        text = twin.compare_twins(params, loss, coded, PREPARED, out, log)
-    print(text)
+        rows = twin.compare_twins(params, loss, coded, PREPARED, out, log)
+    if rows:
+        print(report_twin.table(rows))
 
 
 if __name__ == "__main__":

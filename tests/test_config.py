@@ -31,8 +31,12 @@ def test_the_committed_parameters_load_and_convert_back() -> None:
 
 
 def test_cells_are_every_architecture_with_every_loss() -> None:
-    grid = config.GridConfig(arch=("a", "b"), loss=("l1", "l2"), task=(), bit_errors=())
+    grid = config.GridConfig(
+        arch=("a", "b"), loss=("l1", "l2"), task=(), bit_errors=(), twin_arch=("a",),
+        twin_loss=("l1", "l2"),
+    )  # fmt: skip
     assert grid.cells == ("a-l1", "a-l2", "b-l1", "b-l2")
+    assert grid.twins == ("a-l1", "a-l2")
 
 
 def test_an_unknown_key_is_named_with_the_allowed_ones(raw: dict[str, Any]) -> None:
@@ -144,11 +148,12 @@ def test_ncode_is_in_no_study_that_trains_against_a_rate(raw: dict[str, Any], st
         "discriminator_learning_rate": 2.0e-4, "feature_weight": 1.0, "encoder_share": 0.25,
     }  # fmt: skip
     raw["arch"] = {"ncode": numbers}
-    raw["grid"]["arch"] = ["ncode"]
+    raw["grid"] |= {"arch": ["ncode"], "twin_arch": []}
+    raw["twin"]["arch"] = {}
     from_mapping(config.Params, raw)
     if study == "task":
         raw["task"] = {"denoise": {"sigma": 25.0}}
         raw["grid"]["task"] = ["denoise"]
     else:
-        raw["twin"]["arch"] = ["ncode"]
+        raw["twin"]["arch"] = {"ncode": {}}
     refused(raw, "arch ncode can be in neither study")

@@ -27,7 +27,7 @@ CONFIG = CompareConfig(bootstrap_draws=20, shown_pictures=1, shown_bpp=0.25)
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     write_experiment(folder / "artifacts")
-    write_damaged(folder / "artifacts" / "robustness")
+    write_damaged(folder / "artifacts" / "studies/robustness")
     reports = folder / "reports"
     reports.mkdir()
     params = folder / "params.yaml"

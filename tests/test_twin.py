@@ -3,21 +3,22 @@
 import csv
 import dataclasses
 import pathlib
+import shutil
 
 import numpy as np
 import pytest
 import torch
 
-from linocut import twin
+from linocut import report_twin, twin
 from linocut.checkpoint import load_model
 from linocut.codec import Codec
 from linocut.config import Params, load_params
 from linocut.dead_leaves import dead_leaves
 from linocut.errors import DataError
-from linocut.evaluation import CodedRow
-from linocut.image import write_png
+from linocut.evaluation import TWIN_DECODERS, CodedRow, TwinRow
+from linocut.image import read_image, write_png
+from linocut.rd import Interval
 from linocut.tables import read_rows, write_rows
-from linocut.twin import TwinRow, differences
 
 PARAMS = pathlib.Path(__file__).resolve().parents[1] / "params.yaml"
 
@@ -74,7 +75,7 @@ def test_only_the_synthesis_was_trained_and_the_decoders_differ(
     result: pathlib.Path, codec_folder: pathlib.Path
 ) -> None:
     start = load_model(codec_folder)
-    twins = [load_model(result / decoder) for decoder in twin.DECODERS]
+    twins = [load_model(result / decoder) for decoder in TWIN_DECODERS]
     frozen = {name for name, _ in start.named_parameters() if name.startswith("analysis")}
     moved = 0
     for name, value in start.named_parameters():
@@ -89,18 +90,101 @@ def test_only_the_synthesis_was_trained_and_the_decoders_differ(
 
 def test_the_discriminator_is_in_the_history_of_one_of_them(result: pathlib.Path) -> None:
     columns = {}
-    for decoder in twin.DECODERS:
+    for decoder in TWIN_DECODERS:
         with (result / decoder / "history.csv").open(encoding="utf-8", newline="") as file:
             columns[decoder] = set(next(csv.reader(file)))
     assert {"discriminator_loss", "discriminator_accuracy"} <= columns["adversarial"]
     assert not any("discriminator" in name for name in columns["plain"])
 
 
-def test_the_report_shows_its_pictures(result: pathlib.Path) -> None:
-    text = (result / "report.md").read_text(encoding="utf-8")
-    for name in ("one.png", "two.png", "game.png"):
-        assert f"]({name})" in text
-        assert (result / name).is_file()
+def test_crops_of_the_lowest_rate_are_kept(result: pathlib.Path) -> None:
+    names = {path.name for path in (result / "crops").iterdir()}
+    versions = ("original", *TWIN_DECODERS)
+    assert names == {f"{picture}-{one}.png" for picture in ("one", "two") for one in versions}
+    plain, adversarial = (read_image(result / "crops" / f"one-{d}.png") for d in TWIN_DECODERS)
+    assert plain.shape == adversarial.shape == (64, 72, 3)
+    assert not np.array_equal(plain, adversarial)
+
+
+def test_without_points_nothing_is_trained(params: Params, tmp_path: pathlib.Path) -> None:
+    none = dataclasses.replace(params, twin=dataclasses.replace(params.twin, points=0))
+    coded = tmp_path / "no such folder"
+    assert twin.compare_twins(none, "l2", coded, tmp_path, tmp_path / "out") == []
+    assert not (tmp_path / "out/scores.csv").exists()
+    assert report_twin.section(tmp_path, tmp_path) == ""
+
+
+def test_a_cell_without_files_is_named(
+    params: Params, codec_folder: pathlib.Path, result: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    coded = tmp_path / "cae-l2"
+    coded.mkdir()
+    (coded / "codec").symlink_to(codec_folder)
+    write_rows(coded / "coded.csv", CodedRow, [CodedRow("one", 5, 10.0, 9, 1.0, 0.0)])
+    with pytest.raises(DataError, match="cae-l2 has no files"):
+        twin.compare_twins(params, "l2", coded, result.parent / "prepared", tmp_path / "out")
+
+
+@pytest.fixture
+def twins(result: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+    """Folder of studies of one cell."""
+    (tmp_path / "cae-l2").symlink_to(result)
+    return tmp_path
+
+
+def test_the_report_has_the_scores_the_pictures_and_the_curves(
+    twins: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    plots = tmp_path / "plots"
+    plots.mkdir()
+    text = report_twin.section(twins, plots)
+    assert "## Twin decoders of cae-l2" in text
+    rows = read_rows(twins / "cae-l2/scores.csv", TwinRow)
+    for decoder in TWIN_DECODERS:
+        psnr = np.mean([row.psnr_db for row in rows if row.decoder == decoder])
+        bpp = np.mean([row.bpp for row in rows])
+        assert f"| {decoder}, {bpp:.3f} bpp | {psnr:.4g} |" in text
+    drawn = {path.name for path in plots.iterdir()}
+    assert drawn == {"twin-cae-l2-one.png", "twin-cae-l2-two.png"}
+    assert all(f"](plots/{name})" in text for name in drawn)
+    curves = report_twin.lines(twins)
+    assert curves is not None
+    for by_cell in curves.rows.values():
+        (series,) = by_cell["cae-l2"]
+        assert len(series.x) == len(series.y) > 0
+    for versions in report_twin.galleries(twins).values():
+        assert list(versions) == ["original", *TWIN_DECODERS]
+
+
+def test_the_verifier_measures_the_same_and_notices_a_change(
+    result: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(PARAMS.parent / "benchmarks")
+    from report_tables import markdown_tables
+    from twin_table import check_twins, measure_twin, twin_tasks
+
+    folder = tmp_path / "artifacts/studies/twin/cae-l2"
+    shutil.copytree(result, folder)
+    (tmp_path / "artifacts/coded").mkdir()
+    (tmp_path / "artifacts/coded/cae-l2").symlink_to(result.parent / "coded")
+    tests = (result.parent / "prepared/test").glob("*.png")
+    tasks = twin_tasks(
+        tmp_path / "artifacts", "linocut.codec:Codec", {path.stem: path for path in tests}
+    )
+    assert [problem for task in tasks for problem in measure_twin(task)] == []
+    text = report_twin.section(folder.parent, tmp_path)
+    ((heading, header, rows),) = markdown_tables(text)
+    assert check_twins(tmp_path, heading, header, rows) == []
+    rows[2][1] = rows[2][1].replace("+", "-") if "+" in rows[2][1] else f"9{rows[2][1]}"
+    (problem,) = check_twins(tmp_path, heading, header, rows)
+    assert "difference, PSNR [dB]: says" in problem
+    table = (folder / "scores.csv").read_text(encoding="utf-8")
+    first = read_rows(folder / "scores.csv", TwinRow)[0]
+    other = table.replace(repr(first.patch_distance), repr(first.patch_distance + 1))
+    assert other != table
+    (folder / "scores.csv").write_text(other, encoding="utf-8")
+    (problem,) = [problem for task in tasks for problem in measure_twin(task)]
+    assert "plain, one-0.lino: patch_distance is" in problem
 
 
 def test_differences_are_paired_over_pictures() -> None:
@@ -109,11 +193,6 @@ def test_differences_are_paired_over_pictures() -> None:
         for decoder, loss in (("plain", 0.0), ("adversarial", 0.5))
         for picture in range(5)
     ]
-    found = differences(rows, 0)
-    assert found[0, "psnr_db"] == pytest.approx((-0.5, -0.5, -0.5))
-    assert found[0, "ssimulacra2"] == pytest.approx((0.5, 0.5, 0.5))
-
-
-def test_a_cell_without_files_is_named(params: Params) -> None:
-    with pytest.raises(DataError, match="cae-l2 has no files"):
-        twin.report_text(params, "cae-l2", [], [])
+    found = report_twin.differences(rows)
+    assert found[0, "psnr_db"] == Interval(*map(pytest.approx, (-0.5, -0.5, -0.5)))
+    assert found[0, "ssimulacra2"] == Interval(*map(pytest.approx, (0.5, 0.5, 0.5)))

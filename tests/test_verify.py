@@ -273,7 +273,7 @@ def test_draws_have_the_bd_rates_of_the_package(monkeypatch: pytest.MonkeyPatch)
 def test_a_changed_entry_of_the_bit_error_table_is_noticed(tmp_path: Path) -> None:
     from bit_error_table import check_bit_errors
 
-    folder = tmp_path / "artifacts/robustness/cae-l2"
+    folder = tmp_path / "artifacts/studies/robustness/cae-l2"
     folder.mkdir(parents=True)
     lines = ["arm,errors_in,ber,decoded,psnr_db", "resilient,none,0,1,37.04"]
     lines += [f"resilient,payload,0.0001,{int(k > 0)},{30 + k}" for k in range(5)]

@@ -223,18 +223,26 @@ class CompareConfig:
 class GridConfig:
     """The cells of the experiment: every architecture with every loss, and for every task.
 
-    The cells of the losses `bit_errors` are studied under bit errors besides.
+    The cells of the losses `bit_errors` are studied under bit errors besides; those of every one of
+    `twin_arch` with every one of `twin_loss` have twin decoders.
     """
 
     arch: tuple[str, ...]
     loss: tuple[str, ...]
     task: tuple[str, ...]
     bit_errors: tuple[str, ...]
+    twin_arch: tuple[str, ...]
+    twin_loss: tuple[str, ...]
 
     @property
     def cells(self) -> tuple[str, ...]:
         """Names of the cells, `arch-loss`, in the order of the grid."""
         return tuple(f"{arch}-{loss}" for arch in self.arch for loss in self.loss)
+
+    @property
+    def twins(self) -> tuple[str, ...]:
+        """Names of the cells that have twin decoders."""
+        return tuple(f"{arch}-{loss}" for arch in self.twin_arch for loss in self.twin_loss)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -271,12 +279,17 @@ class Params:
                     f"task is {list(self.task)} and twin.arch is {list(self.twin.arch)}: arch "
                     f"{name} can be in neither study, because its rate does not depend on training"
                 )
-        studied, losses = self.grid.bit_errors, self.robustness.losses
-        if sorted(studied) != sorted(losses) or not set(studied) <= set(self.grid.loss):
-            raise ConfigError(
-                f"grid.bit_errors is {list(studied)}, expected the keys of robustness.losses, "
-                f"{list(losses)}, all of them in grid.loss, {list(self.grid.loss)}"
-            )
+        for study, key, keys, axis in (
+            ("bit_errors", "robustness.losses", self.robustness.losses, "loss"),
+            ("twin_arch", "twin.arch", self.twin.arch, "arch"),
+            ("twin_loss", "twin.loss", self.twin.loss, "loss"),
+        ):
+            studied, present = getattr(self.grid, study), getattr(self.grid, axis)
+            if sorted(studied) != sorted(keys) or not set(studied) <= set(present):
+                raise ConfigError(
+                    f"grid.{study} is {list(studied)}, expected the keys of {key}, "
+                    f"{list(keys)}, all of them in grid.{axis}, {list(present)}"
+                )
 
 
 def load_params(path: pathlib.Path) -> Params:

@@ -59,6 +59,24 @@ class PlaneRow:
     bpp: float
 
 
+TWIN_DECODERS = ("plain", "adversarial")
+
+
+@dataclass(frozen=True)
+class TwinRow:
+    """One file through one of the decoders."""
+
+    decoder: str
+    picture: str
+    point: int
+    bpp: float
+    psnr_db: float
+    ssim: float
+    ms_ssim: float
+    ssimulacra2: float
+    patch_distance: float
+
+
 @dataclass(frozen=True)
 class EvaluationRow:
     """One compressed file, as a decoder finds it."""

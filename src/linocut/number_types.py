@@ -1,4 +1,4 @@
-"""Numbers with their ranges, and the schedule: what several sections of params.yaml are made of."""
+"""Ranges of numbers, names, and the schedule: what sections of params.yaml have in common."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import itertools
 from typing import Annotated
 
 from linocut.errors import ConfigError
-from linocut.schema import Range
+from linocut.schema import Options, Range
 
 Count = Annotated[int, Range(1)]
 Natural = Annotated[int, Range(0)]
@@ -25,6 +25,15 @@ class ScheduleConfig:
     batch_size: Count
     crop_px: Annotated[int, Range(32, 4096)]
     learning_rate: Positive
+
+
+@dataclasses.dataclass(frozen=True)
+class Chosen:
+    """An architecture or a loss that a study is about; it has no numbers of its own."""
+
+
+ARCH_NAMES = Options(dict.fromkeys(("cae", "cae2018", "generative", "ncode"), Chosen))
+LOSS_NAMES = Options(dict.fromkeys(("l2", "l1", "ssim", "ms_ssim", "mix"), Chosen))
 
 
 def require_rising(key: str, numbers: tuple[float, ...]) -> None:

@@ -1,6 +1,6 @@
 """The comparison stage: everything that people read about a set of cells.
 
-artifacts/{anchors,evaluated,prepared,rotated,trained}  -->  reports/
+artifacts/{anchors,evaluated,prepared,rotated,studies,trained}  -->  reports/
     metrics.json        the headline numbers, for `dvc metrics` and `dvc exp show`
     cells.json          BD-rates of all cells, for `dvc metrics diff --targets`
     report.md           tables, figures and pictures
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from linocut import figures, report_html, report_robustness, side_by_side
+from linocut import figures, report_html, report_robustness, report_twin, side_by_side
 from linocut.comparison import METRICS, REFERENCES, BdRow, Comparison, RdRow, compare_curves, title
 from linocut.errors import DataError
 from linocut.figures import Lines
@@ -107,7 +107,8 @@ def compare(
     drawable = {
         "pca.png": _energy_lines(cells, artifacts / "rotated"),
         "training.png": _training_lines(cells, artifacts / "trained"),
-        "bit_errors.png": report_robustness.lines(artifacts / "robustness"),
+        "twin.png": report_twin.lines(artifacts / "studies/twin"),
+        "bit_errors.png": report_robustness.lines(artifacts / "studies/robustness"),
     }
     lines = {name: one for name, one in drawable.items() if one is not None}
     for name, one in lines.items():
@@ -123,11 +124,15 @@ def compare(
     versions = json.loads((artifacts / "anchors" / "versions.json").read_text(encoding="utf-8"))
     drawn = sorted(path.name for path in plots.glob("*.png"))
     text = report_text(comparison, rankings, versions=versions, pictures=drawn)
-    text += report_robustness.section(artifacts / "robustness", plots)
+    text += report_twin.section(artifacts / "studies/twin", plots)
+    text += report_robustness.section(artifacts / "studies/robustness", plots)
     (reports / "report.md").write_text(text, encoding="utf-8")
     provenance = _provenance(artifacts, versions, params)
     planes = read_planes(cells, artifacts / "coded")
-    galleries = report_robustness.galleries(artifacts / "robustness")
+    galleries = {
+        "twins": report_twin.galleries(artifacts / "studies/twin"),
+        "damaged": report_robustness.galleries(artifacts / "studies/robustness"),
+    }
     page = report_html.page(
         comparison, text, exhibits, list(lines.values()), provenance, planes, galleries
     )

@@ -35,6 +35,19 @@ MOST_PICTURES = 2
 PICTURE_BYTES = 1_300_000
 """Once the pictures have this many bytes, cells other than the best are left out."""
 
+GALLERIES = {
+    "twins": (
+        "Twin decoders",
+        "Crops of one file at the lowest rate, decoded by networks that were trained without and "
+        "with an adversary.",
+    ),
+    "damaged": (
+        "Bit errors",
+        "Crops of files with wrong bits behind the header; grey: does not decode.",
+    ),
+}
+"""Heading and caption of a section of pictures, by its anchor."""
+
 
 def page(
     comparison: Comparison,
@@ -43,7 +56,7 @@ def page(
     lines: Sequence[Lines],
     provenance: Mapping[str, str],
     planes: Mapping[str, Sequence[PlaneRow]],
-    galleries: Mapping[str, Mapping[str, RgbArray]],
+    galleries: Mapping[str, Mapping[str, Mapping[str, RgbArray]]],
 ) -> str:
     """The whole page.
 
@@ -54,7 +67,7 @@ def page(
         lines: further figures.
         provenance: longer texts by heading: parameters, versions, data.
         planes: rates of the planes of the latent, by cell.
-        galleries: damaged pictures by title, by what they are of.
+        galleries: by a key of `GALLERIES`, crops by title, by what they are of.
     """
     figures = {"rd": rd_figure(comparison), "grid": grid_figure(comparison)}
     figures |= {f"lines-{index}": lines_figure(one) for index, one in enumerate(lines)}
@@ -72,8 +85,9 @@ def page(
         f"{sum(map(len, comparison.cells.values()))} compressed files decoded and measured.</p>",
         f'<div class="headline">{_headline(texts.pop("", ""))}</div></header>',
         '<nav><a href="#rd-section">Curves</a><a href="#grid-section">Grid</a>'
-        '<a href="#pictures">Pictures</a><a href="#tables">Tables</a>'
-        '<a href="#provenance">Provenance</a></nav>',
+        '<a href="#pictures">Pictures</a>',
+        *(f'<a href="#{key}">{GALLERIES[key][0]}</a>' for key in galleries if galleries[key]),
+        '<a href="#tables">Tables</a><a href="#provenance">Provenance</a></nav>',
         '<section id="rd-section"><h2>Rate-distortion</h2>',
         '<p class="pale">Click a name to hide its curve, twice to see it alone; drag to zoom. The '
         "differences to one codec, at equal rate, tell close curves apart.</p>",
@@ -102,13 +116,12 @@ def page(
             f'<div class="figure {"low" if len(one.rows) == 1 else ""}" id="lines-{index}"></div>'
             "</section>"
         )
-    if galleries:
-        body += [
-            '<section id="damaged"><h2>Bit errors: pictures</h2><p class="pale">Crops of files '
-            "with wrong bits behind the header; grey: does not decode.</p>",
-            *(_gallery(name, crops) for name, crops in galleries.items()),
-            "</section>",
-        ]
+    for key, gallery in galleries.items():
+        if gallery:
+            heading, caption = GALLERIES[key]
+            body.append(f'<section id="{key}"><h2>{heading}</h2><p class="pale">{caption}</p>')
+            body += [_gallery(name, crops) for name, crops in gallery.items()]
+            body.append("</section>")
     body.append('<div id="tables">')
     body += [f"<section><h2>{name}</h2>{text}</section>" for name, text in texts.items()]
     body.append('</div><section id="provenance"><h2>Provenance</h2>')

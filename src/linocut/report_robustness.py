@@ -1,6 +1,6 @@
 """The report's section on bit errors: what decodes, how it looks, beside the classical codecs.
 
-artifacts/robustness/*/errors.csv --> Summary rows --> a table, a figure of curves, pictures
+artifacts/studies/robustness/*/errors.csv --> Summary rows --> a table, a figure of curves, pictures
 """
 
 from __future__ import annotations

@@ -6,17 +6,8 @@ import dataclasses
 from typing import Annotated
 
 from linocut.errors import ConfigError
-from linocut.schema import Options, Range
-
-Count = Annotated[int, Range(1)]
-
-
-@dataclasses.dataclass(frozen=True)
-class StudiedLoss:
-    """A loss whose cells are studied; it has no numbers of its own."""
-
-
-STUDIED = dict.fromkeys(("l2", "l1", "ssim", "ms_ssim", "mix"), StudiedLoss)
+from linocut.number_types import LOSS_NAMES, Chosen, Count
+from linocut.schema import Range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +17,7 @@ class RobustnessConfig:
     `pictures` are cut to the middle `crop_px`; those damaged at the rates `shown` are kept.
     """
 
-    losses: Annotated[dict[str, StudiedLoss], Options(STUDIED)]
+    losses: Annotated[dict[str, Chosen], LOSS_NAMES]
     pictures: Count
     crop_px: Annotated[int, Range(192, 1024)]
     bpp: Annotated[float, Range(0.05, 8)]

@@ -1,4 +1,4 @@
-"""The numbers of the studies that `dvc repro` leaves out: restoration, and the twin decoders."""
+"""The numbers of the studies beside the grid: restoration, and the twin decoders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import Annotated
 
 from linocut.errors import ConfigError
 from linocut.number_types import (
+    ARCH_NAMES,
+    LOSS_NAMES,
+    Chosen,
     Count,
+    Natural,
     NonNegative,
     Positive,
     ScheduleConfig,
@@ -66,12 +70,12 @@ class TwinConfig(ScheduleConfig):
     """Two decoders for the files of one cell, trained without and with an adversary.
 
     The cells are every one of `arch` with every one of `loss`; the files are those of the `points`
-    lowest rates.
+    lowest rates, and without any nothing is trained.
     """
 
-    arch: tuple[str, ...]
-    loss: tuple[str, ...]
-    points: Count
+    arch: Annotated[dict[str, Chosen], ARCH_NAMES]
+    loss: Annotated[dict[str, Chosen], LOSS_NAMES]
+    points: Natural
     discriminator_channels: Count
     discriminator_learning_rate: Positive
     adversarial_weight: NonNegative
