@@ -34,8 +34,18 @@ class FakeCheckout:
         self.prepared = self._folder({"baboon.png": b"the test pictures"})
         params = {name: PARAMS[name] for name in ("seed", "data", "prepare")}
         self._stage("prepare", {}, params, "artifacts/prepared", self.prepared)
-        self._stage("anchors", {}, {}, "artifacts/anchors", self._folder(_anchors()))
+        self._measure_anchors()
         self.commit()
+
+    def _measure_anchors(self) -> None:
+        test = {"artifacts/prepared/test": self.prepared}
+        self._stage("anchors", test, {}, "artifacts/anchors", self._folder(_anchors()))
+
+    def test_on(self, pictures: bytes) -> None:
+        """Exchange the test pictures, and measure the anchors alone on them."""
+        self.prepared = self._folder({"baboon.png": pictures})
+        self._measure_anchors()
+        self._write_lock()
 
     def git(self, *arguments: str) -> str:
         identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]

@@ -1,7 +1,7 @@
 """MLflow shows every result that DVC has, once, whoever made it."""
 
 import pathlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -180,6 +180,23 @@ def test_a_cell_whose_stages_do_not_fit_together_yet_is_left_out(checkout, store
     checkout.stages["evaluate@cae-l1"] = evaluated  # of the training before
     checkout.commit()
     assert "1 made" in tracking_sync.sync(checkout.root)
+
+
+def test_cells_that_were_measured_on_other_pictures_than_the_anchors_are_left_out(checkout, store):
+    checkout.test_on(b"other pictures")
+    checkout.add_cell("cae-l2")
+    assert "1 made" in tracking_sync.sync(checkout.root)
+    assert list(cells(store())) == ["cae-l2"]
+
+
+def test_a_study_is_named_by_its_pictures_and_its_length(checkout, store):
+    (cell, *_) = next(iter(revisions(checkout.root))).cells()
+    data = {"source": "samples", "test": "kodak"}
+    shipped = replace(cell, params={"data": data, "train": {"init": "shipped"}, "seed": 1})
+    assert tracking_sync._title(shipped) == "study: samples, tested on kodak, as shipped, seed 1"
+    trained = {"data": {"source": "samples", "test": "source"}, "train": {"megapixels": 1.2}}
+    title = tracking_sync._title(replace(cell, params={**trained, "seed": 0}))
+    assert title == "study: samples, 1.2 Mpx, seed 0"
 
 
 def test_a_cell_whose_tables_are_of_another_version_is_left_out_and_counted(

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from typing import Any
 
 CELL_STAGES = ("train", "fit_pca", "entropy_code", "evaluate")
+TEST = "artifacts/prepared/test"
+"""What the anchors and every cell are measured on."""
 Files = Mapping[str, pathlib.Path]
 """Names inside an output folder, each with the file in the cache that holds its content."""
 
@@ -63,7 +65,11 @@ class Revision:
     cache: pathlib.Path
 
     def cells(self) -> Iterator[Cell]:
-        """The cells whose every stage is done, fits the others, and is in the cache."""
+        """The cells whose stages are done, fit each other and the anchors, and are in the cache.
+
+        dvc.lock also keeps cells that a smaller grid has left alone, as they were measured before,
+        maybe on other pictures.
+        """
         for stage in self.stages:
             if stage.startswith("train@"):
                 cell = self._cell(stage.removeprefix("train@"))
@@ -82,7 +88,11 @@ class Revision:
 
     def _cell(self, name: str) -> Cell | None:
         files: dict[str, Files] = {}
-        hashes: dict[str, str] = {}
+        hashes = {
+            dep["path"]: dep["md5"]
+            for dep in self.stages.get("anchors", {}).get("deps", [])
+            if dep["path"] == TEST
+        }
         params: dict[str, Any] = self._params("prepare")
         data: dict[str, str] = {}
         outs: dict[str, str] = {}
@@ -96,7 +106,7 @@ class Revision:
                     return None  # this stage ran on what another version of the cell had made
                 if dep["path"] == "artifacts/prepared/train.npy":
                     data["train"] = dep["md5"]
-                if dep["path"] == "artifacts/prepared/test":
+                if dep["path"] == TEST:
                     data["test"] = dep["md5"]
             out = entry["outs"][0]
             files[stage], outs[stage] = found, out["md5"]

@@ -271,9 +271,13 @@ def _study(cell: Cell) -> str:
 
 
 def _title(cell: Cell) -> str:
-    source = cell.params.get("data", {}).get("source", "pictures")
-    megapixels = cell.params.get("train", {}).get("megapixels", 0)
-    return f"study: {source}, {megapixels:g} Mpx, seed {cell.params.get('seed')}"
+    data = cell.params.get("data", {})
+    source, test = data.get("source", "pictures"), data.get("test", "source")
+    pictures = source if test in ("source", source) else f"{source}, tested on {test}"
+    train = cell.params.get("train", {})
+    shipped = train.get("init") == "shipped"
+    length = "as shipped" if shipped else f"{train.get('megapixels', 0):g} Mpx"
+    return f"study: {pictures}, {length}, seed {cell.params.get('seed')}"
 
 
 def _note(cell: Cell, revision: Revision) -> str:
