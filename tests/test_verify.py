@@ -28,7 +28,9 @@ from linocut.image import write_png
 from linocut.report import compare
 from linocut.tables import write_rows
 
-BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
+ROOT = Path(__file__).resolve().parents[1]
+BENCHMARKS = ROOT / "benchmarks"
+OFF_CURVE = [(1.0, 0.0, 0), (1.03, 0.0, 8), (1.0, 0.2, 8)]
 CELLS = ("cae-l2", "cae-l1")
 CONFIG = CompareConfig(bootstrap_draws=20, shown_pictures=1, shown_bpp=0.5)
 
@@ -287,3 +289,28 @@ def test_a_changed_entry_of_the_bit_error_table_is_noticed(tmp_path: Path) -> No
         problems = check_bit_errors(tmp_path, heading, header, [changed])
         assert len(problems) == 1
         assert f"says {text}" in problems[0]
+
+
+@pytest.mark.parametrize(
+    ("bpp", "psnr_db", "noticed"), [(1.0, 0.0, 0), (1.03, 0.0, 8), (1.0, 0.2, 8)]
+)
+def test_anchors_off_their_known_kodak_curves_are_noticed(
+    monkeypatch: pytest.MonkeyPatch, bpp: float, psnr_db: float, noticed: int
+) -> None:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    import report_tables
+    from expected_numbers import Expected
+
+    known = json.loads((ROOT / report_tables.KODAK_CURVES).read_text(encoding="utf-8"))
+    curve = known[report_tables.MEASURED_ON_KODAK["jpeg2000"]]
+    rates, quality = (np.array(curve[name])[:8] for name in ("bpp", "psnr_db"))
+    mean = np.stack([rates * bpp, quality + psnr_db, 0 * rates, 0 * rates], axis=1)
+    pictures = [f"kodim{number:02}" for number in range(1, 25)]
+    points = {"jpeg2000": np.repeat(mean[None], 24, axis=0)}
+    draws = np.zeros((1, 24), int)
+    kodak = Expected([], ["jpeg2000"], pictures, points, {}, {}, draws)
+    problems = report_tables._check_kodak(ROOT, kodak)
+    assert len(problems) == noticed
+    assert all("jpeg2000 at" in problem for problem in problems)
+    others = Expected([], ["jpeg2000"], ["a", *pictures[1:]], points, {}, {}, draws)
+    assert report_tables._check_kodak(ROOT, others) == []
