@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from linocut import throughput
 from linocut.anchors import ANCHORS
 from linocut.codec import Codec
 from linocut.config import load_params
@@ -18,7 +19,7 @@ from readme_blocks import block
 from tiny import CONFIGS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks import beside_classical, codec_speed, large_pictures, throughput
+from benchmarks import beside_classical, codec_speed, large_pictures
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"
