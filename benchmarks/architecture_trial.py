@@ -44,7 +44,8 @@ from linocut.windows import synthesise
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = (8.0, 16.0, 32.0, 64.0, 128.0)
-DEAD_ZONE = 0.42
+ROUNDING = 0.5
+"""To the nearest, as in training."""
 SIZE_PX = (256, 384)
 """Of the middles of the validation pictures."""
 
@@ -246,7 +247,7 @@ def curve(network: Network, pictures: Sequence[RgbArray], crops: Path, seed: int
     for latent in training_latents(network, crops, 24, seed):
         for _ in range(3):
             index = step_index(float(np.exp(rng.uniform(np.log(6), np.log(160)))))
-            samples.append(([quantise(band, step_of(index), DEAD_ZONE) for band in latent], index))
+            samples.append(([quantise(band, step_of(index), ROUNDING) for band in latent], index))
     contexts = ContextNetworks.of(codec.coder.tables)
     coder = EntropyCoder(network.bands, fit_tables(network.bands, samples, contexts))
     codec.network = network.eval()
@@ -256,7 +257,7 @@ def curve(network: Network, pictures: Sequence[RgbArray], crops: Path, seed: int
         bits = error = 0.0
         for picture in pictures:
             latent = codec.analyse(picture).latents[0]
-            symbols = [quantise(band, step_of(index), DEAD_ZONE) for band in latent]
+            symbols = [quantise(band, step_of(index), ROUNDING) for band in latent]
             bits += float(coder.estimate_bits(symbols, index).sum())
             decoded = synthesise(
                 network, [dequantise(band, step_of(index)) for band in symbols], step_of(index)

@@ -34,10 +34,11 @@ def params() -> Params:
     loaded = load_params(PARAMS)
     base = dataclasses.replace(loaded.train.base, megapixels=ITERATIONS * 2 * 64**2 / 1e6)
     train = dataclasses.replace(loaded.train, base=base, crop_px=100)
-    grid = dataclasses.replace(loaded.grid, arch=("ncode",), loss=("l2",))
+    grid = dataclasses.replace(loaded.grid, arch=("ncode",), loss=("l2",), twin_arch=())
+    twin = dataclasses.replace(loaded.twin, arch={})
     loss = {"l2": loaded.loss["l2"]}
     return dataclasses.replace(
-        loaded, train=train, arch={"ncode": CONFIGS["ncode"]}, grid=grid, loss=loss
+        loaded, train=train, arch={"ncode": CONFIGS["ncode"]}, grid=grid, loss=loss, twin=twin
     )
 
 

@@ -140,8 +140,10 @@ def test_shipped_cells_are_the_shipped_networks_untrained(params, prepared, tmp_
 
 def test_where_no_network_is_released_one_is_trained_here(params, prepared, tmp_path):
     where = place(prepared, tmp_path)
-    grid = dataclasses.replace(params.grid, arch=("cae2018",))
-    small = dataclasses.replace(params, arch={"cae2018": CONFIGS["cae2018"]}, grid=grid)
+    grid = dataclasses.replace(params.grid, arch=("cae2018",), twin_arch=())
+    twin = dataclasses.replace(params.twin, arch={})
+    arch = {"cae2018": CONFIGS["cae2018"]}
+    small = dataclasses.replace(params, arch=arch, grid=grid, twin=twin)
     recipes.train_base(with_init(small, "release"), "cae2018", where)
     rows = (where.out / "history.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 2 + 4  # names, the start, four iterations
