@@ -77,12 +77,13 @@ def test_the_networks_are_those_of_the_stages(
     expected = (artifacts / "trained" / WEIGHTS).read_bytes()
     assert weights(results) == expected
     (artifacts / "trained" / WEIGHTS).unlink()
-    assert "trained/cae-l1, trained/cae-l2" in training_job.fetch(checkout, results)
+    assert "trained/cae-l2, trained/cae-l1" in training_job.fetch(checkout, results)
     assert (artifacts / "trained" / WEIGHTS).read_bytes() == expected
     assert (artifacts / "pretrained/cae/history.csv").is_file()
 
 
 def test_a_run_out_of_time_goes_on_where_it_was(
+    checkout: pathlib.Path,
     job: pathlib.Path,
     results: pathlib.Path,
     tmp_path: pathlib.Path,
@@ -97,6 +98,8 @@ def test_a_run_out_of_time_goes_on_where_it_was(
     with zipfile.ZipFile(path) as archive:
         assert any(name.endswith("last.pt") for name in archive.namelist())
         assert f"trained/{WEIGHTS}" not in archive.namelist()
+    with pytest.raises(DataError, match=r"lacks .*trained/cae-l2.*: run the job to its end"):
+        training_job.fetch(checkout, path)
     monkeypatch.undo()
     monkeypatch.setattr(training_job, "ROOF_SECONDS", 0.0)
     assert "left" not in training_job.run(job, path)

@@ -14,10 +14,8 @@ same numbers.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import json
-import os
 import pathlib
 import shutil
 import sys
@@ -37,17 +35,23 @@ from PIL import Image
 from linocut.config import NcodeConfig, Params, load_params
 from linocut.device import pick_device
 from linocut.errors import DataError, LinocutError
-from linocut.image import read_image
 from linocut.recipes import TrainingPlace, train_base, train_cell
-from linocut.schema import to_mapping
 from linocut.throughput import convolution_rate, measure
+from linocut.training_archive import (
+    ABOUT,
+    THROUGHPUT,
+    digest,
+    extract,
+    numbers,
+    open_job,
+    replace,
+    same_job,
+    write_results,
+)
 
 MOST_MB = 60.0
 ROOF_SECONDS = 5.0
 """Of measuring the machine's rate."""
-
-ABOUT = "about.json"
-THROUGHPUT = "throughput.json"
 
 
 class OutOfTimeError(Exception):
@@ -109,8 +113,8 @@ def pack(root: pathlib.Path, job: pathlib.Path, most_mb: float = MOST_MB) -> str
                 )
         for path in sorted((prepared / "validation").glob("*.png")):
             archive.write(path, f"validation/{path.name}")
-        archive.writestr(ABOUT, json.dumps({"crops": _digest(crops)}))
-    _replace(job, file.getvalue())
+        archive.writestr(ABOUT, json.dumps({"crops": digest(crops)}))
+    replace(job, file.getvalue())
     return f"{job}: {len(crops)} crops, {job.stat().st_size / 1e6:.1f} MB"
 
 
@@ -130,19 +134,19 @@ def run(job: pathlib.Path, results: pathlib.Path, minutes: float = 0.0, at_once:
     deadline = _clock() + 60 * minutes if minutes else float("inf")
     with tempfile.TemporaryDirectory() as name:
         work = pathlib.Path(name)
-        _open_job(job, work)
+        open_job(job, work)
         if results.is_file():
-            _extract(results, work)
-            _same_job(json.loads((work / ABOUT).read_text(encoding="utf-8")), job)
+            extract(results, work)
+            same_job(json.loads((work / ABOUT).read_text(encoding="utf-8")), job)
         params = load_params(work / "params.yaml")
         tasks = [_Task(work, arch, None, deadline) for arch in params.arch]
         cells = [_Task(work, arch, loss, deadline) for arch in params.arch for loss in params.loss]
         for group in (tasks, cells):
             for _ in _train_all([task for task in group if not task.done], at_once):
-                _write_results(work, job, results)
+                write_results(work, job, results)
         if not (work / THROUGHPUT).exists() and _clock() < deadline:
             _measure_throughput(params, work)
-        _write_results(work, job, results)
+        write_results(work, job, results)
         done = [task.name for task in cells if task.done]
         left = [task.name for task in (*tasks, *cells) if not task.done]
         lines = [f"trained: {', '.join(done) or 'nothing'}"]
@@ -157,28 +161,32 @@ def fetch(root: pathlib.Path, results: pathlib.Path) -> str:
     """Put finished networks into artifacts/ of the checkout `root`.
 
     Raises:
-        DataError: the results are of other crops, or of other parameters than params.yaml's.
+        DataError: the results are of other crops, or of other parameters than params.yaml's, or
+            networks are missing: DVC would take those of an earlier training for these.
     """
-    with tempfile.TemporaryDirectory() as name:
-        work = pathlib.Path(name)
-        _extract(results, work)
+    with tempfile.TemporaryDirectory() as folder:
+        work = pathlib.Path(folder)
+        extract(results, work)
         about = json.loads((work / ABOUT).read_text(encoding="utf-8"))
         crops = np.load(root / "artifacts/prepared/train.npy", mmap_mode="r")
-        if about["crops"] != _digest(crops):
+        if about["crops"] != digest(crops):
             raise DataError(f"{results} was trained on other crops than artifacts/prepared holds")
-        here = _numbers(load_params(root / "params.yaml"))
+        params = load_params(root / "params.yaml")
+        here = numbers(params)
         for key, value in about["params"].items():
             if here.get(key) != value:
                 raise DataError(
                     f"{results} was trained with {key} {value}, params.yaml has {here.get(key)}"
                 )
-        names = []
-        for kind in ("pretrained", "trained"):
-            for folder in sorted((work / kind).glob("*")):
-                target = root / "artifacts" / kind / folder.name
-                shutil.rmtree(target, ignore_errors=True)
-                shutil.copytree(folder, target)
-                names.append(f"{kind}/{folder.name}")
+        names = [f"pretrained/{arch}" for arch in params.arch]
+        names += [f"trained/{cell}" for cell in params.grid.cells]
+        missing = [name for name in names if not (work / name / "history.csv").exists()]
+        if missing:
+            raise DataError(f"{results} lacks {', '.join(missing)}: run the job to its end first")
+        for name in names:
+            target = root / "artifacts" / name
+            shutil.rmtree(target, ignore_errors=True)
+            shutil.copytree(work / name, target)
     return f"fetched {', '.join(names)}; now: dvc commit -f pretrain train"
 
 
@@ -265,91 +273,9 @@ def _speed_lines(found: Mapping[str, object]) -> list[str]:
     return lines
 
 
-def _open_job(job: pathlib.Path, work: pathlib.Path) -> None:
-    """The prepared data of a job as the trainings read it."""
-    prepared = work / "prepared"
-    (prepared / "validation").mkdir(parents=True)
-    with zipfile.ZipFile(job) as archive:
-        names = sorted(name for name in archive.namelist() if name.startswith("train/"))
-        if not names or not {ABOUT, "params.yaml"} <= set(archive.namelist()):
-            raise DataError(f"{job} is no job: `training_job pack` writes one")
-        crops = np.stack([read_image(io.BytesIO(archive.read(name))) for name in names])
-        expected = json.loads(archive.read(ABOUT))["crops"]
-        if _digest(crops) != expected:
-            raise DataError(f"{job} is damaged: its crops have the digest {_digest(crops)}")
-        np.save(prepared / "train.npy", crops)
-        for name in archive.namelist():
-            if name.startswith("validation/"):
-                (prepared / "validation" / pathlib.PurePosixPath(name).name).write_bytes(
-                    archive.read(name)
-                )
-        (work / "params.yaml").write_bytes(archive.read("params.yaml"))
-
-
-def _same_job(about: Mapping[str, object], job: pathlib.Path) -> None:
-    """Refuse results of another job."""
-    with zipfile.ZipFile(job) as archive:
-        crops = json.loads(archive.read(ABOUT))["crops"]
-    if about["job"] != _file_digest(job):
-        what = "parameters" if about["crops"] == crops else "crops"
-        raise DataError(f"the results are those of a job with other {what} than {job}")
-
-
-def _write_results(work: pathlib.Path, job: pathlib.Path, results: pathlib.Path) -> None:
-    """Everything that is finished, and checkpoints of the rest, as one file."""
-    file = io.BytesIO()
-    with zipfile.ZipFile(job) as archive:
-        crops = json.loads(archive.read(ABOUT))["crops"]
-    about = {
-        "crops": crops,
-        "job": _file_digest(job),
-        "params": _numbers(load_params(work / "params.yaml")),
-    }
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr(ABOUT, json.dumps(about))
-        for kind in ("pretrained", "trained", "state"):
-            for path in sorted((work / kind).rglob("*")):
-                if path.is_file() and path.suffix != ".tmp":
-                    archive.write(path, path.relative_to(work).as_posix())
-        if (work / THROUGHPUT).exists():
-            archive.write(work / THROUGHPUT, THROUGHPUT)
-    _replace(results, file.getvalue())
-
-
-def _extract(results: pathlib.Path, work: pathlib.Path) -> None:
-    with zipfile.ZipFile(results) as archive:
-        if ABOUT not in archive.namelist() or "params" not in json.loads(archive.read(ABOUT)):
-            raise DataError(f"{results} holds no results: `training_job run` writes them")
-        archive.extractall(work)
-
-
-def _numbers(params: Params) -> dict[str, object]:
-    """What a training depends on, beside its crops."""
-    found = {"seed": params.seed, "train": to_mapping(params.train)}
-    found |= {f"arch.{name}": to_mapping(one) for name, one in params.arch.items()}
-    found |= {f"loss.{name}": to_mapping(one) for name, one in params.loss.items()}
-    plain: dict[str, object] = json.loads(json.dumps(found))
-    return plain
-
-
 def _clock() -> float:
     """Seconds."""
     return time.monotonic()
-
-
-def _digest(crops: NDArray[np.uint8]) -> str:
-    return hashlib.sha256(np.ascontiguousarray(crops).tobytes()).hexdigest()
-
-
-def _file_digest(path: pathlib.Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _replace(path: pathlib.Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_bytes(data)
-    temporary.replace(path)
 
 
 if __name__ == "__main__":
