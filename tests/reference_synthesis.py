@@ -27,10 +27,18 @@ class Synthesis:
     Args:
         architecture: its name.
         tensors: of the model, `network.` taken off their names.
+        correction: block 8 of the file, or nothing.
     """
 
-    def __init__(self, architecture: str, tensors: dict[str, Array]) -> None:
-        self.architecture, self.tensors = architecture, tensors
+    def __init__(self, architecture: str, tensors: dict[str, Array], correction: bytes) -> None:
+        self.architecture, self.tensors = architecture, dict(tensors)
+        self.by_place: list[Array] = []
+        last = f"{'generator' if architecture == 'generative' else 'synthesis_net'}.leave.weight"
+        if correction:
+            weight = tensors[last]
+            s = numbers_of(correction, weight.shape[1])[..., None, None] / np.float32(4)
+            self.tensors[last] = weight * (1 + np.repeat(s[:3], 4, axis=0))
+            self.by_place = [weight[:4] * s[3], weight[:4] * s[4]]
 
     def __call__(self, bands: list[Array], step: float) -> Array:
         """Bands (c, h, w) in grey levels -> RGB (3, h, w), 0 .. 1 but not clipped."""
@@ -113,16 +121,23 @@ class Synthesis:
                 deep = self._block(f"synthesis_net.deep.{number}", deep)
         f = f + shuffled(self._conv("synthesis_net.up", deep))
         f = self._prelu("synthesis_net.merge.1", self._conv("synthesis_net.merge.0", f))
-        return shuffled(self._conv("synthesis_net.leave", f))
+        return self._last("synthesis_net.leave", f, x, step)
 
-    def _generator(self, _: Array, bands: list[Array], step: float) -> Array:
+    def _generator(self, linear: Array, bands: list[Array], step: float) -> Array:
         details = [np.concatenate(bands[i : i + 3]) / 32 for i in range(1, len(bands), 3)]
         x = self._conv("generator.enter", np.concatenate([bands[0] / 256, details[0]]))
         x = np.maximum(self._modulated("generator.modulate", x, step), 0)
         for number, detail in enumerate(details[1:]):
             name = f"generator.stages.{number}"
             x = np.maximum(self._grow(f"{name}.grow", x) + self._conv(f"{name}.detail", detail), 0)
-        return shuffled(self._conv("generator.leave", self._block("generator.refine", x)))
+        return self._last("generator.leave", self._block("generator.refine", x), linear, step)
+
+    def _last(self, name: str, f: Array, linear: Array, step: float) -> Array:
+        result = shuffled(self._conv(name, f))
+        for weight, place in zip(self.by_place, quiet_and_busy(linear[0], step), strict=False):
+            luma = Synthesis("", {"l.weight": weight, "l.bias": np.zeros(4)}, b"")._conv("l", f)
+            result[0] += place * shuffled(luma)[0]
+        return result
 
     def _component(self, band: Array) -> Array:
         x = band / 64
@@ -132,6 +147,39 @@ class Synthesis:
             if number < 5:
                 x = self._prelu(f"synthesis_net.{2 * number + 1}", x)
         return 64 * x
+
+
+def numbers_of(block: bytes, count: int) -> Array:
+    """The five rows of a correction."""
+    bits = iter([byte >> (7 - place) & 1 for byte in block for place in range(8)])
+
+    def number() -> int:
+        if not next(bits):
+            return 0
+        negative, digits, magnitude = next(bits), 0, 1
+        while not next(bits):
+            digits += 1
+        for _ in range(digits):
+            magnitude = 2 * magnitude + next(bits)
+        return -magnitude if negative else magnitude
+
+    rows = [[number() for _ in range(count)] if next(bits) else [0] * count for _ in range(5)]
+    rest = list(bits)
+    assert len(rest) < 8
+    assert not any(rest)
+    return np.array(rows, np.float32)
+
+
+def quiet_and_busy(luma: Array, step: float) -> tuple[Array, Array]:
+    """Two planes from 0 to 1."""
+    height, width = luma.shape
+    deviation = np.empty_like(luma)
+    for y in range(height):
+        for x in range(width):
+            around = luma[max(y - 2, 0) : y + 3, max(x - 2, 0) : x + 3].astype(np.float64)
+            deviation[y, x] = around.std() / step
+    octaves = np.log2(deviation + 0.01)
+    return np.clip(-1 - octaves, 0, 1), np.clip(octaves, 0, 1)
 
 
 def leaky(x: Array) -> Array:
@@ -216,6 +264,6 @@ def picture(data: bytes, folder: Path) -> NDArray[np.uint8]:
         start += channels
     about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     network = {name.removeprefix("network."): values for name, values in tensors.items()}
-    x = Synthesis(about["architecture"], network)(latent, step)
+    x = Synthesis(about["architecture"], network, file["blocks"].get(8, b""))(latent, step)
     pixels = np.clip(np.rint(x * 255), 0, 255).astype(np.uint8).transpose(1, 2, 0)
     return pixels[: file["height"], : file["width"]]

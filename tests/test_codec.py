@@ -12,8 +12,8 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import reference_decoder
-from linocut import codec, latent_store, lino_file, tiling
-from linocut.bitstream import ICC_PROFILE, ROTATION, LinoFile, pack, unpack
+from linocut import codec, correction, latent_store, lino_file, tiling
+from linocut.bitstream import CORRECTION, ICC_PROFILE, ROTATION, LinoFile, pack, unpack
 from linocut.codec import Codec
 from linocut.codec_building import COARSER
 from linocut.dead_leaves import dead_leaves
@@ -149,7 +149,11 @@ def test_tiled_synthesis_is_the_synthesis_of_the_whole(which, request, small_til
         ]
         whole.append(np.concatenate(rows, axis=1).astype(np.int32))
         assert whole[-1].shape == (3, 200 // band.stride, 152 // band.stride)
-    expected = synthesise_window(used.network, used.rotation, whole, step_index(24.0))
+    block, scale = unpack(data).extras.get(CORRECTION), None
+    assert (block is not None) == (which == "lively"), "a silent layer has nothing to correct"
+    if block is not None:
+        scale = correction.scale_of(correction.unpack(block, used.network))
+    expected = synthesise_window(used.network, used.rotation, whole, step_index(24.0), scale)
     difference = used.decompress(data).astype(int) - expected
     assert np.abs(difference).max() <= 1
     assert (difference != 0).mean() < 1e-3

@@ -14,6 +14,7 @@ import torch
 
 import reference_decoder
 import reference_synthesis
+from linocut import correction
 from linocut.bitstream import unpack
 from linocut.codec import Codec
 from linocut.errors import BitstreamError
@@ -87,11 +88,16 @@ def test_the_second_synthesis_is_that_of_every_architecture(architecture):
         for band in network.bands
     ]
     tensors = {name: values.numpy() for name, values in network.state_dict().items()}
-    found = reference_synthesis.Synthesis(architecture, tensors)(bands, 11.0)
     batch = [torch.from_numpy(band)[None] for band in bands]
-    with torch.inference_mode():
-        expected = network.synthesis(batch, torch.tensor([11.0]))[0].numpy()
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    blocks: list[tuple[bytes, torch.Tensor | None]] = [(b"", None)]
+    if network.last_layer is not None:
+        numbers = rng.integers(-9, 10, (5, network.last_layer.in_channels)).astype(np.int8)
+        blocks.append((correction.pack(numbers), correction.scale_of(numbers)))
+    for block, scale in blocks:
+        found = reference_synthesis.Synthesis(architecture, tensors, block)(bands, 11.0)
+        with torch.inference_mode():
+            expected = network.synthesis(batch, torch.tensor([11.0]), scale=scale)[0].numpy()
+        np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_blocks_of_a_golden_file_are_read(codecs):

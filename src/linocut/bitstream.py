@@ -25,6 +25,7 @@ from linocut import resilient_file
 from linocut.errors import BitstreamError
 from linocut.lino_file import (
     ALPHA,
+    CORRECTION,
     EXIF,
     HINTS,
     ICC_PROFILE,
@@ -46,7 +47,7 @@ from linocut.lino_file import (
 )
 
 __all__ = [
-    "ALPHA", "EXIF", "HINTS", "ICC_PROFILE", "MAGIC", "MAX_PIXELS", "MAX_SIDE_PX",
+    "ALPHA", "CORRECTION", "EXIF", "HINTS", "ICC_PROFILE", "MAGIC", "MAX_PIXELS", "MAX_SIDE_PX",
     "MAX_STEP_INDEX", "ROTATION", "TILE_PX", "VERSION", "LinoFile", "Resilience", "Segment",
     "header_bytes", "looks_like_lino", "pack", "tile_grid", "unpack", "varint",
 ]  # fmt: skip

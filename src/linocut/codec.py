@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from linocut import bitstream, latent_store, models, rotation
+from linocut import bitstream, correction, latent_store, models, rotation
 from linocut.bitstream import LinoFile
 from linocut.checkpoint import load_model, load_tensors, read_description
 from linocut.codec_values import Analysed, Decoded, Picture
@@ -28,13 +28,22 @@ from linocut.errors import BitstreamError, CheckpointError, DataError
 from linocut.fixed_codes import FixedCodes
 from linocut.latent_store import Latent
 from linocut.networks import Network
-from linocut.quantization import step_index
-from linocut.rate_distortion import DEFAULT_EFFORT, REFINED, choose_symbols
+from linocut.quantization import dequantise, step_index, step_of
+from linocut.rate_distortion import (
+    CORRECTED,
+    DEFAULT_EFFORT,
+    PRICE,
+    REFINED,
+    choose_symbols,
+)
 from linocut.refinement import refine
 from linocut.rotation import Rotation, rotation_from
 from linocut.segments import damage_of, decode_segments, encode_segments, layout_of
 from linocut.tiling import Symbols, Tile, tiles, windows
 from linocut.windows import analyse_window, device_of, synthesise_window
+
+CORRECTING_TILES = 4
+"""So many tiles of a picture, evenly spread, decide about its last layer."""
 
 
 class Codec:
@@ -189,8 +198,13 @@ class Codec:
         height, width = analysed.picture.shape[:2]
         payloads, segments = [], []
         bits = np.zeros(len(self._codes.planes))
-        for number, tile in enumerate(self._tiles(width, height)):
+        grid = self._tiles(width, height)
+        own = correction.NormalEquations.of(self.network) if effort >= CORRECTED else None
+        every = -(-len(grid) // CORRECTING_TILES)
+        for number, tile in enumerate(grid):
             symbols, bins = self._symbols(analysed, number, tile, index, effort)
+            if own is not None and number % every == 0:
+                self._look_at(own, analysed, tile, symbols, index)
             if resilient:
                 segments.append(encode_segments(self.coder, symbols, index))
             else:
@@ -200,13 +214,15 @@ class Codec:
         blocks = dict(extras or {})
         if analysed.rotation is not None:
             blocks[bitstream.ROTATION] = analysed.rotation.pack()
+        if own is not None and (numbers := own.solve(PRICE * step_of(index) ** 2)).any():
+            blocks[bitstream.CORRECTION] = correction.pack(numbers)
         layout = layout_of(self.network.bands, segments) if resilient else None
         model_id = bytes.fromhex(self.model_id)
         file = LinoFile(width, height, index, model_id, payloads, blocks, layout)
         return bitstream.pack(file), bits
 
     def estimate_bytes(self, analysed: Analysed, *, step: float, effort: int) -> float:
-        """Size of the file that `encode` would write, from ideal code lengths."""
+        """Size of the file that `encode` would write, but for a correction of the last layer."""
         index = self._step_index(step)
         height, width = analysed.picture.shape[:2]
         bits = 0.0
@@ -241,6 +257,10 @@ class Codec:
             )
         own = file.extras.get(bitstream.ROTATION)
         used = rotation.of_file(own, self.rotation, self.network.bands)
+        block = file.extras.get(bitstream.CORRECTION)
+        scale = None
+        if block is not None:
+            scale = correction.scale_of(correction.unpack(block, self.network))
         picture = np.empty((file.height, file.width, 3), dtype=np.uint8)
         squares = np.zeros(2, dtype=np.int64)
 
@@ -251,7 +271,7 @@ class Codec:
 
         grid = self._tiles(file.width, file.height)
         for tile, window in windows(grid, symbols_of, self.network.bands):
-            pixels = synthesise_window(self.network, used, window, file.step_index)
+            pixels = synthesise_window(self.network, used, window, file.step_index, scale)
             inner = pixels[tile.top - tile.window[0] :, tile.left - tile.window[1] :]
             place = picture[tile.top : tile.bottom, tile.left : tile.right]  # clipped by numpy
             place[:] = inner[: place.shape[0], : place.shape[1]]
@@ -283,6 +303,18 @@ class Codec:
         assert used is not None
         inside = analysed.picture[tile.top : tile.bottom, tile.left : tile.right]
         return refine(self.network, used, self.coder, inside, latent, index), None
+
+    def _look_at(
+        self, own: correction.NormalEquations, analysed: Analysed, tile: Tile,
+        symbols: list[NDArray[np.int32]], index: int,
+    ) -> None:  # fmt: skip
+        """Let a tile have its say about the picture's last layer."""
+        used = self.rotation or analysed.rotation
+        assert used is not None
+        step = step_of(index)
+        latent = used.inverse_transform([dequantise(band, step) for band in symbols])
+        inside = analysed.picture[tile.top : tile.bottom, tile.left : tile.right]
+        own.add(self.network, latent, step, inside)
 
     def _rotated(self, analysed: Analysed, number: int, tile: Tile) -> list[NDArray[np.float32]]:
         if analysed.latents is not None:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linocut import models
+from linocut.bitstream import unpack
 from linocut.checkpoint import read_description
 from linocut.codec import Codec
 from linocut.codec_building import build_codec, codec_step, fixed_steps
@@ -117,7 +118,7 @@ def _compress(task: _Task) -> list[tuple[CodedRow, NDArray[np.float64]]]:
         data, bits = codec.encode_counted(analysed, step=step, effort=task.effort)
         encode_s = shared_s + time.perf_counter() - started
         (task.out / f"{task.picture.stem}-{point}.lino").write_bytes(data)
-        around = codec.bytes_around(analysed, step=step)
+        around = len(data) - unpack(data).payload_bytes
         estimate_bpp = (8 * around + float(bits.sum())) / pixels
         row = CodedRow(task.picture.stem, point, step, len(data), estimate_bpp, encode_s)
         coded.append((row, bits / pixels))

@@ -14,9 +14,9 @@ MAX_PIXELS = 2**28
 MAX_SIDE_PX = 2**24
 MAX_STEP_INDEX = 640
 
-ALPHA, ICC_PROFILE, ROTATION, EXIF, HINTS = 1, 2, 3, 4, 6
-"""Kinds of blocks: alpha plane, ICC profile, rotation of the latent, EXIF, and hints (bit 0: the
-picture was grey).
+ALPHA, ICC_PROFILE, ROTATION, EXIF, HINTS, CORRECTION = 1, 2, 3, 4, 6, 8
+"""Kinds of blocks: alpha plane, ICC profile, rotation of the latent, EXIF, hints (bit 0: the
+picture was grey), and the picture's own last layer (`linocut.correction`).
 """
 
 MUST_UNDERSTAND = frozenset({ALPHA, ROTATION})

@@ -28,10 +28,12 @@ from linocut.layers import (
     RESIDUAL_GAIN,
     ColourRotation,
     Generator,
+    LastLayer,
     ResidualAnalysis,
     ResidualSynthesis,
     WaveletPyramid,
     convolution,
+    quiet_and_busy,
 )
 
 
@@ -46,6 +48,7 @@ class Network(nn.Module):
         reach: how far a pixel's influence goes through analysis and synthesis together, px;
             pictures cut into
             tiles need this much around each tile to show no seam.
+        colour: RGB <-> the three channels that most of the network works on.
         fixed_bits: where samples of the latent have codes of fixed length, the numbers of bits
             that make the rate points; empty where symbols are entropy-coded.
     """
@@ -55,6 +58,7 @@ class Network(nn.Module):
     bands: tuple[Band, ...]
     multiple: int
     reach: int
+    colour: ColourRotation
     fixed_bits: tuple[int, ...] = ()
 
     def analysis(self, x: Tensor) -> list[Tensor]:
@@ -62,14 +66,24 @@ class Network(nn.Module):
         raise TypeError(f"{type(self).__name__} has no analysis")
 
     def synthesis(
-        self, y_hat: Sequence[Tensor], step: Tensor, *, linear_gradient: bool = True
-    ) -> Tensor:
+        self, y_hat: Sequence[Tensor], step: Tensor, *, linear_gradient: bool = True,
+        scale: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """g_s: bands in grey levels and step (n,) -> x_hat (n, 3, h, w), not clipped.
 
         Without `linear_gradient` the linear path keeps no graph: half the cost when only the rest
-        learns.
+        learns. `scale` suits the last layer to one picture, where `last_layer` is not None.
         """
         raise TypeError(f"{type(self).__name__} has no synthesis")
+
+    @property
+    def last_layer(self) -> LastLayer | None:
+        """The layer that a picture may have of its own, see `linocut.correction`."""
+        return None
+
+    def halves(self, y_hat: Sequence[Tensor], step: Tensor) -> tuple[Tensor, Tensor]:
+        """The linear path's rotated grey levels (n, 3, h, w) and the features of `last_layer`."""
+        raise TypeError(f"{type(self).__name__} has no linear path")
 
     def linear_parameters(self) -> Iterator[nn.Parameter]:
         """The lifting weights: few, each acting on the whole picture, so they learn slowly."""
@@ -108,13 +122,26 @@ class Cae(Network):
         bands: list[Tensor] = self.analysis_pyramid(self.analysis_net(self.colour(x)))
         return bands
 
+    @property
+    def last_layer(self) -> LastLayer:
+        """See `Network`."""
+        return self.synthesis_net.leave
+
     def synthesis(
-        self, y_hat: Sequence[Tensor], step: Tensor, *, linear_gradient: bool = True
-    ) -> Tensor:
+        self, y_hat: Sequence[Tensor], step: Tensor, *, linear_gradient: bool = True,
+        scale: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """The mirror image of the analysis, then a residual net that knows the step."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and linear_gradient):
             x0 = self.synthesis_pyramid.inverse(y_hat)
-        return self.colour.inverse(self.synthesis_net(x0, step))
+        places = None if scale is None else quiet_and_busy(x0, step)
+        residual = self.last_layer(self.synthesis_net(x0, step), scale, places)
+        return self.colour.inverse(x0 + residual_gain(step) * residual)
+
+    def halves(self, y_hat: Sequence[Tensor], step: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Network`."""
+        x0 = self.synthesis_pyramid.inverse(y_hat)
+        return x0, self.synthesis_net(x0, step)
 
 
 class Generative(Network):
@@ -139,14 +166,25 @@ class Generative(Network):
         bands: list[Tensor] = self.analysis_pyramid(self.analysis_net(self.colour(x)))
         return bands
 
+    @property
+    def last_layer(self) -> LastLayer:
+        """See `Network`."""
+        return self.generator.leave
+
     def synthesis(
-        self, y_hat: Sequence[Tensor], step: Tensor, *, linear_gradient: bool = True
-    ) -> Tensor:
+        self, y_hat: Sequence[Tensor], step: Tensor, *, linear_gradient: bool = True,
+        scale: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """The generator's output on top of the inverse wavelet."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and linear_gradient):
             linear = self.synthesis_pyramid.inverse(y_hat)
-        generated = RESIDUAL_GAIN * step[:, None, None, None] * self.generator(y_hat, step)
-        return self.colour.inverse(linear + generated)
+        places = None if scale is None else quiet_and_busy(linear, step)
+        generated = self.last_layer(self.generator(y_hat, step), scale, places)
+        return self.colour.inverse(linear + residual_gain(step) * generated)
+
+    def halves(self, y_hat: Sequence[Tensor], step: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Network`."""
+        return self.synthesis_pyramid.inverse(y_hat), self.generator(y_hat, step)
 
 
 class Cae2018(Network):
@@ -193,8 +231,9 @@ class Cae2018(Network):
         return [64.0 * self.analysis_net(components[:, i : i + 1]) for i in range(3)]
 
     def synthesis(
-        self, y_hat: Sequence[Tensor], step: Tensor, *, linear_gradient: bool = True
-    ) -> Tensor:
+        self, y_hat: Sequence[Tensor], step: Tensor, *, linear_gradient: bool = True,
+        scale: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Every component on its own; the published decoder does not know the step."""
         components = torch.cat([self.synthesis_net(band / 64.0) for band in y_hat], 1)
         return self.colour.inverse(64.0 * components)
@@ -225,12 +264,18 @@ class Ncode(Network):
         return [HALF_RANGE * self.analysis_net(x)]
 
     def synthesis(
-        self, y_hat: Sequence[Tensor], step: Tensor, *, linear_gradient: bool = True
-    ) -> Tensor:
+        self, y_hat: Sequence[Tensor], step: Tensor, *, linear_gradient: bool = True,
+        scale: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
         """Every block on its own."""
         middle = y_hat[0] + step[:, None, None, None] / 2.0
         x_hat: Tensor = self.generator(middle / HALF_RANGE)
         return x_hat
+
+
+def residual_gain(step: Tensor) -> Tensor:
+    """What residuals are multiplied with, (n, 1, 1, 1): the error to repair grows with the step."""
+    return RESIDUAL_GAIN * step[:, None, None, None]
 
 
 ARCHITECTURES: dict[str, Callable[..., Network]] = {

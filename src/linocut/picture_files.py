@@ -25,6 +25,7 @@ from linocut import models
 from linocut.alpha import inflate, pack_alpha, unpack_alpha
 from linocut.bitstream import (
     ALPHA,
+    CORRECTION,
     EXIF,
     HINTS,
     ICC_PROFILE,
@@ -190,6 +191,7 @@ def describe_file(data: bytes) -> dict[str, Any]:
         "resilient": file.resilience is not None,
         "tiles": len(file.resilience.segments if file.resilience else file.tiles),
         "payload_bytes": file.payload_bytes,
+        "correction_bytes": len(file.extras.get(CORRECTION, b"")),
         "grey": is_grey(file.extras),
         "alpha_bytes": len(file.extras.get(ALPHA, b"")),
         "icc_bytes": len(file.extras.get(ICC_PROFILE, b"")),

@@ -20,10 +20,11 @@ from linocut.errors import DataError
 from linocut.planes import plane_passes
 from linocut.quantization import LARGEST_SYMBOL, quantise, step_of
 
-REFINED = 3
-EFFORTS = (0, 1, 2, REFINED)
-"""0 rounds to nearest, 1 has a dead zone, 2 weighs every symbol's bits against its error,
-3 asks the decoder besides: see `linocut.refinement`.
+CORRECTED, REFINED = 2, 3
+EFFORTS = (0, 1, CORRECTED, REFINED)
+"""0 rounds to nearest, 1 has a dead zone, 2 weighs every symbol's bits against its error and suits
+the decoder to the picture (`linocut.correction`), 3 asks the decoder for better symbols besides
+(`linocut.refinement`).
 """
 
 DEFAULT_EFFORT = 2

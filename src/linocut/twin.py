@@ -7,12 +7,14 @@ Both decoders start from the cell's own, see the same crops and have the same le
 frozen, so that both decode the very same files. Whatever differs, the adversary did it.
 """
 
+import dataclasses
 import pathlib
 from collections.abc import Iterator
 
 import numpy as np
 
 from linocut.adversary import PairedAdversary
+from linocut.bitstream import CORRECTION, unpack
 from linocut.checkpoint import load_model, save_model
 from linocut.codec import Codec
 from linocut.config import Params
@@ -114,9 +116,14 @@ def train_decoder(
 def decoded_files(
     codec: Codec, coded: pathlib.Path, prepared: pathlib.Path, points: int
 ) -> Iterator[tuple[CodedRow, RgbArray, RgbArray]]:
-    """The row, the original and the decoded picture of every file of the lowest rates."""
+    """The row, the original and the decoded picture of every file of the lowest rates.
+
+    A file's correction of the last layer was fitted to another decoder, so it is left aside.
+    """
     for row in read_rows(coded / "coded.csv", CodedRow):
         if row.point < points:
             data = (coded / "files" / f"{row.picture}-{row.point}.lino").read_bytes()
             original = read_image(prepared / "test" / f"{row.picture}.png")
-            yield row, original, codec.decompress(data)
+            file = unpack(data)
+            extras = {kind: block for kind, block in file.extras.items() if kind != CORRECTION}
+            yield row, original, codec.decode(dataclasses.replace(file, extras=extras)).picture

@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from linocut.networks import Network
 from linocut.quantization import dequantise, step_of
@@ -32,19 +33,24 @@ def analyse_window(network: Network, picture: Picture, tile: Tile) -> list[NDArr
 
 @torch.inference_mode()
 def synthesise_window(
-    network: Network, used: Rotation, symbols: list[NDArray[np.int32]], index: int
-) -> Picture:
+    network: Network, used: Rotation, symbols: list[NDArray[np.int32]], index: int,
+    scale: Tensor | None = None,
+) -> Picture:  # fmt: skip
     """Symbols of a window -> its pixels, uint8 (h, w, 3)."""
     step = step_of(index)
-    return synthesise(network, used.inverse_transform([dequantise(b, step) for b in symbols]), step)
+    latent = used.inverse_transform([dequantise(b, step) for b in symbols])
+    return synthesise(network, latent, step, scale)
 
 
 @torch.inference_mode()
-def synthesise(network: Network, latent: list[NDArray[np.float32]], step: float) -> Picture:
-    """Bands (c, h, w) in grey levels -> pixels, uint8 (h, w, 3)."""
+def synthesise(
+    network: Network, latent: list[NDArray[np.float32]], step: float, scale: Tensor | None = None
+) -> Picture:
+    """Bands (c, h, w) in grey levels -> pixels, uint8 (h, w, 3); for `scale` see the network."""
     device = device_of(network)
     bands = [torch.from_numpy(band)[None].to(device) for band in latent]
-    x_hat = network.synthesis(bands, torch.tensor([step], device=device))
+    scale = None if scale is None else scale.to(device)
+    x_hat = network.synthesis(bands, torch.tensor([step], device=device), scale=scale)
     pixels = (x_hat[0] * 255.0).round_().clamp_(0, 255).to(torch.uint8)
     picture: Picture = pixels.permute(1, 2, 0).cpu().numpy()
     return picture

@@ -1,0 +1,208 @@
+"""A picture's own last layer: found by least squares, paid for, and read back safely."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from linocut import correction
+from linocut.bitstream import CORRECTION, unpack
+from linocut.codec import Codec
+from linocut.correction import NormalEquations, code_lengths, pack, scale_of
+from linocut.dead_leaves import dead_leaves
+from linocut.errors import BitstreamError
+from linocut.metrics import psnr_db
+from linocut.networks import Ncode
+from tiny import awake
+
+STEP = 24.0
+
+
+@pytest.fixture(scope="module", params=["cae", "generative"])
+def network(request):
+    return awake(request.param)
+
+
+def numbers_for(network, seed=0, largest=3):
+    shape = (correction.ROWS, network.last_layer.in_channels)
+    return np.random.default_rng(seed).integers(-largest, largest + 1, shape).astype(np.int8)
+
+
+def latent_of(network, picture):
+    x = torch.from_numpy(picture).permute(2, 0, 1)[None].float() / 255.0
+    padded = torch.nn.functional.pad(
+        x, [0, -x.shape[3] % network.multiple, 0, -x.shape[2] % network.multiple], "replicate"
+    )
+    with torch.inference_mode():
+        bands = network.analysis(padded)
+    return [(STEP * torch.round(band / STEP))[0].numpy() for band in bands]
+
+
+def decoded(network, latent, scale=None):
+    bands = [torch.from_numpy(band)[None] for band in latent]
+    with torch.inference_mode():
+        return network.synthesis(bands, torch.tensor([STEP]), scale=scale)[0]
+
+
+def squared_error(network, latent, picture, numbers):
+    """In grey levels, of the picture before it is clipped and rounded, even part only."""
+    height, width = picture.shape[0] // 2 * 2, picture.shape[1] // 2 * 2
+    x_hat = 255.0 * decoded(network, latent, scale_of(numbers))[:, :height, :width]
+    x = torch.from_numpy(picture[:height, :width].copy()).permute(2, 0, 1).float()
+    return float((x_hat - x).double().square().sum())
+
+
+def test_without_numbers_nothing_changes(network):
+    latent = latent_of(network, dead_leaves(64, 64, 1))
+    zeros = np.zeros_like(numbers_for(network))
+    torch.testing.assert_close(
+        decoded(network, latent, scale_of(zeros)), decoded(network, latent), atol=0, rtol=0
+    )
+
+
+def change_of_error(sums, numbers):
+    """E(s) - E(0) = q^2 s G s - 2 q b s, summed over the groups."""
+    total = 0.0
+    for rows, gram, moment in zip(correction.GROUPS, sums.gram, sums.moment, strict=True):
+        s = correction.QUANTUM * numbers[list(rows)].ravel().astype(np.float64)
+        total += float(s @ gram @ s - 2 * moment @ s)
+    return total
+
+
+@pytest.mark.parametrize("size", [(64, 96), (45, 71), (1, 1), (2, 3), (37, 200)])
+def test_the_normal_equations_know_what_every_number_does_to_the_error(network, size):
+    picture = dead_leaves(max(size), max(size), 2)[: size[0], : size[1]]
+    latent, numbers = latent_of(network, picture), numbers_for(network, 3)
+    sums = NormalEquations.of(network)
+    sums.add(network, latent, STEP, picture)
+    start = squared_error(network, latent, picture, np.zeros_like(numbers))
+    found = squared_error(network, latent, picture, numbers) - start
+    predicted = change_of_error(sums, numbers)
+    assert found == pytest.approx(predicted, rel=2e-3, abs=1e-3 * start + 1e-2)
+
+
+def test_of_large_tiles_some_strips_decide(network, monkeypatch):
+    picture = dead_leaves(128, 96, 4)
+    latent = latent_of(network, picture)
+    everything, some = NormalEquations.of(network), NormalEquations.of(network)
+    everything.add(network, latent, STEP, picture)
+    monkeypatch.setattr(correction, "LOOKED_AT", 128 * 96 // 2)
+    some.add(network, latent, STEP, picture)
+    for fewer, every in zip(some.gram, everything.gram, strict=True):
+        assert 0.2 < np.trace(fewer) / np.trace(every) < 0.8
+
+
+def test_a_planted_correction_is_found(network):
+    latent = latent_of(network, dead_leaves(96, 128, 5))
+    planted = numbers_for(network, 6)
+    x = decoded(network, latent, scale_of(planted))
+    exact = 255.0 * x.permute(1, 2, 0).numpy()
+    # grey levels of a target that no uint8 picture could hold: the sums take any number
+    sums = NormalEquations.of(network)
+    sums.add(network, latent, STEP, exact)
+    found = sums.solve(price=0.0)
+    left = squared_error_between(network, latent, found, x)
+    before = squared_error_between(network, latent, np.zeros_like(found), x)
+    assert left < 0.02 * before
+
+
+def squared_error_between(network, latent, numbers, x):
+    return float((decoded(network, latent, scale_of(numbers)) - x).square().sum())
+
+
+def test_bits_are_paid_for(network):
+    picture = dead_leaves(96, 128, 7)
+    sums = NormalEquations.of(network)
+    sums.add(network, latent_of(network, picture), STEP, picture)
+    free, fair, dear = (sums.solve(price) for price in (0.0, 0.08 * STEP**2, 1e12))
+    assert not dear.any()
+    assert code_lengths(fair).sum() <= code_lengths(free).sum()
+
+    def cost(numbers, price):
+        rows = [row for row in numbers if row.any()]
+        return change_of_error(sums, numbers) + price * sum(code_lengths(r).sum() for r in rows)
+
+    price = 0.08 * STEP**2
+    assert cost(fair, price) <= min(cost(free, price), cost(np.zeros_like(fair), price))
+
+
+@given(numbers=arrays(np.int8, (5, 8), elements=st.integers(-127, 127)))
+def test_blocks_survive(numbers):
+    network = awake("cae")
+    network.synthesis_net.leave = type(network.synthesis_net.leave)(8)
+    block = pack(numbers)
+    bits = 5 + sum(int(code_lengths(row).sum()) for row in numbers if row.any())
+    assert len(block) == -(-bits // 8)
+    np.testing.assert_array_equal(correction.unpack(block, network), numbers)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda block: block[:-1],
+        lambda block: b"",
+        lambda block: block + b"\0",
+        lambda block: block + b"\x01",
+        lambda block: b"\xc0" + bytes(9),
+        lambda block: b"\xc0\x00\x7f" + block,
+        lambda block: bytes(100_000),
+    ],
+)
+def test_damaged_blocks_are_refused(network, change):
+    block = pack(numbers_for(network, 8, largest=100))
+    with pytest.raises(BitstreamError, match="correction"):
+        correction.unpack(change(block), network)
+
+
+def test_an_architecture_without_such_a_layer_says_so(monkeypatch):
+    network = Ncode.__new__(Ncode)
+    assert Ncode.last_layer.fget(network) is None
+    assert NormalEquations.of(network) is None
+    with pytest.raises(BitstreamError, match="ncode lacks"):
+        correction.unpack(b"\x80", network)
+
+
+PICTURE = dead_leaves(192, 256, 9)
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    return Codec.load("default")
+
+
+def with_blocks(data, blocks):
+    file = unpack(data)
+    return dataclasses.replace(file, extras=blocks)
+
+
+@pytest.mark.parametrize(("effort", "expected"), [(0, False), (1, False), (2, True)])
+def test_files_carry_it_from_effort_2_on(shipped, effort, expected):
+    data = shipped.compress(PICTURE, step=20.0, effort=effort)
+    assert (CORRECTION in unpack(data).extras) is expected
+
+
+def test_it_is_worth_its_bytes(shipped):
+    data = shipped.compress(PICTURE, step=20.0)
+    without = shipped.decode(with_blocks(data, {})).picture
+    gain = psnr_db(PICTURE, shipped.decompress(data)) - psnr_db(PICTURE, without)
+    share = len(unpack(data).extras[CORRECTION]) / len(data)
+    assert gain > 6.0 * share  # a decibel is worth about a sixth of a file
+    assert gain > 0.03
+
+
+def test_damage_in_a_file_is_one_line(shipped):
+    data = shipped.compress(PICTURE, step=20.0)
+    with pytest.raises(BitstreamError, match="correction of 9 bytes"):
+        shipped.decode(with_blocks(data, {CORRECTION: b"\xff" * 9}))
+
+
+def test_the_resilient_layout_carries_it_too(shipped):
+    data = shipped.compress(PICTURE, step=20.0, resilient=True)
+    assert CORRECTION in unpack(data).extras
+    assert np.array_equal(
+        shipped.decompress(data), shipped.decompress(shipped.compress(PICTURE, step=20.0))
+    )
