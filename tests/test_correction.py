@@ -92,8 +92,22 @@ def test_of_large_tiles_some_strips_decide(network, monkeypatch):
     everything.add(network, latent, STEP, picture)
     monkeypatch.setattr(correction, "LOOKED_AT", 128 * 96 // 2)
     some.add(network, latent, STEP, picture)
+    assert everything.pixels == 128 * 96 == 2 * some.pixels
     for fewer, every in zip(some.gram, everything.gram, strict=True):
         assert 0.2 < np.trace(fewer) / np.trace(every) < 0.8
+
+
+def test_pixels_seen_stand_for_the_others(network):
+    """Half of a picture of two equal halves asks for the same numbers as both."""
+    half = dead_leaves(64, 96, 10)
+    sums, twice = NormalEquations.of(network), NormalEquations.of(network)
+    sums.add(network, latent_of(network, half), STEP, half)
+    for _ in range(2):
+        twice.add(network, latent_of(network, half), STEP, half)
+    price = 0.08 * STEP**2
+    asked = sums.solve(price, 2 * 64 * 96)
+    np.testing.assert_array_equal(asked, twice.solve(price, 2 * 64 * 96))
+    assert code_lengths(asked).sum() >= code_lengths(sums.solve(price, 64 * 96)).sum()
 
 
 def test_a_planted_correction_is_found(network):
@@ -104,7 +118,7 @@ def test_a_planted_correction_is_found(network):
     # grey levels of a target that no uint8 picture could hold: the sums take any number
     sums = NormalEquations.of(network)
     sums.add(network, latent, STEP, exact)
-    found = sums.solve(price=0.0)
+    found = sums.solve(price=0.0, pixels=1)
     left = squared_error_between(network, latent, found, x)
     before = squared_error_between(network, latent, np.zeros_like(found), x)
     assert left < 0.02 * before
@@ -118,7 +132,7 @@ def test_bits_are_paid_for(network):
     picture = dead_leaves(96, 128, 7)
     sums = NormalEquations.of(network)
     sums.add(network, latent_of(network, picture), STEP, picture)
-    free, fair, dear = (sums.solve(price) for price in (0.0, 0.08 * STEP**2, 1e12))
+    free, fair, dear = (sums.solve(price, 96 * 128) for price in (0.0, 0.08 * STEP**2, 1e12))
     assert not dear.any()
     assert code_lengths(fair).sum() <= code_lengths(free).sum()
 

@@ -214,8 +214,10 @@ class Codec:
         blocks = dict(extras or {})
         if analysed.rotation is not None:
             blocks[bitstream.ROTATION] = analysed.rotation.pack()
-        if own is not None and (numbers := own.solve(PRICE * step_of(index) ** 2)).any():
-            blocks[bitstream.CORRECTION] = correction.pack(numbers)
+        if own is not None:
+            numbers = own.solve(PRICE * step_of(index) ** 2, height * width)
+            if numbers.any():
+                blocks[bitstream.CORRECTION] = correction.pack(numbers)
         layout = layout_of(self.network.bands, segments) if resilient else None
         model_id = bytes.fromhex(self.model_id)
         file = LinoFile(width, height, index, model_id, payloads, blocks, layout)

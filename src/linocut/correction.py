@@ -56,10 +56,12 @@ class NormalEquations:
     Attributes:
         gram: (n c, n c), products of the shares of two features, for a group of n rows.
         moment: (n c), products of shares and errors.
+        pixels: how many.
     """
 
     gram: list[NDArray[np.float64]]
     moment: list[NDArray[np.float64]]
+    pixels: int = 0
 
     @classmethod
     def of(cls, network: Network) -> NormalEquations | None:
@@ -103,6 +105,7 @@ class NormalEquations:
         weight = float(gain) ** 2
         for top in range(0, height // 2, STRIP * -(-height * width // LOOKED_AT)):
             bottom = min(top + STRIP, height // 2)
+            self.pixels += 2 * (bottom - top) * width
             shares = layer.shares(framed[:, :, top : bottom + 2])
             near = places[:, None, :, top:bottom]
             seen = [
@@ -115,12 +118,14 @@ class NormalEquations:
                 self.gram[colour] += weight * (flat @ flat.T).double().cpu().numpy()
                 self.moment[colour] += weight * (flat @ target).double().cpu().numpy()
 
-    def solve(self, price: float) -> Numbers:
+    def solve(self, price: float, pixels: int) -> Numbers:
         """Whole numbers (5, c) of least squared error and bits together.
 
         Args:
             price: squared error that a bit is worth, grey levels squared.
+            pixels: of the picture, for which those seen stand.
         """
+        price *= self.pixels / pixels
         numbers = np.zeros((ROWS, len(self.moment[-1])), dtype=np.int8)
         for rows, gram, moment in zip(GROUPS, self.gram, self.moment, strict=True):
             numbers[list(rows)] = _solve(gram, moment, len(rows), price)
