@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from linocut import report_twin, twin
+from linocut import correction, report_twin, twin
+from linocut.bitstream import CORRECTION, pack, unpack
 from linocut.checkpoint import load_model
 from linocut.codec import Codec
 from linocut.config import Params, load_params
@@ -69,6 +70,25 @@ def test_both_decoders_are_measured_on_the_same_files(result: pathlib.Path) -> N
     assert {row.point for row in rows} == {0}  # the lowest rate; others were not asked for
     plain, adversarial = rows[:2], rows[2:]
     assert [(r.picture, r.bpp) for r in plain] == [(r.picture, r.bpp) for r in adversarial]
+
+
+def test_a_correction_that_another_decoder_asked_for_is_left_aside(
+    result: pathlib.Path, codec_folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    prepared, coded = result.parent / "prepared", tmp_path / "coded"
+    shutil.copytree(result.parent / "coded", coded)
+    codec = Codec.load(codec_folder)
+    codec.network = load_model(result / "plain")
+    before = [decoded for *_, decoded in twin.decoded_files(codec, coded, prepared, 1)]
+    numbers = np.full((correction.ROWS, codec.network.last_layer.in_channels), 100, np.int8)
+    for path in (coded / "files").glob("*-0.lino"):
+        file = unpack(path.read_bytes())
+        extras = {CORRECTION: correction.pack(numbers)}
+        path.write_bytes(pack(dataclasses.replace(file, extras=extras)))
+        assert not np.array_equal(codec.decode(unpack(path.read_bytes())).picture, before[0])
+    after = [decoded for *_, decoded in twin.decoded_files(codec, coded, prepared, 1)]
+    for one, other in zip(before, after, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_only_the_synthesis_was_trained_and_the_decoders_differ(
