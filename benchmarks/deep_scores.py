@@ -12,6 +12,7 @@ covariance is not of full rank, and it compares the rows of one table with each 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import sys
 import urllib.error
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from linocut.bitstream import CORRECTION, unpack
 from linocut.checkpoint import load_model
 from linocut.codec import Codec
 from linocut.errors import DataError, LinocutError
@@ -34,6 +36,7 @@ NEEDS = (
     "needs the packages lpips, pytorch-fid and torchvision (of the same build as torch), and on "
     "first use the network, for AlexNet (233 MB) and Inception (91 MB)"
 )
+OWN = "own"
 DRAWS = 2000
 FULL_RANK = 2048
 
@@ -109,8 +112,8 @@ def scores(
         for point in sorted({row.point for row in files}):
             mine = [row for row in files if row.point == point]
             decoded = {
-                row.picture: codec.decompress(
-                    (coded / "files" / f"{row.picture}-{point}.lino").read_bytes()
+                row.picture: _decoded(
+                    codec, coded / "files" / f"{row.picture}-{point}.lino", own=name == OWN
                 )
                 for row in mine
             }
@@ -131,13 +134,20 @@ def scores(
 def _decoders(root: Path, cell: str) -> dict[str, Codec]:
     """The cell's own decoder, and its twins where there are any."""
     folder = root / "artifacts/coded" / cell / "codec"
-    found = {"own": Codec.load(folder)}
+    found = {OWN: Codec.load(folder)}
     for which in TWIN_DECODERS:
         twin = root / "artifacts/studies/twin" / cell / which
         if twin.is_dir():
             found[which] = Codec.load(folder)
             found[which].network = load_model(twin)
     return found
+
+
+def _decoded(codec: Codec, path: Path, *, own: bool) -> RgbArray:
+    """A file's picture; its correction of the last layer is for the cell's own decoder alone."""
+    file = unpack(path.read_bytes())
+    extras = {kind: block for kind, block in file.extras.items() if own or kind != CORRECTION}
+    return codec.decode(dataclasses.replace(file, extras=extras)).picture
 
 
 def _gaussian(
