@@ -18,10 +18,11 @@ ARTIFACTS = ROOT / "artifacts"
 def main(params: Params, task: str) -> None:
     """Compare exactly the cells of the grid in one task."""
     restored, out = ARTIFACTS / "restored" / task, ARTIFACTS / "restoration" / task
-    stage.keep_only(ARTIFACTS / "pretrained", params.grid.arch)
+    bases = ARTIFACTS / "restore_base" / task
+    stage.keep_only(bases, params.grid.arch)
     stage.keep_only(restored, params.grid.cells)  # or DVC would record what a larger grid left
     text = restoration_report.report_restorations(
-        params, task, restored, ARTIFACTS / "pretrained", ARTIFACTS / "prepared", out
+        params, task, restored, bases, ARTIFACTS / "prepared", out
     )
     print(text)
 

@@ -1,4 +1,4 @@
-"""artifacts/pretrained/<arch> -> artifacts/restored/<task>/<cell>: trained to undo a degradation.
+"""artifacts/restore_base/<task>/<arch> -> artifacts/restored/<task>/<cell>: trained to undo it.
 
 python stages/restore.py --task denoise --arch cae --loss l1
 """
@@ -11,16 +11,18 @@ sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install 
 
 from linocut import restoration, stage
 from linocut.config import Params
+from linocut.degradation import DEGRADED
 
 PREPARED = ROOT / "artifacts/prepared"
-PRETRAINED = ROOT / "artifacts/pretrained"
+BASES = ROOT / "artifacts/restore_base"
 RESTORED = ROOT / "artifacts/restored"
 
 
 def main(params: Params, task: str, arch: str, loss: str) -> None:
     """Train one cell to undo one degradation, and restore the test pictures."""
     out = RESTORED / task / f"{arch}-{loss}"
-    restoration.restore_cell(params, task, loss, PRETRAINED / arch, PREPARED, out)
+    base = BASES / task / arch / DEGRADED
+    restoration.restore_cell(params, task, loss, base, PREPARED, out)
 
 
 if __name__ == "__main__":

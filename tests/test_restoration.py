@@ -12,12 +12,13 @@ from linocut.checkpoint import save_model
 from linocut.codec import Codec
 from linocut.config import MixLossConfig, Params, PlainLossConfig, load_params
 from linocut.dead_leaves import dead_leaves
-from linocut.degradation import degradation
+from linocut.degradation import DEGRADED, degradation
 from linocut.errors import DataError
 from linocut.image import write_png
 from linocut.losses import l2
 from linocut.metrics import psnr_db
 from linocut.restoration import RestoredRow, degraded_tests, matching_step, variants
+from linocut.restoration_base import build_bases
 from linocut.restoration_training import RestorationTrainer, restore
 from linocut.study_config import DenoiseConfig
 from linocut.tables import read_rows
@@ -62,9 +63,11 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory, params: Params) -> pathl
             write_png(prepared / split / f"{split}{index}.png", picture)
     np.save(prepared / "train.npy", np.stack([dead_leaves(64, 64, seed) for seed in range(16)]))
     save_model(folder / "pretrained" / "cae", untrained("cae"), {"arch": "cae"})
+    base = folder / "bases" / "cae"
+    build_bases(params, "denoise", folder / "pretrained" / "cae", prepared, base)
     for loss in params.grid.loss:
         restoration.restore_cell(
-            params, "denoise", loss, folder / "pretrained" / "cae", prepared,
+            params, "denoise", loss, base / DEGRADED, prepared,
             folder / "restored" / f"cae-{loss}",
         )  # fmt: skip
     return folder
@@ -113,7 +116,7 @@ def test_the_report_answers_the_hypotheses_and_shows_what_it_says(
 ) -> None:
     out = artifacts / "restoration"
     text = restoration_report.report_restorations(
-        params, "denoise", artifacts / "restored", artifacts / "pretrained",
+        params, "denoise", artifacts / "restored", artifacts / "bases",
         artifacts / "prepared", out,
     )  # fmt: skip
     for wanted in ("# Restoration: denoise sigma 25", "**H1**", "**H2**", "Noise tolerance"):

@@ -22,6 +22,12 @@ Picture = NDArray[np.uint8]
 Degradation = Callable[[Picture, np.random.Generator], Picture]
 """uint8 (h, w, 3) and the source of randomness -> uint8 (h, w, 3)."""
 
+EFFORT = 1
+"""Of encoders in these studies: a dead zone; optimised symbols would cost more than training."""
+
+DEGRADED, CLEAN = "degraded", "clean"
+"""Folders of the codecs with tables for degraded and for clean pictures."""
+
 
 def degradation(task: TaskConfig) -> Degradation:
     """The degradation that a task undoes."""

@@ -15,11 +15,10 @@ import numpy as np
 from linocut.anchors import decode, encode_near
 from linocut.codec import Codec
 from linocut.codec_values import Analysed
-from linocut.degradation import Picture, add_noise
+from linocut.degradation import EFFORT, Picture, add_noise
 from linocut.metrics import psnr_db
 from linocut.rate_control import fit_bytes
 
-EFFORT = 1
 COARSEST_STEP = 1024.0
 """Strong noise needs steps coarser than those of the training, up to the largest of the format."""
 

@@ -8,7 +8,6 @@ the rate, at the exchange rate that a training for clean pictures has. All train
 from the same base network, see the same crops, degraded in the same way, and have the same length.
 """
 
-import dataclasses
 import itertools
 import math
 import pathlib
@@ -20,11 +19,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from linocut import codec_building
 from linocut.checkpoint import load_model, load_tensors, read_description, save_model
 from linocut.codec import Codec
 from linocut.config import LossConfig, MixLossConfig, Params
-from linocut.degradation import Degradation, Picture, degradation
+from linocut.degradation import EFFORT, Degradation, Picture, degradation
 from linocut.device import pick_device
 from linocut.errors import DataError
 from linocut.image import read_image, write_png
@@ -38,7 +36,6 @@ from linocut.tables import write_rows
 from linocut.training import Distortion
 
 SHOWN_PICTURES = 2
-EFFORT = 1  # of the encoder: a dead zone; optimised symbols would cost more time than training
 
 
 @dataclass(frozen=True)
@@ -84,12 +81,11 @@ class Restoration:
 
     Attributes:
         params: the whole of params.yaml.
-        base: folder of the network to start from.
+        base: folder of the network to start from, as a codec with tables for degraded pictures.
         prepared: train.npy, validation/, test/.
         degrade: what happens to the input.
         step: see `matching_step`.
         tests: the test pictures.
-        codec: folder of the base network as a codec, with tables for degraded pictures.
     """
 
     params: Params
@@ -98,7 +94,6 @@ class Restoration:
     degrade: Degradation
     step: float
     tests: Sequence[DegradedPicture]
-    codec: pathlib.Path
 
     def train(
         self, distortion: Distortion, seed: int, bottleneck: bool, fitted: dict[str, Any]
@@ -123,9 +118,9 @@ class Restoration:
 
     def codec_of(self, network: Network, folder: pathlib.Path, about: dict[str, Any]) -> Codec:
         """A trained network with the rotation and the tables of the base network's codec."""
-        tensors = load_tensors(self.codec)
+        tensors = load_tensors(self.base)
         extra = {name: value for name, value in tensors.items() if not name.startswith("network.")}
-        save_model(folder, network, read_description(self.codec)["about"] | about, extra)
+        save_model(folder, network, read_description(self.base)["about"] | about, extra)
         return Codec.load(folder)
 
     def steps(self) -> list[float]:
@@ -135,14 +130,13 @@ class Restoration:
 
 
 def prepare_restoration(
-    params: Params, task: str, base: pathlib.Path, prepared: pathlib.Path, codec: pathlib.Path
+    params: Params, task: str, base: pathlib.Path, prepared: pathlib.Path
 ) -> Restoration:
-    """Degrade the test pictures, and make a codec of the base network in the folder `codec`."""
+    """Degrade the test pictures, and choose the step."""
     degrade = degradation(params.task[task])
     step = matching_step(params, np.load(prepared / "train.npy", mmap_mode="r"), degrade)
     tests = list(degraded_tests(prepared / "test", degrade, params.seed))
-    degraded_codec(params, base, prepared, degrade, codec)
-    return Restoration(params, base, prepared, degrade, step, tests, codec)
+    return Restoration(params, base, prepared, degrade, step, tests)
 
 
 def restore_cell(
@@ -159,14 +153,14 @@ def restore_cell(
         params: the whole of params.yaml.
         task: name of the degradation.
         loss: name of the loss; `mix` is trained with each alpha.
-        base: folder of the network to start from.
+        base: folder of the codec to start from.
         prepared: train.npy, validation/, test/.
         out: restored.csv, pictures/, and under codec/ the codec of the first seed.
     """
     (out / "pictures").mkdir(parents=True, exist_ok=True)
     rows: list[RestoredRow] = []
     with tempfile.TemporaryDirectory() as place:
-        work = prepare_restoration(params, task, base, prepared, pathlib.Path(place) / "base")
+        work = prepare_restoration(params, task, base, prepared)
         shown = {test.name for test in work.tests[:SHOWN_PICTURES]}
         for name, config in variants(loss, params.loss[loss], params.restore.alphas):
             fitted: dict[str, Any] = {}
@@ -214,33 +208,6 @@ def matching_step(params: Params, crops: NDArray[np.uint8], degrade: Degradation
     errors = [np.square(degrade(c, rng).astype(np.float64) - c).mean() for c in picked]
     low, high = params.train.step_range
     return float(np.clip(math.sqrt(12.0 * float(np.mean(errors))), low, high))
-
-
-def degraded_codec(
-    params: Params,
-    network: pathlib.Path,
-    prepared: pathlib.Path,
-    degrade: Degradation,
-    folder: pathlib.Path,
-) -> Codec:
-    """The network of a folder as a complete codec, with tables fitted on degraded pictures."""
-    rng = np.random.default_rng([params.seed, 5])
-    crops = np.load(prepared / "train.npy", mmap_mode="r")
-    picked = crops[rng.permutation(len(crops))[: params.restore.table_crops]]
-    with tempfile.TemporaryDirectory() as name:
-        place = pathlib.Path(name)
-        (place / "validation").mkdir()
-        np.save(place / "train.npy", np.stack([degrade(crop, rng) for crop in picked]))
-        for path in sorted((prepared / "validation").glob("*.png"))[:1]:
-            write_png(place / "validation" / path.name, degrade(read_image(path), rng))
-        pca = dataclasses.replace(params.pca, crops=len(picked))
-        codec_building.fit_pca(network, place, place / "rotated", pca, params.seed)
-        code = dataclasses.replace(params.code, effort=EFFORT, crops=len(picked))
-        steps = params.train.step_range
-        codec_building.build_codec(
-            network, place / "rotated", place, folder, code, steps, params.seed
-        )
-    return Codec.load(folder)
 
 
 def restored_tests(

@@ -6,7 +6,6 @@ restored/<task>/<cell>/restored.csv, pictures/, codec-*/ + prepared/test --> res
 
 import itertools
 import pathlib
-import tempfile
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -14,10 +13,10 @@ import numpy as np
 from linocut import figures
 from linocut.codec import Codec
 from linocut.config import MixLossConfig, Params
-from linocut.degradation import degradation
+from linocut.degradation import CLEAN, degradation
 from linocut.image import read_image, write_png
 from linocut.noise_tolerance import NoiseRow, noise_tolerance
-from linocut.restoration import RestoredRow, degraded_codec, degraded_tests, variants
+from linocut.restoration import RestoredRow, degraded_tests, variants
 from linocut.restoration_statistics import SCORES, ScoreRow, compare_losses
 from linocut.side_by_side import busiest_corner, crop, labelled_row
 from linocut.study_config import DenoiseConfig
@@ -35,7 +34,7 @@ pictures of this kind would change, not what other kinds would.
 
 
 def report_restorations(
-    params: Params, task: str, restored: pathlib.Path, pretrained: pathlib.Path,
+    params: Params, task: str, restored: pathlib.Path, bases: pathlib.Path,
     prepared: pathlib.Path, out: pathlib.Path,
 ) -> str:  # fmt: skip
     """Compare the losses of every architecture in one task; returns the report's text.
@@ -44,7 +43,7 @@ def report_restorations(
         params: the whole of params.yaml.
         task: name of the degradation.
         restored: a folder for every cell.
-        pretrained: a folder for every architecture: the networks that trainings started from.
+        bases: a folder for every architecture: the codecs that trainings started from.
         prepared: train.npy, validation/, test/.
         out: report.md, tables and figures are written here.
     """
@@ -67,7 +66,7 @@ def report_restorations(
         shown = _strip(params, task, arch, losses, restored, prepared, out)
         lines += [f"![{name}]({name})\n" for name in shown]
         if isinstance(params.task[task], DenoiseConfig):
-            noise = _noise(params, arch, restored, pretrained, prepared)
+            noise = _noise(params, arch, restored, bases, prepared)
             write_rows(out / f"{arch}-noise.csv", NoiseRow, noise)
             lines += _noise_table(params, noise)
             _draw_noise(noise, out / f"{arch}-noise.png")
@@ -212,26 +211,20 @@ def _strip(
 
 
 def _noise(
-    params: Params, arch: str, restored: pathlib.Path, pretrained: pathlib.Path,
+    params: Params, arch: str, restored: pathlib.Path, bases: pathlib.Path,
     prepared: pathlib.Path,
 ) -> list[NoiseRow]:  # fmt: skip
     """The base network, and the one of the first loss, beside JPEG 2000."""
     loss = params.grid.loss[0]
     name = variants(loss, params.loss[loss], params.restore.alphas)[0][0]
-    with tempfile.TemporaryDirectory() as place:
-        clean = degraded_codec(
-            params, pretrained / arch, prepared, lambda picture, rng: picture, pathlib.Path(place)
-        )
-        trained = Codec.load(restored / f"{arch}-{loss}" / f"codec-{name}")
-        codecs = {f"{arch}, trained on clean pictures": clean,
-                  f"{arch}-{name}, trained on noisy ones": trained}  # fmt: skip
-        pictures = {
-            path.stem: read_image(path) for path in sorted((prepared / "test").glob("*.png"))
-        }
-        numbers = params.restore
-        return list(
-            noise_tolerance(codecs, pictures, numbers.noise_sigmas, numbers.noise_bpp, params.seed)
-        )
+    trained = Codec.load(restored / f"{arch}-{loss}" / f"codec-{name}")
+    codecs = {f"{arch}, trained on clean pictures": Codec.load(bases / arch / CLEAN),
+              f"{arch}-{name}, trained on noisy ones": trained}  # fmt: skip
+    pictures = {path.stem: read_image(path) for path in sorted((prepared / "test").glob("*.png"))}
+    numbers = params.restore
+    return list(
+        noise_tolerance(codecs, pictures, numbers.noise_sigmas, numbers.noise_bpp, params.seed)
+    )
 
 
 def noise_means(rows: Sequence[NoiseRow]) -> dict[str, dict[float, tuple[float, float]]]:
