@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from linocut import figures
-from linocut.codec import Codec
 from linocut.config import MixLossConfig, Params
 from linocut.degradation import CLEAN, degradation
 from linocut.image import read_image, write_png
@@ -217,14 +216,13 @@ def _noise(
     """The base network, and the one of the first loss, beside JPEG 2000."""
     loss = params.grid.loss[0]
     name = variants(loss, params.loss[loss], params.restore.alphas)[0][0]
-    trained = Codec.load(restored / f"{arch}-{loss}" / f"codec-{name}")
-    codecs = {f"{arch}, trained on clean pictures": Codec.load(bases / arch / CLEAN),
-              f"{arch}-{name}, trained on noisy ones": trained}  # fmt: skip
-    pictures = {path.stem: read_image(path) for path in sorted((prepared / "test").glob("*.png"))}
+    codecs = {
+        f"{arch}, trained on clean pictures": bases / arch / CLEAN,
+        f"{arch}-{name}, trained on noisy ones": restored / f"{arch}-{loss}" / f"codec-{name}",
+    }
+    pictures = sorted((prepared / "test").glob("*.png"))
     numbers = params.restore
-    return list(
-        noise_tolerance(codecs, pictures, numbers.noise_sigmas, numbers.noise_bpp, params.seed)
-    )
+    return noise_tolerance(codecs, pictures, numbers.noise_sigmas, numbers.noise_bpp, params.seed)
 
 
 def noise_means(rows: Sequence[NoiseRow]) -> dict[str, dict[float, tuple[float, float]]]:
