@@ -25,10 +25,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from linocut import models
+from linocut.arch_config import CaeConfig
 from linocut.codec import Codec
 from linocut.codec_building import training_latents
 from linocut.complexity import decoder_kmac_per_px
-from linocut.config import CaeConfig, Params, load_params
+from linocut.config import Params, load_params
 from linocut.device import pick_device
 from linocut.entropy import EntropyCoder
 from linocut.entropy_fit import ContextNetworks, fit_tables

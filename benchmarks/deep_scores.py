@@ -12,7 +12,6 @@ covariance is not of full rank, and it compares the rows of one table with each 
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import sys
 import urllib.error
 from collections.abc import Callable, Iterator, Sequence
@@ -146,8 +145,7 @@ def _decoders(root: Path, cell: str) -> dict[str, Codec]:
 def _decoded(codec: Codec, path: Path, *, own: bool) -> RgbArray:
     """A file's picture; its correction of the last layer is for the cell's own decoder alone."""
     file = unpack(path.read_bytes())
-    extras = {kind: block for kind, block in file.extras.items() if own or kind != CORRECTION}
-    return codec.decode(dataclasses.replace(file, extras=extras)).picture
+    return codec.decode(file if own else file.without(CORRECTION)).picture
 
 
 def _gaussian(

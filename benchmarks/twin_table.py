@@ -7,7 +7,6 @@ decode. A file's correction of the last layer is left aside: it was fitted to ne
 from __future__ import annotations
 
 import csv
-import dataclasses
 import importlib
 import re
 from collections.abc import Mapping, Sequence
@@ -56,9 +55,7 @@ def measure_twin(task: tuple[Any, ...]) -> list[str]:
         label = f"{row['picture']}-{row['point']}.lino"
         original = np.asarray(Image.open(originals[row["picture"]]).convert("RGB"))
         data = (coded / "files" / label).read_bytes()
-        file = unpack(data)
-        extras = {kind: block for kind, block in file.extras.items() if kind != CORRECTION}
-        decoded = codec.decompress(pack(dataclasses.replace(file, extras=extras)))
+        decoded = codec.decompress(pack(unpack(data).without(CORRECTION)))
         found = {
             "bpp": 8 * len(data) / (original.shape[0] * original.shape[1]),
             "psnr_db": psnr_db(original, decoded),

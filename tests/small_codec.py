@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from linocut.arch_config import CaeConfig
 from linocut.checkpoint import save_model
 from linocut.codec_building import build_codec, fit_pca
-from linocut.config import CaeConfig, CodeConfig, PcaConfig, TuningConfig
+from linocut.config import CodeConfig, PcaConfig, TuningConfig
 from linocut.dead_leaves import dead_leaves
 from linocut.image import write_png
 from linocut.networks import ARCHITECTURES

@@ -2,8 +2,8 @@
 
 import pytest
 
+from linocut.arch_config import CaeConfig
 from linocut.complexity import decoder_kmac_per_px
-from linocut.config import CaeConfig
 from linocut.networks import ARCHITECTURES
 
 

@@ -5,8 +5,8 @@ import dataclasses
 import pytest
 import torch
 
+from linocut.arch_config import ARCH_CONFIGS, CaeConfig, GenerativeConfig
 from linocut.checkpoint import load_model, save_model
-from linocut.config import ARCH_CONFIGS, CaeConfig, GenerativeConfig
 from linocut.dead_leaves import dead_leaves
 from linocut.networks import ARCHITECTURES, Network
 from tiny import CONFIGS, awake, tensor, untrained

@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from linocut import params
-from linocut.config import ARCH_CONFIGS, LOSS_CONFIGS, TASK_CONFIGS
+from linocut.arch_config import ARCH_CONFIGS
+from linocut.config import LOSS_CONFIGS, TASK_CONFIGS
 from linocut.errors import ConfigError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]

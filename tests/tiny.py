@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from linocut.config import ArchConfig, Cae2018Config, CaeConfig, GenerativeConfig, NcodeConfig
+from linocut.arch_config import ArchConfig, Cae2018Config, CaeConfig, GenerativeConfig, NcodeConfig
 from linocut.networks import ARCHITECTURES, Network
 
 CONFIGS: dict[str, ArchConfig] = {

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
-from linocut.config import GenerativeConfig
+from linocut.arch_config import GenerativeConfig
 from linocut.study_config import TwinConfig
 
 DETAIL_PX, DETAIL_GAIN, LAYER_GAIN = 4, 8.0, 1.7

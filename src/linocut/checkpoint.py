@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from linocut.config import ARCH_CONFIGS
+from linocut.arch_config import ARCH_CONFIGS
 from linocut.errors import CheckpointError, ConfigError
 from linocut.networks import ARCHITECTURES, Network
 from linocut.schema import from_mapping

@@ -7,7 +7,7 @@
 A decoder is trained for all pictures, so for one it repairs some things too little and others too
 much. How strongly each feature should speak is a least-squares problem, and the encoder solves it:
 in whole numbers s, with every bit of theirs paid for like those of symbols. The decoder scales the
-weights of its last layer. Quiet and busy places are those of `linocut.layers.quiet_and_busy`.
+weights of its last layer. Quiet and busy places are those of `linocut.last_layer.quiet_and_busy`.
 
 In a file, s is a block of its own (`linocut.bitstream`), row by row. A row is a bit 0 where all its
 numbers are zero, else 1 and its numbers. A number is a bit 0 where it is zero, else 1, its sign (1:
@@ -30,7 +30,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from linocut.errors import BitstreamError
-from linocut.layers import quiet_and_busy
+from linocut.last_layer import quiet_and_busy
 from linocut.networks import Network, residual_gain
 
 QUANTUM = 0.25

@@ -1,7 +1,7 @@
 """What a .lino file holds, whichever way its bytes are laid out, and how numbers are written."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from linocut.errors import BitstreamError
 
@@ -75,6 +75,10 @@ class LinoFile:
     tiles: Sequence[bytes]
     extras: Mapping[int, bytes] = field(default_factory=dict)
     resilience: Resilience | None = None
+
+    def without(self, kind: int) -> "LinoFile":
+        """The same but for the block of one kind."""
+        return replace(self, extras={k: block for k, block in self.extras.items() if k != kind})
 
     @property
     def payload_bytes(self) -> int:

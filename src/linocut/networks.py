@@ -20,20 +20,19 @@ from collections.abc import Callable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from linocut.config import ArchConfig, Cae2018Config, CaeConfig, GenerativeConfig, NcodeConfig
+from linocut.arch_config import ArchConfig, Cae2018Config, CaeConfig, GenerativeConfig, NcodeConfig
 from linocut.dcgan import BLOCK_PX, BlockEncoder, BlockGenerator
 from linocut.fixed_codes import HALF_RANGE
+from linocut.last_layer import LastLayer, quiet_and_busy
 from linocut.latents import Band, wavelet_bands
 from linocut.layers import (
     RESIDUAL_GAIN,
     ColourRotation,
     Generator,
-    LastLayer,
     ResidualAnalysis,
     ResidualSynthesis,
     WaveletPyramid,
     convolution,
-    quiet_and_busy,
 )
 
 

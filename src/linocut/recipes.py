@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 
 from linocut import models
 from linocut.adversary import Adversary, Discriminator, Game
+from linocut.arch_config import GenerativeConfig, NcodeConfig
 from linocut.checkpoint import load_model, load_tensors, save_model
-from linocut.config import GenerativeConfig, NcodeConfig, Params, ScheduleConfig
+from linocut.config import Params, ScheduleConfig
 from linocut.dcgan import BLOCK_PX
 from linocut.device import pick_device
 from linocut.errors import DataError

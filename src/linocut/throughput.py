@@ -17,7 +17,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from linocut.adversary import Adversary
-from linocut.config import GenerativeConfig, Params
+from linocut.arch_config import GenerativeConfig
+from linocut.config import Params
 from linocut.losses import l2
 from linocut.networks import ARCHITECTURES
 from linocut.training import Trainer

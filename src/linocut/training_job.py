@@ -32,7 +32,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from linocut.config import NcodeConfig, Params, load_params
+from linocut.arch_config import NcodeConfig
+from linocut.config import Params, load_params
 from linocut.device import pick_device
 from linocut.errors import DataError, LinocutError
 from linocut.recipes import TrainingPlace, train_base, train_cell

@@ -7,7 +7,6 @@ Both decoders start from the cell's own, see the same crops and have the same le
 frozen, so that both decode the very same files. Whatever differs, the adversary did it.
 """
 
-import dataclasses
 import pathlib
 from collections.abc import Iterator
 
@@ -124,6 +123,4 @@ def decoded_files(
         if row.point < points:
             data = (coded / "files" / f"{row.picture}-{row.point}.lino").read_bytes()
             original = read_image(prepared / "test" / f"{row.picture}.png")
-            file = unpack(data)
-            extras = {kind: block for kind, block in file.extras.items() if kind != CORRECTION}
-            yield row, original, codec.decode(dataclasses.replace(file, extras=extras)).picture
+            yield row, original, codec.decode(unpack(data).without(CORRECTION)).picture
