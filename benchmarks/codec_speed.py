@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from linocut import codec as codec_module
+from linocut import rotation
 from linocut.codec import Codec
 from linocut.dead_leaves import dead_leaves
 from linocut.image import read_image
@@ -124,7 +124,7 @@ def _clocks(used: Codec) -> Iterator[Seconds]:
         (used.network, "synthesis", "network"),
         (Rotation, "transform", "rotation"),
         (Rotation, "inverse_transform", "rotation"),
-        (codec_module.rotation, "fit", "rotation"),
+        (rotation, "fit", "rotation"),
         (used, "_symbols", "choice"),
         (used.coder, "encode_counted", "coding"),
         (used.coder, "decode", "coding"),

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from linocut import correction, rotation
+from linocut import correction_block, rotation
 from linocut.alpha import pack_alpha
+from linocut.arch_config import ArchConfig, Cae2018Config, CaeConfig
 from linocut.bitstream import ALPHA, CORRECTION, EXIF, HINTS, ICC_PROFILE
 from linocut.checkpoint import as_tensors, save_model
 from linocut.codec import Codec
-from linocut.config import ArchConfig, Cae2018Config, CaeConfig
 from linocut.dead_leaves import dead_leaves
 from linocut.entropy_fit import fit_networks, fit_tables
 from linocut.image import write_png
@@ -126,10 +126,10 @@ def _network(name: str) -> Network:
 def _correction(network: Network) -> bytes:
     """Numbers of every length, and a row of zeros."""
     assert network.last_layer is not None
-    shape = (correction.ROWS, network.last_layer.in_channels)
+    shape = (correction_block.ROWS, network.last_layer.in_channels)
     numbers = np.random.default_rng(3).integers(-40, 41, shape).astype(np.int8)
     numbers[0, 0], numbers[1, 0], numbers[2] = 127, -127, 0
-    return correction.pack(numbers)
+    return correction_block.pack(numbers)
 
 
 def _blocks(height: int, width: int) -> Mapping[int, bytes]:

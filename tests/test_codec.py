@@ -12,7 +12,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import reference_decoder
-from linocut import codec, correction, latent_store, lino_file, tiling
+from linocut import analysis, correction, correction_block, latent_store, lino_file, tiling
 from linocut.bitstream import CORRECTION, ICC_PROFILE, ROTATION, LinoFile, pack, unpack
 from linocut.codec import Codec
 from linocut.codec_building import COARSER
@@ -152,7 +152,7 @@ def test_tiled_synthesis_is_the_synthesis_of_the_whole(which, request, small_til
     block, scale = unpack(data).extras.get(CORRECTION), None
     assert (block is not None) == (which == "lively"), "a silent layer has nothing to correct"
     if block is not None:
-        scale = correction.scale_of(correction.unpack(block, used.network))
+        scale = correction.scale_of(correction_block.unpack(block, used.network))
     expected = synthesise_window(used.network, used.rotation, whole, step_index(24.0), scale)
     difference = used.decompress(data).astype(int) - expected
     assert np.abs(difference).max() <= 1
@@ -204,7 +204,7 @@ def test_large_pictures_are_analysed_once_for_many_encodings(
     monkeypatch.setattr(latent_store, "CACHED_PIXELS", 10)
     large = used.analyse(picture)
     assert isinstance(large.latents, LatentStore)
-    monkeypatch.setattr(codec, "analyse_window", None)  # the network must not run any more
+    monkeypatch.setattr(analysis, "analyse_window", None)  # the network must not run any more
     assert [used.encode(large, step=step) for step in (16.0, 40.0)] == expected
 
 

@@ -9,10 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from linocut import correction
+from linocut import correction, correction_block
 from linocut.bitstream import CORRECTION, unpack
 from linocut.codec import Codec
-from linocut.correction import NormalEquations, code_lengths, pack, scale_of
+from linocut.correction import NormalEquations, scale_of
+from linocut.correction_block import code_lengths, pack
 from linocut.dead_leaves import dead_leaves
 from linocut.errors import BitstreamError
 from linocut.metrics import psnr_db
@@ -28,7 +29,7 @@ def network(request):
 
 
 def numbers_for(network, seed=0, largest=3):
-    shape = (correction.ROWS, network.last_layer.in_channels)
+    shape = (correction_block.ROWS, network.last_layer.in_channels)
     return np.random.default_rng(seed).integers(-largest, largest + 1, shape).astype(np.int8)
 
 
@@ -97,6 +98,30 @@ def test_of_large_tiles_some_strips_decide(network, monkeypatch):
         assert 0.2 < np.trace(fewer) / np.trace(every) < 0.8
 
 
+@pytest.mark.parametrize(("tiles", "side"), [(1, 256), (4, 256), (16, 128), (10**6, 0)])
+def test_of_many_tiles_the_middles_decide(network, tiles, side):
+    picture = dead_leaves(256, 256, 7)
+    symbols = [np.rint(band).astype(np.int32) for band in latent_of(network, picture)]
+    some, inside = correction.middle(network, symbols, picture, tiles)
+    side = max(side, network.multiple)
+    start = (256 - side) // 2 // network.multiple * network.multiple
+    np.testing.assert_array_equal(inside, picture[start : start + side, start : start + side])
+    for band, all_of_it, part in zip(network.bands, symbols, some, strict=True):
+        near, far = start // band.stride, (start + side) // band.stride
+        np.testing.assert_array_equal(part, all_of_it[:, near:far, near:far])
+
+
+def test_the_middle_of_a_narrow_tile_is_no_larger_than_it(network):
+    picture = dead_leaves(256, 256, 8)[:250, :5]
+    latent = latent_of(network, picture)
+    symbols = [np.rint(band).astype(np.int32) for band in latent]
+    some, inside = correction.middle(network, symbols, picture, 10**6)
+    assert inside.shape == (network.multiple, 5, 3)
+    sums = NormalEquations.of(network)
+    sums.add(network, [band.astype(np.float32) for band in some], STEP, inside)
+    assert sums.pixels == network.multiple * 4
+
+
 def test_pixels_seen_stand_for_the_others(network):
     """Half of a picture of two equal halves asks for the same numbers as both."""
     half = dead_leaves(64, 96, 10)
@@ -151,7 +176,7 @@ def test_blocks_survive(numbers):
     block = pack(numbers)
     bits = 5 + sum(int(code_lengths(row).sum()) for row in numbers if row.any())
     assert len(block) == -(-bits // 8)
-    np.testing.assert_array_equal(correction.unpack(block, network), numbers)
+    np.testing.assert_array_equal(correction_block.unpack(block, network), numbers)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +194,7 @@ def test_blocks_survive(numbers):
 def test_damaged_blocks_are_refused(network, change):
     block = pack(numbers_for(network, 8, largest=100))
     with pytest.raises(BitstreamError, match="correction"):
-        correction.unpack(change(block), network)
+        correction_block.unpack(change(block), network)
 
 
 def test_an_architecture_without_such_a_layer_says_so(monkeypatch):
@@ -177,7 +202,7 @@ def test_an_architecture_without_such_a_layer_says_so(monkeypatch):
     assert Ncode.last_layer.fget(network) is None
     assert NormalEquations.of(network) is None
     with pytest.raises(BitstreamError, match="ncode lacks"):
-        correction.unpack(b"\x80", network)
+        correction_block.unpack(b"\x80", network)
 
 
 PICTURE = dead_leaves(192, 256, 9)

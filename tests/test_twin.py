@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from linocut import correction, report_twin, twin
+from linocut import correction_block, report_twin, twin
 from linocut.bitstream import CORRECTION, unpack
 from linocut.checkpoint import load_model
 from linocut.codec import Codec
@@ -48,8 +48,8 @@ def result(
     np.save(prepared / "train.npy", np.stack([dead_leaves(64, 64, seed) for seed in range(3)]))
     write_png(prepared / "validation" / "a.png", dead_leaves(64, 64, 5))
     codec, rows = Codec.load(codec_folder), []
-    strange = np.full((correction.ROWS, codec.network.last_layer.in_channels), 100, np.int8)
-    blocks = {CORRECTION: correction.pack(strange)}
+    strange = np.full((correction_block.ROWS, codec.network.last_layer.in_channels), 100, np.int8)
+    blocks = {CORRECTION: correction_block.pack(strange)}
     for name in ("one", "two"):
         picture = dead_leaves(64, 72, len(rows))
         write_png(prepared / "test" / f"{name}.png", picture)

@@ -11,24 +11,24 @@
 """
 
 import pathlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from linocut import bitstream, correction, latent_store, models, rotation
+from linocut import analysis, bitstream, correction_block, models, rotation
+from linocut.analysis import Analysed
 from linocut.bitstream import LinoFile
 from linocut.checkpoint import load_model, load_tensors, read_description
-from linocut.codec_values import Analysed, Decoded, Picture
+from linocut.correction import NormalEquations, look_at, scale_of
 from linocut.entropy import Bins, EntropyCoder
 from linocut.entropy_tables import EntropyTables
 from linocut.errors import BitstreamError, CheckpointError, DataError
 from linocut.fixed_codes import FixedCodes
-from linocut.latent_store import Latent
 from linocut.networks import Network
-from linocut.quantization import dequantise, step_index, step_of
+from linocut.quantization import step_index, step_of
 from linocut.rate_distortion import (
     CORRECTED,
     DEFAULT_EFFORT,
@@ -38,12 +38,9 @@ from linocut.rate_distortion import (
 )
 from linocut.refinement import refine
 from linocut.rotation import Rotation, rotation_from
-from linocut.segments import damage_of, decode_segments, encode_segments, layout_of
+from linocut.segments import Decoded, damage_of, decode_segments, encode_segments, layout_of
 from linocut.tiling import Symbols, Tile, tiles, windows
-from linocut.windows import analyse_window, device_of, synthesise_window
-
-CORRECTING_TILES = 4
-"""So many tiles of a picture, evenly spread, decide about its last layer."""
+from linocut.windows import Picture, device_of, synthesise_window
 
 
 class Codec:
@@ -153,23 +150,8 @@ class Codec:
                 f"the picture is {picture.dtype} of shape {picture.shape}, expected uint8 (h, w, 3)"
             )
         height, width = picture.shape[:2]
-        large = height * width > latent_store.CACHED_PIXELS
-        if self.rotation is not None and large and once:
-            return Analysed(picture, None, None)
-        keep: Callable[[Iterable[Latent]], Sequence[Latent]] = (
-            latent_store.LatentStore if large else list
-        )
         grid = self._tiles(width, height)
-        raw: Iterable[Latent] = (analyse_window(self.network, picture, tile) for tile in grid)
-        own = None
-        if self.rotation is None:
-            raw = keep(raw)
-            some = raw[:: -(-len(raw) // latent_store.FITTED_TILES)] if large else raw
-            own = rotation.fit(self.network.bands, some, centre=False)
-            own = Rotation.unpack(own.pack(), self.network.bands)
-        used = self.rotation or own
-        assert used is not None
-        return Analysed(picture, keep(used.transform(latent) for latent in raw), own)
+        return analysis.analyse(self.network, self.rotation, picture, grid, once=once)
 
     def encode(
         self,
@@ -199,12 +181,14 @@ class Codec:
         payloads, segments = [], []
         bits = np.zeros(len(self._codes.planes))
         grid = self._tiles(width, height)
-        own = correction.NormalEquations.of(self.network) if effort >= CORRECTED else None
-        every = -(-len(grid) // CORRECTING_TILES)
+        own = NormalEquations.of(self.network) if effort >= CORRECTED else None
         for number, tile in enumerate(grid):
             symbols, bins = self._symbols(analysed, number, tile, index, effort)
-            if own is not None and number % every == 0:
-                self._look_at(own, analysed, tile, symbols, index)
+            if own is not None:
+                used = self.rotation or analysed.rotation
+                assert used is not None
+                inside = analysed.picture[tile.top : tile.bottom, tile.left : tile.right]
+                look_at(own, self.network, used, symbols, index, inside, len(grid))
             if resilient:
                 segments.append(encode_segments(self.coder, symbols, index))
             else:
@@ -217,7 +201,7 @@ class Codec:
         if own is not None:
             numbers = own.solve(PRICE * step_of(index) ** 2, height * width)
             if numbers.any():
-                blocks[bitstream.CORRECTION] = correction.pack(numbers)
+                blocks[bitstream.CORRECTION] = correction_block.pack(numbers)
         layout = layout_of(self.network.bands, segments) if resilient else None
         model_id = bytes.fromhex(self.model_id)
         file = LinoFile(width, height, index, model_id, payloads, blocks, layout)
@@ -262,7 +246,7 @@ class Codec:
         block = file.extras.get(bitstream.CORRECTION)
         scale = None
         if block is not None:
-            scale = correction.scale_of(correction.unpack(block, self.network))
+            scale = scale_of(correction_block.unpack(block, self.network))
         picture = np.empty((file.height, file.width, 3), dtype=np.uint8)
         squares = np.zeros(2, dtype=np.int64)
 
@@ -296,7 +280,7 @@ class Codec:
         self, analysed: Analysed, number: int, tile: Tile, index: int, effort: int
     ) -> tuple[list[NDArray[np.int32]], Bins | None]:
         """The quantised latent of one tile, and its table indices where they are known."""
-        latent = self._rotated(analysed, number, tile)
+        latent = analysis.latent_of(analysed, self.network, self.rotation, number, tile)
         if isinstance(self._codes, FixedCodes):
             return self._codes.quantise(latent, index), None
         if effort != REFINED:
@@ -305,25 +289,6 @@ class Codec:
         assert used is not None
         inside = analysed.picture[tile.top : tile.bottom, tile.left : tile.right]
         return refine(self.network, used, self.coder, inside, latent, index), None
-
-    def _look_at(
-        self, own: correction.NormalEquations, analysed: Analysed, tile: Tile,
-        symbols: list[NDArray[np.int32]], index: int,
-    ) -> None:  # fmt: skip
-        """Let a tile have its say about the picture's last layer."""
-        used = self.rotation or analysed.rotation
-        assert used is not None
-        step = step_of(index)
-        latent = used.inverse_transform([dequantise(band, step) for band in symbols])
-        inside = analysed.picture[tile.top : tile.bottom, tile.left : tile.right]
-        own.add(self.network, latent, step, inside)
-
-    def _rotated(self, analysed: Analysed, number: int, tile: Tile) -> list[NDArray[np.float32]]:
-        if analysed.latents is not None:
-            return analysed.latents[number]
-        if self.rotation is None:
-            raise DataError("a picture this large needs a model with a rotation of its own")
-        return self.rotation.transform(analyse_window(self.network, analysed.picture, tile))
 
     def _decode(self, file: LinoFile, number: int, tile: Tile) -> tuple[Symbols, int, int]:
         """Symbols of a tile; how many of its squares are blurred and how many concealed."""

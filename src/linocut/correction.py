@@ -7,12 +7,8 @@
 A decoder is trained for all pictures, so for one it repairs some things too little and others too
 much. How strongly each feature should speak is a least-squares problem, and the encoder solves it:
 in whole numbers s, with every bit of theirs paid for like those of symbols. The decoder scales the
-weights of its last layer. Quiet and busy places are those of `linocut.last_layer.quiet_and_busy`.
-
-In a file, s is a block of its own (`linocut.bitstream`), row by row. A row is a bit 0 where all its
-numbers are zero, else 1 and its numbers. A number is a bit 0 where it is zero, else 1, its sign (1:
-negative) and its magnitude in Elias's gamma code. Bits fill bytes from the highest down, the last
-one padded with zeros.
+weights of its last layer. Quiet and busy places are those of `linocut.last_layer.quiet_and_busy`;
+`linocut.correction_block` has how s lies in a file.
 
 Related: van Rozendaal, Huijben, Cohen, "Overfitting for fun and profit: instance-adaptive data
 compression", 2021, which sends updates of whole networks, found by training.
@@ -20,6 +16,7 @@ compression", 2021, which sends updates of whole networks, found by training.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -29,24 +26,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from linocut.errors import BitstreamError
+from linocut.correction_block import LARGEST, ROWS, Numbers, code_lengths
 from linocut.last_layer import quiet_and_busy
 from linocut.networks import Network, residual_gain
+from linocut.planes import Integers
+from linocut.quantization import dequantise, step_of
+from linocut.rotation import Rotation
 
 QUANTUM = 0.25
-LARGEST = 127
-ROWS = 5
-"""The three colours, luma in quiet places, luma in busy ones."""
 GROUPS = ((0, 3, 4), (1,), (2,))
 """Rows that make the same samples, so that they are solved for together."""
 STRIP = 16
 """Rows of features that are looked at together, two rows of pixels each."""
+WHOLE_TILES = 4
+"""Of a picture of more tiles than that only a square in the middle of each is looked at."""
 LOOKED_AT = 2**17
 """Pixels of a tile that decide, about: of larger ones strips are left out."""
 _RIDGE = 1e-4
 _SWEEPS = 12
-
-Numbers = NDArray[np.int8]
 
 
 @dataclass
@@ -195,80 +192,55 @@ def _cheapest(best: float, now: int, bits_per_square: float) -> int:
     return tried[costs.index(min(costs))]
 
 
-def code_lengths(numbers: NDArray[np.integer]) -> NDArray[np.int64]:
-    """Bits of every number in a file."""
-    octave = np.floor(np.log2(np.maximum(np.abs(numbers), 1))).astype(np.int64)
-    return np.where(numbers == 0, 1, 3 + 2 * octave)
+def look_at(
+    sums: NormalEquations, network: Network, used: Rotation, symbols: Sequence[Integers],
+    index: int, picture: NDArray[np.uint8], tiles: int,
+) -> None:  # fmt: skip
+    """Let one of a picture's tiles have its say.
 
-
-def pack(numbers: Numbers) -> bytes:
-    """Numbers (5, c) -> a block."""
-    bits = ""
-    for row in numbers.tolist():
-        bits += "1" if any(row) else "0"
-        for number in row if any(row) else ():
-            magnitude = f"{abs(number):b}"
-            bits += f"1{int(number < 0)}{'0' * (len(magnitude) - 1)}{magnitude}" if number else "0"
-    bits += "0" * (-len(bits) % 8)
-    return int(bits, 2).to_bytes(len(bits) // 8)
-
-
-def unpack(block: bytes, network: Network) -> Numbers:
-    """A block -> numbers (5, c) for the network.
-
-    Raises:
-        BitstreamError: the block is not one, or the network has no such layer.
+    Args:
+        sums: added to.
+        network: whose symbols they are.
+        used: the rotation of its latent.
+        symbols: of the tile, bands (c, h, w).
+        index: of the step.
+        picture: uint8 (h, w, 3), the tile, not padded.
+        tiles: of the picture.
     """
-    if network.last_layer is None:
-        raise BitstreamError(
-            f"the file corrects a last layer, which the architecture {network.architecture} lacks"
-        )
-    channels = network.last_layer.in_channels
-    if 8 * len(block) > ROWS * (1 + channels * (2 + 2 * LARGEST.bit_length())) + 7:
-        raise BitstreamError(
-            f"the correction has {len(block)} bytes, too many for {ROWS * channels} numbers"
-        )
-    bits = _Bits(block)
-    rows = [
-        [bits.number() for _ in range(channels)] if bits.take() else [0] * channels
-        for _ in range(ROWS)
+    symbols, picture = middle(network, symbols, picture, tiles)
+    step = step_of(index)
+    latent = used.inverse_transform([dequantise(band, step) for band in symbols])
+    sums.add(network, latent, step, picture)
+
+
+def middle(
+    network: Network, symbols: Sequence[Integers], picture: NDArray[np.uint8], tiles: int
+) -> tuple[list[Integers], NDArray[np.uint8]]:
+    """The part of a tile to look at, where the picture has many: together four whole tiles.
+
+    Args:
+        network: whose symbols they are.
+        symbols: of the tile, bands (c, h, w).
+        picture: uint8 (h, w, 3), the tile, not padded.
+        tiles: of the picture.
+
+    Returns:
+        The symbols and the picture of that part.
+    """
+    if tiles <= WHOLE_TILES:
+        return list(symbols), picture
+    unit, share = network.multiple, math.sqrt(WHOLE_TILES / tiles)
+    places = []
+    for length in picture.shape[:2]:
+        side = max(round(share * length / unit), 1) * unit
+        start = max(length - side, 0) // 2 // unit * unit
+        places.append((start, start + side))
+    (top, bottom), (left, right) = places
+    inside = [
+        band[:, top // b.stride : bottom // b.stride, left // b.stride : right // b.stride]
+        for b, band in zip(network.bands, symbols, strict=True)
     ]
-    bits.end()
-    return np.array(rows, dtype=np.int8)
-
-
-class _Bits:
-    """Takes bits off the front of a block."""
-
-    def __init__(self, block: bytes) -> None:
-        self._bits, self._position = "".join(f"{byte:08b}" for byte in block), 0
-        self._name = f"the correction of {len(block)} bytes"
-
-    def take(self) -> bool:
-        """The next bit."""
-        self._position += 1
-        if self._position > len(self._bits):
-            raise BitstreamError(f"{self._name} is cut off")
-        return self._bits[self._position - 1] == "1"
-
-    def number(self) -> int:
-        """The next number."""
-        if not self.take():
-            return 0
-        negative, digits, magnitude = self.take(), 0, 1
-        while not self.take():
-            digits += 1
-        if digits >= LARGEST.bit_length():
-            raise BitstreamError(f"{self._name} holds a number beyond {LARGEST}")
-        for _ in range(digits):
-            magnitude = 2 * magnitude + self.take()
-        return -magnitude if negative else magnitude
-
-    def end(self) -> None:
-        """Nothing but padding may be left."""
-        rest = self._bits[self._position :]
-        if len(rest) > 7 or "1" in rest:
-            raise BitstreamError(f"{self._name} is followed by others")
+    return inside, picture[top:bottom, left:right]
 
 
 def scale_of(numbers: Numbers) -> Tensor:

@@ -30,8 +30,8 @@ from linocut.windows import synthesise
 
 if TYPE_CHECKING:
     from linocut.codec import Codec
-    from linocut.codec_values import Picture
     from linocut.latents import Band
+    from linocut.windows import Picture
 
 Plane = NDArray[np.float32]
 

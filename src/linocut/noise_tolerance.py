@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from linocut.analysis import Analysed
 from linocut.anchors import decode, encode_near
 from linocut.codec import Codec
-from linocut.codec_values import Analysed
 from linocut.degradation import EFFORT, add_noise
 from linocut.image import read_image
 from linocut.metrics import psnr_db

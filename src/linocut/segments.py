@@ -63,6 +63,19 @@ class Damage:
         return "; ".join(parts) or None
 
 
+@dataclass(frozen=True)
+class Decoded:
+    """What a decoder found in a file.
+
+    Attributes:
+        picture: uint8 (h, w, 3).
+        damage: what was lost of a file of the resilient layout; None for the plain one.
+    """
+
+    picture: NDArray[np.uint8]
+    damage: Damage | None
+
+
 def damage_of(file: LinoFile, blurred: int, concealed: int) -> Damage | None:
     """What was found wrong, or None for the plain layout, which is whole or refused."""
     layout = file.resilience
