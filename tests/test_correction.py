@@ -12,12 +12,13 @@ from hypothesis.extra.numpy import arrays
 from linocut import correction, correction_block
 from linocut.bitstream import CORRECTION, unpack
 from linocut.codec import Codec
-from linocut.correction import NormalEquations, scale_of
+from linocut.correction import NormalEquations, middle, scale_of
 from linocut.correction_block import code_lengths, pack
 from linocut.dead_leaves import dead_leaves
 from linocut.errors import BitstreamError
 from linocut.metrics import psnr_db
 from linocut.networks import Ncode
+from linocut.tiling import Tile
 from tiny import awake
 
 STEP = 24.0
@@ -98,28 +99,55 @@ def test_of_large_tiles_some_strips_decide(network, monkeypatch):
         assert 0.2 < np.trace(fewer) / np.trace(every) < 0.8
 
 
-@pytest.mark.parametrize(("tiles", "side"), [(1, 256), (4, 256), (16, 128), (10**6, 0)])
-def test_of_many_tiles_the_middles_decide(network, tiles, side):
-    picture = dead_leaves(256, 256, 7)
-    symbols = [np.rint(band).astype(np.int32) for band in latent_of(network, picture)]
-    some, inside = correction.middle(network, symbols, picture, tiles)
-    side = max(side, network.multiple)
-    start = (256 - side) // 2 // network.multiple * network.multiple
-    np.testing.assert_array_equal(inside, picture[start : start + side, start : start + side])
-    for band, all_of_it, part in zip(network.bands, symbols, some, strict=True):
-        near, far = start // band.stride, (start + side) // band.stride
-        np.testing.assert_array_equal(part, all_of_it[:, near:far, near:far])
+def the_tile(row=0, bottom=1024, right=1024):
+    return Tile(row, 0, 1024 * row, 0, 1024 * row + bottom, right, (0, 0, 0, 0))
 
 
-def test_the_middle_of_a_narrow_tile_is_no_larger_than_it(network):
-    picture = dead_leaves(256, 256, 8)[:250, :5]
+@pytest.mark.parametrize(
+    ("tiles", "expected"),
+    [
+        (4, (1024, 0, 2048, 1024)),
+        (16, (1280, 256, 1792, 768)),
+        (256, (1408, 384, 1664, 640)),  # not 128 px, all of which would be frame
+    ],
+)
+def test_of_many_tiles_the_middles_decide(tiles, expected):
+    assert middle(the_tile(row=1), (4096, 4096), 32, tiles) == expected
+
+
+def test_the_middle_of_a_tile_at_the_edge_lies_in_the_picture():
+    shape = (1024 + 300, 77)
+    top, left, bottom, right = middle(the_tile(row=1, bottom=320, right=96), shape, 32, 100)
+    assert 1024 <= top < bottom <= 1024 + 300
+    assert (left, right) == (0, 64)
+
+
+def test_a_cut_is_not_looked_at(network):
+    """Inside of its frame a part of a picture asks for what the whole asks for there."""
+    picture = dead_leaves(384, 384, 7)
+    whole, part, careless = (NormalEquations.of(network) for _ in range(3))
+    inner = (128, 128, 384 - 256, 384 - 256)
     latent = latent_of(network, picture)
-    symbols = [np.rint(band).astype(np.int32) for band in latent]
-    some, inside = correction.middle(network, symbols, picture, 10**6)
-    assert inside.shape == (network.multiple, 5, 3)
+    whole.add(network, latent, STEP, picture, inner)
+    strides = [band.stride for band in network.bands]
+    cut = [
+        band[:, 64 // s : 320 // s, 64 // s : 320 // s]
+        for band, s in zip(latent, strides, strict=True)
+    ]
+    part.add(network, cut, STEP, picture[64:320, 64:320], (correction.FRAME,) * 4)
+    careless.add(network, cut, STEP, picture[64:320, 64:320])
+    assert part.pixels == whole.pixels == 128**2
+    for few, all_of_it in zip(part.moment, whole.moment, strict=True):
+        np.testing.assert_allclose(few, all_of_it, atol=0.02 * np.abs(all_of_it).max())
+    assert careless.pixels == 256**2
+
+
+def test_tiles_without_an_inside_have_no_say(network):
     sums = NormalEquations.of(network)
-    sums.add(network, [band.astype(np.float32) for band in some], STEP, inside)
-    assert sums.pixels == network.multiple * 4
+    picture = dead_leaves(96, 96, 9)
+    sums.add(network, latent_of(network, picture), STEP, picture, (correction.FRAME,) * 4)
+    assert sums.pixels == 0
+    assert not sums.solve(1.0, 96**2).any()
 
 
 def test_pixels_seen_stand_for_the_others(network):

@@ -187,8 +187,8 @@ class Codec:
             if own is not None:
                 used = self.rotation or analysed.rotation
                 assert used is not None
-                inside = analysed.picture[tile.top : tile.bottom, tile.left : tile.right]
-                look_at(own, self.network, used, symbols, index, inside, len(grid))
+                whole = analysed.picture
+                look_at(own, self.network, used, symbols, index, whole, tile, len(grid))
             if resilient:
                 segments.append(encode_segments(self.coder, symbols, index))
             else:

@@ -32,6 +32,7 @@ from linocut.networks import Network, residual_gain
 from linocut.planes import Integers
 from linocut.quantization import dequantise, step_of
 from linocut.rotation import Rotation
+from linocut.tiling import Tile
 
 QUANTUM = 0.25
 GROUPS = ((0, 3, 4), (1,), (2,))
@@ -39,7 +40,9 @@ GROUPS = ((0, 3, 4), (1,), (2,))
 STRIP = 16
 """Rows of features that are looked at together, two rows of pixels each."""
 WHOLE_TILES = 4
-"""Of a picture of more tiles than that only a square in the middle of each is looked at."""
+"""Of a picture of more tiles than that only the middle of each is looked at."""
+FRAME = 64
+"""Pixels along a cut that are not looked at: what a network sees there is not what it will see."""
 LOOKED_AT = 2**17
 """Pixels of a tile that decide, about: of larger ones strips are left out."""
 _RIDGE = 1e-4
@@ -71,7 +74,7 @@ class NormalEquations:
     @torch.inference_mode()
     def add(
         self, network: Network, latent: Sequence[NDArray[np.float32]], step: float,
-        picture: NDArray[np.uint8],
+        picture: NDArray[np.uint8], frame: Sequence[int] = (0, 0, 0, 0),
     ) -> None:  # fmt: skip
         """Look at a tile.
 
@@ -80,12 +83,16 @@ class NormalEquations:
             latent: dequantised, bands (c, h, w) in grey levels.
             step: in grey levels.
             picture: uint8 (h, w, 3), what the tile should be; at most as large as its latent says.
+            frame: pixels to leave out at the top, left, bottom and right, even numbers.
         """
         layer = network.last_layer
         assert layer is not None
         height, width = (length // 2 * 2 for length in picture.shape[:2])
-        if not height * width:
+        top, left, bottom, right = frame[0], frame[1], height - frame[2], width - frame[3]
+        if top >= bottom or left >= right:
             return
+        rows, columns = slice(top // 2, bottom // 2), slice(left // 2, right // 2)
+        pixels = (bottom - top) * (right - left)
         device = layer.weight.device
         y_hat = [torch.from_numpy(band)[None].to(device) for band in latent]
         steps = torch.tensor([step], device=device)
@@ -96,22 +103,25 @@ class NormalEquations:
         error = (wanted - linear[..., :height, :width]) / gain
         error = error - layer(features)[..., :height, :width]
         missing = functional.pixel_unshuffle(error, 2).view(3, 4, height // 2, width // 2)
+        missing = missing[:, :, rows, columns]
         places = quiet_and_busy(linear, steps)[..., :height, :width]
         places = functional.pixel_unshuffle(places, 2).view(2, 4, height // 2, width // 2)
-        framed = functional.pad(features, (1, 1, 1, 1))[..., : width // 2 + 2]
+        places = places[:, :, rows, columns]
+        framed = functional.pad(features, (1, 1, 1, 1))
+        framed = framed[..., rows.start : rows.stop + 2, columns.start : columns.stop + 2]
         weight = float(gain) ** 2
-        for top in range(0, height // 2, STRIP * -(-height * width // LOOKED_AT)):
-            bottom = min(top + STRIP, height // 2)
-            self.pixels += 2 * (bottom - top) * width
-            shares = layer.shares(framed[:, :, top : bottom + 2])
-            near = places[:, None, :, top:bottom]
+        for start in range(0, missing.shape[2], STRIP * -(-pixels // LOOKED_AT)):
+            end = min(start + STRIP, missing.shape[2])
+            self.pixels += 2 * (end - start) * (right - left)
+            shares = layer.shares(framed[:, :, start : end + 2])
+            near = places[:, None, :, start:end]
             seen = [
                 torch.cat([shares[:, 0], *(near * shares[None, :, 0])]),
                 *shares[:, 1:].unbind(1),
             ]
             for colour, share in enumerate(seen):
                 flat = share.flatten(1)
-                target = missing[colour, :, top:bottom].flatten()
+                target = missing[colour, :, start:end].flatten()
                 self.gram[colour] += weight * (flat @ flat.T).double().cpu().numpy()
                 self.moment[colour] += weight * (flat @ target).double().cpu().numpy()
 
@@ -194,7 +204,7 @@ def _cheapest(best: float, now: int, bits_per_square: float) -> int:
 
 def look_at(
     sums: NormalEquations, network: Network, used: Rotation, symbols: Sequence[Integers],
-    index: int, picture: NDArray[np.uint8], tiles: int,
+    index: int, picture: NDArray[np.uint8], tile: Tile, tiles: int,
 ) -> None:  # fmt: skip
     """Let one of a picture's tiles have its say.
 
@@ -204,43 +214,52 @@ def look_at(
         used: the rotation of its latent.
         symbols: of the tile, bands (c, h, w).
         index: of the step.
-        picture: uint8 (h, w, 3), the tile, not padded.
-        tiles: of the picture.
+        picture: uint8 (h, w, 3), the whole.
+        tile: which tile.
+        tiles: how many the picture has.
     """
-    symbols, picture = middle(network, symbols, picture, tiles)
+    top, left, bottom, right = middle(tile, picture.shape[:2], network.multiple, tiles)
+    y, x = tile.top, tile.left
+    inside = [
+        band[:, (top - y) // s : (bottom - y) // s, (left - x) // s : (right - x) // s]
+        for band, s in zip(symbols, (band.stride for band in network.bands), strict=True)
+    ]
+    height, width = picture.shape[:2]
+    cut = (top > 0, left > 0, bottom < height, right < width)
+    frame = tuple(FRAME if side else 0 for side in cut)
     step = step_of(index)
-    latent = used.inverse_transform([dequantise(band, step) for band in symbols])
-    sums.add(network, latent, step, picture)
+    latent = used.inverse_transform([dequantise(band, step) for band in inside])
+    sums.add(network, latent, step, picture[top:bottom, left:right], frame)
 
 
-def middle(
-    network: Network, symbols: Sequence[Integers], picture: NDArray[np.uint8], tiles: int
-) -> tuple[list[Integers], NDArray[np.uint8]]:
-    """The part of a tile to look at, where the picture has many: together four whole tiles.
+def middle(tile: Tile, shape: Sequence[int], unit: int, tiles: int) -> tuple[int, int, int, int]:
+    """The part of a tile to look at: all of it, or its middle.
+
+    The middles of many tiles are together as large as four tiles, but none is so small that
+    nothing is left inside of its frame.
 
     Args:
-        network: whose symbols they are.
-        symbols: of the tile, bands (c, h, w).
-        picture: uint8 (h, w, 3), the tile, not padded.
-        tiles: of the picture.
+        tile: of a picture.
+        shape: (h, w) of the picture, not padded.
+        unit: sides and places are multiples of it, px.
+        tiles: how many the picture has.
 
     Returns:
-        The symbols and the picture of that part.
+        top, left, bottom, right in px of the padded picture.
     """
     if tiles <= WHOLE_TILES:
-        return list(symbols), picture
-    unit, share = network.multiple, math.sqrt(WHOLE_TILES / tiles)
-    places = []
-    for length in picture.shape[:2]:
-        side = max(round(share * length / unit), 1) * unit
-        start = max(length - side, 0) // 2 // unit * unit
-        places.append((start, start + side))
-    (top, bottom), (left, right) = places
-    inside = [
-        band[:, top // b.stride : bottom // b.stride, left // b.stride : right // b.stride]
-        for b, band in zip(network.bands, symbols, strict=True)
-    ]
-    return inside, picture[top:bottom, left:right]
+        return tile.top, tile.left, tile.bottom, tile.right
+    ends = []
+    for low, high, length in zip(
+        (tile.top, tile.left), (tile.bottom, tile.right), shape, strict=True
+    ):
+        inside = min(high, length) - low
+        wanted = max(math.sqrt(WHOLE_TILES / tiles) * inside, min(inside, 4 * FRAME))
+        side = max(round(wanted / unit), 1) * unit
+        start = low + max(inside - side, 0) // 2 // unit * unit
+        ends.append((start, start + side))
+    (top, bottom), (left, right) = ends
+    return top, left, bottom, right
 
 
 def scale_of(numbers: Numbers) -> Tensor:
