@@ -146,12 +146,31 @@ def test_small_pictures_leave_ms_ssim_out_and_say_why(folder: Path, tmp_path: Pa
             table.write_text("\n".join([lines[0], *map(",".join, blanked)]) + "\n")
     text = report(tmp_path / "artifacts", tmp_path / "reports")
     assert "| cae-l2 | - | - |" in text
-    assert "cae-l2 against JPEG 2000 in MS-SSIM: anchor curve has values" in text
+    cells, anchors = ", ".join(CELLS), "JPEG 2000, JPEG"
+    assert f"- MS-SSIM, {cells} against {anchors}: anchor curve has values" in text
     found = json.loads((tmp_path / "reports" / "metrics.json").read_text())
     assert set(found["best"]) == {"psnr", "ssimulacra2"}
     rates = json.loads((tmp_path / "reports" / "cells.json").read_text())
     assert set(rates["cae-l2"]) == {"psnr", "ssimulacra2"}
     assert "nan" not in (tmp_path / "reports" / "metrics.json").read_text().lower()
+
+
+def test_curves_that_compare_with_nothing_say_so_once(tmp_path: Path) -> None:
+    write_experiment(tmp_path / "artifacts")
+    path = tmp_path / "artifacts" / "evaluated" / "cae-l2" / "evaluation.csv"
+    header, *lines = path.read_text().splitlines()
+    columns = [header.split(",").index(name) for name in ("psnr_db", "ms_ssim", "ssimulacra2")]
+    rows = [line.split(",") for line in lines]
+    for row in rows:
+        for column in columns:
+            row[column] = rows[0][column]
+    path.write_text("\n".join([header, *map(",".join, rows)]) + "\n")
+    text = report(tmp_path / "artifacts", tmp_path / "reports", ("cae-l2",))
+    assert text.count("test curve does not rise") == 3
+    assert "- PSNR, cae-l2 against JPEG 2000, JPEG: test curve does not rise" in text
+    assert "the report says why" in text
+    page = (tmp_path / "reports" / "report.html").read_text()
+    assert "grid-section" not in page
 
 
 def test_a_comparison_without_training_or_rotation_has_fewer_figures(

@@ -124,7 +124,7 @@ def draw_bd_rates(comparison: Comparison, path: Path) -> None:
         [place for place, name in enumerate(lines) if name],
         [title(name) for name in lines if name],
     )
-    panels[0][0].invert_yaxis()
+    panels[0][0].set_ylim(len(lines) - 1.4, -0.6)
     save(figure, path)
 
 
@@ -272,7 +272,7 @@ def _at(bpp: float, x: Floats, y: Floats) -> Floats:
 def _draw_interval(axes: Axes, comparison: Comparison, name: str, metric: str, place: int) -> None:
     interval = comparison.bd_rate(name, metric, comparison.ranking_anchor)
     if not np.isfinite(interval.estimate):
-        axes.text(0, place, "  the curves hardly overlap", va="center", fontsize=8, color=GREY)
+        axes.text(0, place, "  not comparable", va="center", fontsize=8, color=GREY)
         return
     is_cell = name in comparison.cells
     ink = colour(loss_of(name)) if is_cell else GREY

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
 
+import numpy as np
 from PIL import Image
 
 from linocut.comparison import Comparison
@@ -69,7 +70,10 @@ def page(
         planes: rates of the planes of the latent, by cell.
         galleries: by a key of `GALLERIES`, crops by title, by what they are of.
     """
-    figures = {"rd": rd_figure(comparison), "grid": grid_figure(comparison)}
+    figures = {"rd": rd_figure(comparison)}
+    rated = any(np.isfinite(row.bd_rate) for row in comparison.bd_rates if row.kind == "cell")
+    if rated:
+        figures["grid"] = grid_figure(comparison)
     figures |= {f"lines-{index}": lines_figure(one) for index, one in enumerate(lines)}
     if planes:
         figures["split"] = split_figure(planes)
@@ -84,7 +88,8 @@ def page(
         f'<p class="pale">Test set: {kind}. '
         f"{sum(map(len, comparison.cells.values()))} compressed files decoded and measured.</p>",
         f'<div class="headline">{_headline(texts.pop("", ""))}</div></header>',
-        '<nav><a href="#rd-section">Curves</a><a href="#grid-section">Grid</a>'
+        '<nav><a href="#rd-section">Curves</a>',
+        '<a href="#grid-section">Grid</a>' if rated else "",
         '<a href="#pictures">Pictures</a>',
         *(f'<a href="#{key}">{GALLERIES[key][0]}</a>' for key in galleries if galleries[key]),
         '<a href="#tables">Tables</a><a href="#provenance">Provenance</a></nav>',
@@ -92,10 +97,15 @@ def page(
         '<p class="pale">Click a name to hide its curve, twice to see it alone; drag to zoom. The '
         "differences to one codec, at equal rate, tell close curves apart.</p>",
         '<div class="figure" id="rd"></div></section>',
-        '<section id="grid-section"><h2>Architectures and losses</h2>',
-        '<p class="pale">BD-rate in per cent of bits at equal quality; blue: fewer than the '
-        "reference.</p>",
-        '<div class="figure low" id="grid"></div></section>',
+    ]
+    if rated:
+        body += [
+            '<section id="grid-section"><h2>Architectures and losses</h2>',
+            '<p class="pale">BD-rate in per cent of bits at equal quality; blue: fewer than the '
+            "reference.</p>",
+            '<div class="figure low" id="grid"></div></section>',
+        ]
+    body += [
         '<section id="pictures"><h2>Pictures at matched size</h2>',
         '<p class="pale">Rate of the file, PSNR and MS-SSIM (dB) of the whole picture. Drag over '
         "the picture.</p>",

@@ -12,7 +12,7 @@ from linocut.published import TITLES, bd_rate_to_published, is_kodak
 from linocut.rd import Interval
 from linocut.statistics import Ranked
 
-QUOTED_BPP = (0.25, 0.5, 1.0)
+QUOTED_BPP = (0.1, 0.25, 0.5, 1.0)
 """Rates at which the curves are read off in a table."""
 
 HOW = """\
@@ -122,6 +122,8 @@ def results_block(comparison: Comparison) -> str:
         "\nBD-rate in per cent of bits at equal quality (negative: fewer), with 95 % intervals, "
         f"from {files} files of {len(comparison.pictures)} pictures."
     )
+    if any("-" in row for row in rows):
+        note += " A dash: the report says why there is none."
     return "\n".join([best, table(["cell", *header], rows), note])
 
 
@@ -190,10 +192,16 @@ def _published(comparison: Comparison) -> list[str]:
 
 def _refusals(comparison: Comparison) -> list[str]:
     """Why numbers are missing, for the cells against the references."""
+    anchors: dict[tuple[str, str, str], list[str]] = {}
+    for (curve, metric, anchor), reason in comparison.refusals.items():
+        if curve in comparison.cells and anchor in REFERENCES:
+            anchors.setdefault((metric, curve, reason), []).append(title(anchor))
+    curves: dict[tuple[str, str, str], list[str]] = {}
+    for (metric, curve, reason), names in anchors.items():
+        curves.setdefault((metric, ", ".join(names), reason), []).append(curve)
     lines = [
-        f"- {curve} against {title(anchor)} in {METRICS[metric].title}: {reason}."
-        for (curve, metric, anchor), reason in comparison.refusals.items()
-        if curve in comparison.cells and anchor in REFERENCES
+        f"- {METRICS[metric].title}, {', '.join(found)} against {names}: {reason}."
+        for (metric, names, reason), found in curves.items()
     ]
     return ["Not comparable (-):", *lines, ""] if lines else []
 
