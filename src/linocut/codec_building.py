@@ -30,7 +30,7 @@ from linocut.losses import Distortion
 from linocut.networks import Network
 from linocut.quantization import quantise, step_index, step_of
 from linocut.rate_distortion import ROUNDING, optimise
-from linocut.rotation import rotation_from, rotation_tensors
+from linocut.rotation import Rotation, rotation_from, rotation_tensors
 
 STEPS_PER_CROP = 3
 CURVE_POINTS = 8
@@ -115,24 +115,7 @@ def build_codec(
         return
     step_range = (steps[0], steps[-1])
     used = rotation_from(tensors, network.bands)
-    rng = np.random.default_rng([seed, 2])
-    samples = []
-    for latent in training_latents(network, prepared / "train.npy", config.crops, seed):
-        own = used or rotation.fit(network.bands, [latent], centre=False)
-        r = own.transform(latent)
-        for low in np.linspace(0.0, 1.0, STEPS_PER_CROP, endpoint=False):
-            share = low + rng.uniform() / STEPS_PER_CROP
-            step = step_range[0] * (step_range[1] / step_range[0]) ** share
-            index = step_index(step)
-            rounding = ROUNDING[min(config.effort, max(ROUNDING))]
-            symbols = [quantise(band, step_of(index), rounding) for band in r]
-            samples.append((symbols, index, r))
-    chosen = [sample[:2] for sample in samples]
-    tables = _first_tables(network, config, chosen, seed)
-    if config.effort > 1:
-        coder = EntropyCoder(network.bands, tables)
-        chosen = [(optimise(coder, r, index)[0], index) for _, index, r in samples]
-    tables = fit_tables(network.bands, chosen, ContextNetworks.of(tables))
+    tables = _tables(network, used, prepared / "train.npy", config, step_range, seed)
     tensors |= tables.tensors()
     if distortion is not None and config.tuning.megapixels > 0:
         tune_decoder(
@@ -156,6 +139,34 @@ def build_codec(
 def fixed_steps(network: Network) -> list[float]:
     """The steps of codes of fixed length, fine to coarse; none for other networks."""
     return [step_of(index_of(bits)) for bits in reversed(network.fixed_bits)]
+
+
+def _tables(
+    network: Network,
+    used: Rotation | None,
+    crops: pathlib.Path,
+    config: CodeConfig,
+    step_range: tuple[float, float],
+    seed: int,
+) -> EntropyTables:
+    """Fitted to `code.crops` training crops, each at several steps, as `code.effort` codes them."""
+    rng = np.random.default_rng([seed, 2])
+    rounding = ROUNDING[min(config.effort, max(ROUNDING))]
+    samples = []
+    for latent in training_latents(network, crops, config.crops, seed):
+        own = used or rotation.fit(network.bands, [latent], centre=False)
+        r = own.transform(latent)
+        for low in np.linspace(0.0, 1.0, STEPS_PER_CROP, endpoint=False):
+            share = low + rng.uniform() / STEPS_PER_CROP
+            index = step_index(step_range[0] * (step_range[1] / step_range[0]) ** share)
+            symbols = [quantise(band, step_of(index), rounding) for band in r]
+            samples.append((symbols, index, r))
+    chosen = [sample[:2] for sample in samples]
+    tables = _first_tables(network, config, chosen, seed)
+    if config.effort > 1:
+        coder = EntropyCoder(network.bands, tables)
+        chosen = [(optimise(coder, r, index)[0], index) for _, index, r in samples]
+    return fit_tables(network.bands, chosen, ContextNetworks.of(tables))
 
 
 def _first_tables(
