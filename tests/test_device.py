@@ -1,5 +1,8 @@
 """The device is the machine's choice unless a variable makes it."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -26,6 +29,26 @@ def test_what_is_not_there_is_refused(monkeypatch, name, message):
     monkeypatch.setenv(DEVICE_VARIABLE, name)
     with pytest.raises(ConfigError, match=message):
         pick_device()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc alone can hand memory back")
+def test_freed_blocks_between_used_ones_go_back():
+    """Every second block of many is freed: none of them is at the end of the heap."""
+    child = """
+import pathlib
+from linocut.device import return_freed_memory
+def resident():
+    return int(pathlib.Path("/proc/self/statm").read_text().split()[1])
+blocks = [bytearray(50_000) for _ in range(4000)]
+del blocks[::2]
+before = resident()
+return_freed_memory()
+print(before - resident())
+"""
+    pages = int(
+        subprocess.run([sys.executable, "-c", child], capture_output=True, check=True).stdout
+    )
+    assert pages > 50_000_000 // 4096
 
 
 def test_keeping_memory_is_harmless():

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from linocut.config import TuningConfig
-from linocut.device import keep_freed_memory
+from linocut.device import keep_freed_memory, return_freed_memory
 from linocut.entropy import EntropyCoder
 from linocut.losses import Distortion
 from linocut.networks import Network
@@ -74,8 +74,8 @@ def tune_decoder(
         step_range: finest and coarsest step, grey levels.
         seed: of the choice of crops, steps and batches.
     """
-    keep_freed_memory()
     seen = _seen(network, used, coder, crops, config.crops, effort, step_range, seed)
+    keep_freed_memory()
     encoder = {id(parameter) for parameter in network.analysis_parameters()}
     learning = [p for p in network.parameters() if id(p) not in encoder]
     optimiser = torch.optim.Adam(learning, lr=config.learning_rate)
@@ -121,6 +121,8 @@ def _seen(
         index = step_index(float(np.exp(rng.uniform(*np.log(step_range)))))
         symbols, _ = choose_symbols(coder, own.transform(latent), index, min(effort, 2))
         found.append(Seen([band.astype(np.int16) for band in symbols], own, index, int(crop)))
+        if len(found) % 64 == 0:
+            return_freed_memory()
     return found
 
 
