@@ -48,9 +48,10 @@ def lively(plain, tables):
 
 @pytest.fixture
 def small_tiles(monkeypatch):
-    """Tiles of 64 px, so that small pictures have many."""
+    """Tiles of 64 px, so that small pictures have many, with a frame that leaves a middle."""
     for module in (lino_file, tiling):
         monkeypatch.setattr(module, "TILE_PX", SMALL_TILE_PX)
+    monkeypatch.setattr(correction, "FRAME", SMALL_TILE_PX // 8)
 
 
 @pytest.fixture(scope="module")
