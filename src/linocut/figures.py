@@ -119,7 +119,7 @@ def draw_bd_rates(comparison: Comparison, path: Path) -> None:
             "\N{LEFTWARDS ARROW} fewer    bits at equal quality [%]    more \N{RIGHTWARDS ARROW}"
         )
         axes.tick_params(left=False)
-        axes.margins(x=0.12)
+        axes.margins(x=0.16)
     panels[0][0].set_yticks(
         [place for place, name in enumerate(lines) if name],
         [title(name) for name in lines if name],
@@ -278,11 +278,14 @@ def _draw_interval(axes: Axes, comparison: Comparison, name: str, metric: str, p
     ink = colour(loss_of(name)) if is_cell else GREY
     axes.plot([interval.low, interval.high], [place, place], color=ink, lw=2.2, alpha=0.55)
     axes.plot(interval.estimate, place, "o" if is_cell else "D", color=ink, ms=6 if is_cell else 5)
+    fewer = interval.estimate < 0  # the number stands on the side away from zero
+    ends = (interval.low, interval.estimate, interval.high)
     axes.annotate(
         f"{interval.estimate:+.1f}",
-        (max(interval.high, interval.estimate), place),
-        xytext=(5, 0),
+        (min(ends) if fewer else max(ends), place),
+        xytext=(-5 if fewer else 5, 0),
         textcoords="offset points",
+        ha="right" if fewer else "left",
         va="center",
         fontsize=8,
         color=INK,
