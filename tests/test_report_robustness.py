@@ -7,6 +7,7 @@ import pytest
 
 from linocut import report_robustness
 from linocut.dead_leaves import dead_leaves
+from linocut.figures import COLOURS, Lines, Series
 from linocut.image import write_png
 from linocut.robustness import CLASSICAL, LEARNED, ErrorRow
 from linocut.tables import write_rows
@@ -86,3 +87,11 @@ def test_the_classical_codecs_alone_make_no_section(folder, tmp_path):
     shutil.rmtree(folder / "cae-l2")
     assert report_robustness.section(folder, tmp_path) == ""
     assert report_robustness.lines(folder) is None
+
+
+def test_every_line_of_the_figure_has_a_colour_of_its_own():
+    arms = [f"{arm} ({cell})" for arm in "abc" for cell in ("cae-l2", "generative-l2")]
+    line = [Series(name, np.zeros(2), np.zeros(2)) for name in (*arms, "JPEG", "mix", "l2")]
+    drawn = Lines("", "", "", {"PSNR": {"behind the header": line, "anywhere": line[::-1]}})
+    assert len({drawn.colours[one.loss] for one in line}) == len(line)
+    assert drawn.colours["mix"] == COLOURS["mix"]

@@ -157,6 +157,15 @@ class Lines:
     logarithmic: bool = False
     counts: bool = False
 
+    @property
+    def colours(self) -> dict[str, str]:
+        """By name of a line: a loss has its own, others take those that are left in turn."""
+        panels = [series for row in self.rows.values() for series in row.values()]
+        names = dict.fromkeys(one.loss for series in panels for one in series)
+        left = [*OTHER_COLOURS, *(ink for loss, ink in COLOURS.items() if loss not in names)]
+        others = [name for name in names if name not in COLOURS]
+        return COLOURS | {name: left[i % len(left)] for i, name in enumerate(others)}
+
 
 def draw_lines(lines: Lines, path: Path) -> None:
     """Small multiples: a row per quantity, a column per architecture."""
@@ -172,8 +181,9 @@ def draw_lines(lines: Lines, path: Path) -> None:
             axes.set_xlabel(lines.xlabel if row == len(lines.rows) - 1 else "")
             ends = []
             for one in series:
-                axes.plot(one.x, one.y, color=colour(one.loss), lw=1.6)
-                ends.append((one.loss, float(one.x[-1]), float(one.y[-1]), colour(one.loss)))
+                ink = lines.colours[one.loss]
+                axes.plot(one.x, one.y, color=ink, lw=1.6)
+                ends.append((one.loss, float(one.x[-1]), float(one.y[-1]), ink))
             axes.locator_params(axis="x", integer=lines.counts)
             if lines.logarithmic:
                 axes.set_yscale("log")

@@ -197,7 +197,7 @@ def lines_figure(lines: Lines) -> dict[str, Any]:
                         "y": [rounded(value) for value in one.y],
                         "xaxis": f"x{suffix}",
                         "yaxis": f"y{suffix}",
-                        "line": {"color": colour(one.loss), "width": 2},
+                        "line": {"color": lines.colours[one.loss], "width": 2},
                         "showlegend": one.loss not in seen,
                     }
                 )
