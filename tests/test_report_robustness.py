@@ -7,8 +7,9 @@ import pytest
 
 from linocut import report_robustness
 from linocut.dead_leaves import dead_leaves
-from linocut.figures import COLOURS, Lines, Series
+from linocut.figures import COLOURS
 from linocut.image import write_png
+from linocut.line_figures import Lines, Series
 from linocut.robustness import CLASSICAL, LEARNED, ErrorRow
 from linocut.tables import write_rows
 

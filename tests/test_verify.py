@@ -65,8 +65,8 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "reports").mkdir()
     with pytest.MonkeyPatch.context() as patch:  # no pictures: the numbers are what counts here
         patch.setattr("linocut.report.side_by_side.collect", lambda *_: [])
-        for name in ("draw_rd", "draw_bd_rates", "draw_lines"):
-            patch.setattr(f"linocut.report.figures.{name}", lambda *_: None)
+        for name in ("figures.draw_rd", "figures.draw_bd_rates", "line_figures.draw_lines"):
+            patch.setattr(f"linocut.report.{name}", lambda *_: None)
         compare(CELLS, artifacts=artifacts, reports=root / "reports", config=CONFIG, seed=3)
     params = {
         "seed": 3,

@@ -9,7 +9,8 @@ import numpy as np
 
 from linocut.comparison import METRICS, REFERENCES, Comparison, RdRow, title
 from linocut.curve_labels import GREY
-from linocut.figures import Lines, Series, architectures, colour, loss_of
+from linocut.figures import architectures, colour, loss_of
+from linocut.line_figures import Lines, Series
 from linocut.published import DRAWN, TITLES
 
 _DASHES = {"jpeg": "dot", "jpeg2000": "solid", "webp": "dashdot", "avif_444": "dash"}

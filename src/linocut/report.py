@@ -18,7 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linocut import figures, report_html, report_lines, report_robustness, report_twin, side_by_side
+from linocut import (
+    figures,
+    line_figures,
+    report_html,
+    report_lines,
+    report_robustness,
+    report_twin,
+    side_by_side,
+)
 from linocut.comparison import METRICS, REFERENCES, BdRow, Comparison, RdRow, compare_curves, title
 from linocut.errors import DataError
 from linocut.rate_split import read_planes
@@ -90,7 +98,7 @@ def compare(
     }
     lines = {name: one for name, one in drawable.items() if one is not None}
     for name, one in lines.items():
-        figures.draw_lines(one, plots / name)
+        line_figures.draw_lines(one, plots / name)
     exhibits = side_by_side.collect(comparison, artifacts, _shown_anchors(comparison))
     columns = max(len(group) for group in figures.architectures(cells).values())
     for exhibit in exhibits:

@@ -19,8 +19,8 @@ from PIL import Image
 
 from linocut.comparison import Comparison
 from linocut.evaluation import PlaneRow
-from linocut.figures import Lines
 from linocut.image import RgbArray
+from linocut.line_figures import Lines
 from linocut.markdown_sections import sections
 from linocut.page_figures import grid_figure, lines_figure, rd_figure
 from linocut.published import is_kodak

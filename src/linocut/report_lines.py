@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from linocut import figures
-from linocut.figures import Lines
+from linocut.line_figures import Lines, Series
 from linocut.rd import Floats
 from linocut.tables import read_rows
 
@@ -88,8 +88,8 @@ def _left_out(variances: Sequence[float]) -> Floats:
 
 def _by_architecture(
     lines: Mapping[str, tuple[Floats, Floats]],
-) -> dict[str, list[figures.Series]]:
+) -> dict[str, list[Series]]:
     return {
-        arch: [figures.Series(figures.loss_of(cell), *lines[cell]) for cell in group]
+        arch: [Series(figures.loss_of(cell), *lines[cell]) for cell in group]
         for arch, group in figures.architectures(tuple(lines)).items()
     }

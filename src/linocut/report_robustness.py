@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from linocut.figures import Lines, Series
 from linocut.image import RgbArray, read_image, write_png
+from linocut.line_figures import Lines, Series
 from linocut.robustness import CLASSICAL, CLASSICAL_CELL, LEARNED, ErrorRow
 from linocut.side_by_side import busiest_corner, crop, labelled_row
 from linocut.tables import read_rows

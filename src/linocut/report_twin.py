@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 from linocut.evaluation import TWIN_DECODERS, TwinRow
-from linocut.figures import Lines, Series
 from linocut.image import RgbArray, read_image, write_png
+from linocut.line_figures import Lines, Series
 from linocut.rd import Interval, percentile_interval, resample_pictures
 from linocut.side_by_side import labelled_row
 from linocut.tables import read_rows
