@@ -28,14 +28,9 @@ from linocut.entropy_tables import EntropyTables
 from linocut.errors import BitstreamError, CheckpointError, DataError
 from linocut.fixed_codes import FixedCodes
 from linocut.networks import Network
+from linocut.numpy_threads import numpy_on_one_thread
 from linocut.quantization import step_index, step_of
-from linocut.rate_distortion import (
-    CORRECTED,
-    DEFAULT_EFFORT,
-    PRICE,
-    REFINED,
-    choose_symbols,
-)
+from linocut.rate_distortion import CORRECTED, DEFAULT_EFFORT, PRICE, REFINED, choose_symbols
 from linocut.refinement import refine
 from linocut.rotation import Rotation, rotation_from
 from linocut.segments import Decoded, damage_of, decode_segments, encode_segments, layout_of
@@ -166,6 +161,7 @@ class Codec:
         options: dict[str, Any] = {"effort": effort, "extras": extras, "resilient": resilient}
         return self.encode_counted(analysed, step=step, **options)[0]
 
+    @numpy_on_one_thread()
     def encode_counted(
         self,
         analysed: Analysed,
@@ -207,6 +203,7 @@ class Codec:
         file = LinoFile(width, height, index, model_id, payloads, blocks, layout)
         return bitstream.pack(file), bits
 
+    @numpy_on_one_thread()
     def estimate_bytes(self, analysed: Analysed, *, step: float, effort: int) -> float:
         """Size of the file that `encode` would write, but for a correction of the last layer."""
         index = self._step_index(step)
@@ -229,6 +226,7 @@ class Codec:
         """The bytes of a .lino file -> uint8 (h, w, 3); `decode` says what was damaged, too."""
         return self.decode(data, max_pixels=max_pixels).picture
 
+    @numpy_on_one_thread()
     def decode(self, data: bytes | LinoFile, *, max_pixels: int = bitstream.MAX_PIXELS) -> Decoded:
         """A .lino file of either layout, or what `bitstream.unpack` made of it -> picture, damage.
 
@@ -263,6 +261,7 @@ class Codec:
             place[:] = inner[: place.shape[0], : place.shape[1]]
         return Decoded(picture, damage_of(file, *squares.tolist()))
 
+    @numpy_on_one_thread()
     def decode_symbols(self, data: bytes) -> list[Symbols]:
         """The symbols of every tile: equal on every machine, with any number of threads."""
         file = bitstream.unpack(data)
