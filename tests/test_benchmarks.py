@@ -14,12 +14,12 @@ from linocut.codec import Codec
 from linocut.config import load_params
 from linocut.dead_leaves import dead_leaves
 from linocut.image import read_image, write_png
-from linocut.rate_distortion import EFFORTS
+from linocut.rate_distortion import DEFAULT_EFFORT, EFFORTS
 from readme_blocks import block
 from tiny import CONFIGS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks import beside_classical, codec_speed, large_pictures
+from benchmarks import beside_classical, codec_speed, effort_levels, large_pictures
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"
@@ -104,3 +104,20 @@ def test_a_seam_shows_in_the_error_along_the_borders(tmp_path):
         assert (borders < elsewhere - 3) == (height > 0)
     write_png(tmp_path / "small.png", picture[:64, :64])
     assert large_pictures.seam_psnr_db(tmp_path / "small.png", tmp_path / "small.png") is None
+
+
+def test_effort_levels_are_measured_against_the_default(tmp_path, capsys):
+    paths = []
+    for seed in range(2):
+        paths.append(tmp_path / f"{seed}.png")
+        write_png(paths[-1], dead_leaves(176, 192, seed))
+    options = ["--models", str(GOLDEN / "wavelet"), "--steps", "12", "40", "90", "--pictures"]
+    assert effort_levels.main([*options, *map(str, paths)]) == 0
+    head, rule, *rows = capsys.readouterr().out.splitlines()
+    assert head.count("|") == rule.count("|")
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert [int(row[1]) for row in cells] == list(EFFORTS)
+    by_effort = {int(row[1]): row for row in cells}
+    assert by_effort[DEFAULT_EFFORT][2:] == ["+0.0 [+0.0, +0.0]", "+0.0 [+0.0, +0.0]", "1.00"]
+    assert float(by_effort[0][2].split()[0]) > 2.0  # plain rounding costs bits
+    assert float(by_effort[3][4]) > 2.0  # refinement costs time
