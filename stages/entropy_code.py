@@ -10,8 +10,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install of another
 
 from linocut import coding, stage
+from linocut.codec_building import ROTATION_FILE
 from linocut.config import Params
 from linocut.losses import build_loss
+from linocut.schema import to_mapping
 
 PREPARED = ROOT / "artifacts/prepared"
 TRAINED = ROOT / "artifacts/trained"
@@ -22,15 +24,25 @@ CODED = ROOT / "artifacts/coded"
 def main(params: Params, arch: str, loss: str) -> None:
     """Fit the tables of one cell, tune its decoder, and compress the test pictures."""
     cell = f"{arch}-{loss}"
+    inputs = {
+        "cell": cell,
+        "seed": params.seed,
+        "code": to_mapping(params.code),
+        "steps": params.train.step_range,
+        "loss": to_mapping(params.loss[loss]),
+    }
+    trained, rotated = TRAINED / cell, ROTATED / cell
+    files = [PREPARED / "train.npy", trained / "model.safetensors", rotated / ROTATION_FILE]
     coding.entropy_code(
-        TRAINED / cell,
-        ROTATED / cell,
+        trained,
+        rotated,
         PREPARED,
         CODED / cell,
         params.code,
         params.train.step_range,
         params.seed,
         build_loss(loss, params.loss[loss]),
+        stage.state_folder(ROOT, inputs, files),
     )
 
 

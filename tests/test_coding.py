@@ -2,12 +2,13 @@
 
 import csv
 import dataclasses
+import functools
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from linocut import models, rotation
+from linocut import codec_building, decoder_tuning, models, rotation
 from linocut.bitstream import ROTATION, unpack
 from linocut.checkpoint import save_model
 from linocut.codec import Codec
@@ -18,6 +19,7 @@ from linocut.dead_leaves import dead_leaves
 from linocut.errors import DataError
 from linocut.evaluation import CodedRow, PlaneRow
 from linocut.image import read_image, write_png
+from linocut.losses import l2
 from linocut.metrics import psnr_db
 from linocut.tables import read_rows
 from tiny import awake
@@ -112,6 +114,32 @@ def test_the_rate_curve_falls_with_the_step_and_gives_the_steps_of_rates(codecs)
 def test_building_twice_gives_the_same_model(root, codecs, tmp_path):
     build_codec(root / "trained", root / "global", root / "prepared", tmp_path, CONFIG, STEPS, 0)
     assert Codec.load(tmp_path).model_id == codecs["global"].model_id
+
+
+def test_a_killed_build_goes_on_with_the_tables_it_had(root, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoder_tuning, "CHECKPOINT_EVERY_S", 0.0)
+    state, whole, resumed = (tmp_path / name for name in ("state", "whole", "resumed"))
+    build = functools.partial(
+        build_codec, root / "trained", root / "none", root / "prepared",
+        config=CONFIG, step_range=STEPS, seed=0, distortion=l2,
+    )  # fmt: skip
+    build(whole)
+    real = decoder_tuning.ResumeState.save
+
+    def killed(resume, content):
+        real(resume, content)
+        if "done" in content:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decoder_tuning.ResumeState, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build(resumed, state=state)
+    with monkeypatch.context() as patch:
+        patch.setattr(codec_building, "fit_tables", None)  # not called again
+        build(resumed, state=state)
+    assert models.model_id(resumed) == models.model_id(whole)
+    assert not state.exists()
 
 
 def test_training_latents_are_chosen_by_the_seed(root, codecs):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from linocut import rotation
+from linocut import decoder_tuning, rotation
 from linocut.config import TuningConfig
 from linocut.dead_leaves import dead_leaves
 from linocut.decoder_tuning import tune_decoder
@@ -14,6 +14,7 @@ from linocut.losses import l2
 from linocut.metrics import psnr_db
 from linocut.quantization import dequantise, step_index, step_of
 from linocut.rate_distortion import choose_symbols
+from linocut.resume import ResumeState
 from linocut.windows import synthesise
 from tiny import awake
 
@@ -25,7 +26,7 @@ def coder_of(network):
     return EntropyCoder(network.bands, fit_tables(network.bands, [], no_contexts(network.bands)))
 
 
-def tuned(network, used, megapixels=0.6, seed=0):
+def tuned(network, used, megapixels=0.6, seed=0, resume=None):
     tune_decoder(
         network,
         used,
@@ -36,6 +37,7 @@ def tuned(network, used, megapixels=0.6, seed=0):
         effort=2,
         step_range=(30.0, 50.0),
         seed=seed,
+        resume=resume,
     )
     return network
 
@@ -77,3 +79,28 @@ def test_tuning_is_a_function_of_the_seed():
     weights = [list(network.parameters()) for network in (first, second, other)]
     assert all(map(torch.equal, weights[0], weights[1]))
     assert not all(map(torch.equal, weights[0], weights[2]))
+
+
+class KilledAfterSaving(ResumeState):
+    """Stops the training right after its second checkpoint."""
+
+    saves = 0
+
+    def save(self, state):
+        super().save(state)
+        self.saves += 1
+        if self.saves == 2:
+            raise KeyboardInterrupt
+
+
+def test_a_killed_tuning_ends_with_the_weights_of_one_that_was_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(decoder_tuning, "CHECKPOINT_EVERY_S", 0.0)
+    whole, killed = awake("cae"), awake("cae")
+    used = rotation.identity(whole.bands)
+    tuned(whole, used, megapixels=0.1)
+    with pytest.raises(KeyboardInterrupt):
+        tuned(killed, used, megapixels=0.1, resume=KilledAfterSaving(tmp_path / "state"))
+    assert ResumeState(tmp_path / "state").load()["done"] == 2
+    resumed = tuned(awake("cae"), used, megapixels=0.1, resume=ResumeState(tmp_path / "state"))
+    for one, two in zip(whole.parameters(), resumed.parameters(), strict=True):
+        torch.testing.assert_close(one, two, rtol=0, atol=0)

@@ -6,7 +6,7 @@ network + rotation + training crops --build_codec--> codec/
 
 import csv
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,8 +28,10 @@ from linocut.fixed_codes import index_of
 from linocut.image import read_image
 from linocut.losses import Distortion
 from linocut.networks import Network
+from linocut.numpy_threads import numpy_on_one_thread
 from linocut.quantization import quantise, step_index, step_of
 from linocut.rate_distortion import ROUNDING, optimise
+from linocut.resume import ResumeState
 from linocut.rotation import Rotation, rotation_from, rotation_tensors
 
 STEPS_PER_CROP = 3
@@ -97,6 +99,7 @@ def build_codec(
     step_range: tuple[float, float],
     seed: int,
     distortion: Distortion | None = None,
+    state: pathlib.Path | None = None,
 ) -> None:
     """Fit the integer tables, tune the decoder, and write a complete codec.
 
@@ -115,7 +118,10 @@ def build_codec(
         return
     step_range = (steps[0], steps[-1])
     used = rotation_from(tensors, network.bands)
-    tables = _tables(network, used, prepared / "train.npy", config, step_range, seed)
+    tables = _saved_tables(
+        None if state is None else ResumeState(state / "tables"),
+        lambda: _tables(network, used, prepared / "train.npy", config, step_range, seed),
+    )
     tensors |= tables.tensors()
     if distortion is not None and config.tuning.megapixels > 0:
         tune_decoder(
@@ -128,12 +134,15 @@ def build_codec(
             effort=config.effort,
             step_range=step_range,
             seed=seed,
+            resume=None if state is None else ResumeState(state / "decoder"),
         )
     save_model(folder, network, about, as_tensors(tensors))
     about["rate_curve"] = rate_curve(
         Codec.load(folder), prepared / "validation", step_range, config.effort
     )
     save_model(folder, network, about, as_tensors(tensors))
+    if state is not None:
+        ResumeState(state).clear()
 
 
 def fixed_steps(network: Network) -> list[float]:
@@ -141,6 +150,18 @@ def fixed_steps(network: Network) -> list[float]:
     return [step_of(index_of(bits)) for bits in reversed(network.fixed_bits)]
 
 
+def _saved_tables(resume: ResumeState | None, fit: Callable[[], EntropyTables]) -> EntropyTables:
+    """The tables that a killed run had fitted already, or new ones."""
+    found = resume.load() if resume else None
+    if found is not None:
+        return EntropyTables.from_tensors({name: array.numpy() for name, array in found.items()})
+    tables = fit()
+    if resume:
+        resume.save(as_tensors(tables.tensors()))
+    return tables
+
+
+@numpy_on_one_thread()
 def _tables(
     network: Network,
     used: Rotation | None,

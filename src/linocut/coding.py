@@ -42,6 +42,7 @@ def entropy_code(
     step_range: tuple[float, float],
     seed: int,
     distortion: Distortion | None = None,
+    state: pathlib.Path | None = None,
 ) -> None:
     """Assemble the codec of one cell and compress the test pictures with it.
 
@@ -55,13 +56,14 @@ def entropy_code(
         step_range: the steps that the network was trained for, grey levels.
         seed: of the choice of crops and steps.
         distortion: that the decoder is tuned for, where `config.tuning` asks for it.
+        state: folder for checkpoints, gone when the codec is complete; None for none.
     """
     folder = out / "codec"
     about = read_description(trained)["about"]
     if about.get("init") == "shipped":
         shutil.copytree(models.folder_of(f"{about['arch']}-{about['loss']}"), folder)
     else:
-        build_codec(trained, rotated, prepared, folder, config, step_range, seed, distortion)
+        build_codec(trained, rotated, prepared, folder, config, step_range, seed, distortion, state)
     codec = Codec.load(folder)
     steps = fixed_steps(codec.network) or list(
         dict.fromkeys(codec_step(codec, rate) for rate in config.rates_bpp)

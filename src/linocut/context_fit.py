@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
+from tqdm import tqdm
 
 from linocut.context_network import (
     ACTIVATION_CAP,
@@ -201,7 +202,7 @@ def _train(
     optimiser = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     levels, place = torch.from_numpy(rows.levels), torch.from_numpy(rows.place)
     target, weight = torch.from_numpy(rows.target), torch.from_numpy(rows.weight)
-    for iteration in range(iterations):
+    for iteration in tqdm(range(iterations), desc="contexts", leave=False):
         rate = 0.5 + 0.5 * math.cos(math.pi * iteration / iterations)
         optimiser.param_groups[0]["lr"] = LEARNING_RATE * max(rate, 0.01)
         chosen = torch.randint(len(levels), (min(BATCH, len(levels)),), generator=generator)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,18 +19,22 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from linocut.config import TuningConfig
 from linocut.device import keep_freed_memory, return_freed_memory
 from linocut.entropy import EntropyCoder
 from linocut.losses import Distortion
 from linocut.networks import Network
+from linocut.numpy_threads import numpy_on_one_thread
 from linocut.quantization import dequantise, step_index, step_of
 from linocut.rate_distortion import choose_symbols
+from linocut.resume import ResumeState
 from linocut.rotation import Latent, Rotation, fit
 
 OWN_SHARE = 0.7
 """Every crop's loss is divided by this share of its own distortion and the rest of its step's."""
+CHECKPOINT_EVERY_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ def tune_decoder(
     effort: int,
     step_range: tuple[float, float],
     seed: int,
+    resume: ResumeState | None = None,
 ) -> None:
     """Train the decoder's nets in place; the linear path and the encoder do not learn.
 
@@ -73,6 +79,7 @@ def tune_decoder(
         effort: of the encoder.
         step_range: finest and coarsest step, grey levels.
         seed: of the choice of crops, steps and batches.
+        resume: where checkpoints go; None for nowhere. What it holds is left there.
     """
     seen = _seen(network, used, coder, crops, config.crops, effort, step_range, seed)
     keep_freed_memory()
@@ -83,12 +90,21 @@ def tune_decoder(
     iterations = max(1, round(config.megapixels * 1e6 / pixels))
     exponent, offset = _typical(network, seen, crops, distortion)
     average = copy.deepcopy(network.state_dict())
+    state = resume.load() if resume else None
+    if state:
+        network.load_state_dict(state["network"])
+        optimiser.load_state_dict(state["optimiser"])
+        average = state["average"]
+    start = int(state["done"]) if state else 0
     rng = np.random.default_rng([seed, 5])
-    for iteration in range(iterations):
+    batches = [rng.integers(0, len(seen), config.batch_size) for _ in range(iterations)]
+    bar = tqdm(total=iterations * pixels, initial=start * pixels, unit="px", unit_scale=True)
+    saved = time.monotonic()
+    for iteration in range(start, iterations):
         share = (iteration + 1) / iterations
         pace = min(1.0, share / 0.03) * (0.02 + 0.98 * (1.0 + math.cos(math.pi * share)) / 2.0)
         optimiser.param_groups[0]["lr"] = config.learning_rate * pace
-        chosen = [seen[i] for i in rng.integers(0, len(seen), config.batch_size)]
+        chosen = [seen[i] for i in batches[iteration]]
         loss, step = _distortions(network, chosen, crops, distortion)
         expected = torch.exp(exponent * torch.log(step) + offset)
         cost = (loss / (OWN_SHARE * loss.detach() + (1.0 - OWN_SHARE) * expected)).mean()
@@ -99,10 +115,17 @@ def tune_decoder(
         decay = min(0.999, (iteration + 1) / (iteration + 10))
         for name, value in network.state_dict().items():
             average[name].lerp_(value, 1.0 - decay)
+        bar.update(pixels)
+        if resume and time.monotonic() - saved > CHECKPOINT_EVERY_S:
+            weights = {"network": network.state_dict(), "average": average}
+            resume.save(weights | {"optimiser": optimiser.state_dict(), "done": iteration + 1})
+            saved = time.monotonic()
+    bar.close()
     network.load_state_dict(average)
 
 
 @torch.inference_mode()
+@numpy_on_one_thread()
 def _seen(
     network: Network,
     used: Rotation | None,
