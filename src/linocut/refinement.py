@@ -23,8 +23,8 @@ from linocut.quantization import step_of
 from linocut.rate_distortion import PRICE, optimise
 from linocut.rotation import Rotation
 
-ITERATIONS = 8
-DAMPING = 0.5
+ITERATIONS = 16
+DAMPING = 0.2
 GREY_LEVELS = 255.0
 
 Symbols = list[NDArray[np.int32]]
