@@ -237,7 +237,7 @@ codec = Codec.load(sys.argv[1])
 data = pathlib.Path(sys.argv[2]).read_bytes()
 symbols = b"".join(band.tobytes() for tile in codec.decode_symbols(data) for band in tile)
 print(sha256(symbols).hexdigest(), sha256(codec.decompress(data).tobytes()).hexdigest())
-for module in ("linocut.training", "linocut.losses", "sklearn", "scipy", "mlflow", "dvc", "hydra"):
+for module in ("linocut.training", "linocut.recipes", "sklearn", "scipy", "mlflow", "dvc", "hydra"):
     assert module not in sys.modules, module
 """
 

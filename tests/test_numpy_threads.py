@@ -10,9 +10,17 @@ from linocut.numpy_threads import numpy_on_one_thread
 
 
 def blas_threads() -> int:
-    """Threads of the BLAS library that NumPy uses, 0 where it has none that can be asked."""
+    """Threads of the BLAS library that NumPy uses, 0 where it has none that can be asked.
+
+    SciPy comes with one of its own, which nothing here uses.
+    """
     return max(
-        (one["num_threads"] for one in threadpool_info() if one["user_api"] == "blas"), default=0
+        (
+            one["num_threads"]
+            for one in threadpool_info()
+            if one["user_api"] == "blas" and "scipy.libs" not in one["filepath"]
+        ),
+        default=0,
     )
 
 

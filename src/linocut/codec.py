@@ -22,18 +22,18 @@ from linocut import analysis, bitstream, correction_block, models, rotation
 from linocut.analysis import Analysed
 from linocut.bitstream import LinoFile
 from linocut.checkpoint import load_model, load_tensors, read_description
-from linocut.correction import NormalEquations, look_at, scale_of
-from linocut.entropy import Bins, EntropyCoder
+from linocut.correction import scale_of
+from linocut.entropy import EntropyCoder
 from linocut.entropy_tables import EntropyTables
 from linocut.errors import BitstreamError, CheckpointError, DataError
 from linocut.fixed_codes import FixedCodes
 from linocut.networks import Network
 from linocut.numpy_threads import numpy_on_one_thread
-from linocut.quantization import step_index, step_of
-from linocut.rate_distortion import CORRECTED, DEFAULT_EFFORT, PRICE, REFINED, choose_symbols
-from linocut.refinement import refine
+from linocut.quantization import step_index
+from linocut.rate_distortion import DEFAULT_EFFORT
 from linocut.rotation import Rotation, rotation_from
 from linocut.segments import Decoded, damage_of, decode_segments, encode_segments, layout_of
+from linocut.symbol_choice import Choice
 from linocut.tiling import Symbols, Tile, tiles, windows
 from linocut.windows import Picture, device_of, synthesise_window
 
@@ -172,19 +172,11 @@ class Codec:
         resilient: bool = False,
     ) -> tuple[bytes, NDArray[np.float64]]:
         """The file, and the ideal bits of every plane (zeros for the resilient layout)."""
-        index = self._step_index(step)
-        height, width = analysed.picture.shape[:2]
+        chosen = self._choose(analysed, step, effort)
+        index = chosen.index
         payloads, segments = [], []
         bits = np.zeros(len(self._codes.planes))
-        grid = self._tiles(width, height)
-        own = NormalEquations.of(self.network) if effort >= CORRECTED else None
-        for number, tile in enumerate(grid):
-            symbols, bins = self._symbols(analysed, number, tile, index, effort)
-            if own is not None:
-                used = self.rotation or analysed.rotation
-                assert used is not None
-                whole = analysed.picture
-                look_at(own, self.network, used, symbols, index, whole, tile, len(grid))
+        for _, symbols, bins in chosen:
             if resilient:
                 segments.append(encode_segments(self.coder, symbols, index))
             else:
@@ -194,10 +186,10 @@ class Codec:
         blocks = dict(extras or {})
         if analysed.rotation is not None:
             blocks[bitstream.ROTATION] = analysed.rotation.pack()
-        if own is not None:
-            numbers = own.solve(PRICE * step_of(index) ** 2, height * width)
-            if numbers.any():
-                blocks[bitstream.CORRECTION] = correction_block.pack(numbers)
+        correction = chosen.correction()
+        if correction is not None:
+            blocks[bitstream.CORRECTION] = correction_block.pack(correction)
+        height, width = analysed.picture.shape[:2]
         layout = layout_of(self.network.bands, segments) if resilient else None
         model_id = bytes.fromhex(self.model_id)
         file = LinoFile(width, height, index, model_id, payloads, blocks, layout)
@@ -206,12 +198,10 @@ class Codec:
     @numpy_on_one_thread()
     def estimate_bytes(self, analysed: Analysed, *, step: float, effort: int) -> float:
         """Size of the file that `encode` would write, but for a correction of the last layer."""
-        index = self._step_index(step)
-        height, width = analysed.picture.shape[:2]
+        chosen = self._choose(analysed, step, effort)
         bits = 0.0
-        for number, tile in enumerate(self._tiles(width, height)):
-            symbols, bins = self._symbols(analysed, number, tile, index, effort)
-            bits += float(self._codes.estimate_bits(symbols, index, bins).sum())
+        for _, symbols, bins in chosen:
+            bits += float(self._codes.estimate_bits(symbols, chosen.index, bins).sum())
         return self.bytes_around(analysed, step=step) + bits / 8
 
     def bytes_around(self, analysed: Analysed, *, step: float) -> int:
@@ -275,19 +265,12 @@ class Codec:
     def _tiles(self, width: int, height: int) -> list[Tile]:
         return list(tiles(width, height, self.network.multiple, self.network.reach))
 
-    def _symbols(
-        self, analysed: Analysed, number: int, tile: Tile, index: int, effort: int
-    ) -> tuple[list[NDArray[np.int32]], Bins | None]:
-        """The quantised latent of one tile, and its table indices where they are known."""
-        latent = analysis.latent_of(analysed, self.network, self.rotation, number, tile)
-        if isinstance(self._codes, FixedCodes):
-            return self._codes.quantise(latent, index), None
-        if effort != REFINED:
-            return choose_symbols(self.coder, latent, index, effort)
-        used = self.rotation or analysed.rotation
-        assert used is not None
-        inside = analysed.picture[tile.top : tile.bottom, tile.left : tile.right]
-        return refine(self.network, used, self.coder, inside, latent, index), None
+    def _choose(self, analysed: Analysed, step: float, effort: int) -> Choice:
+        height, width = analysed.picture.shape[:2]
+        return Choice(
+            self.network, self._codes, self.rotation, analysed, self._tiles(width, height),
+            self._step_index(step), effort, self.about,
+        )  # fmt: skip
 
     def _decode(self, file: LinoFile, number: int, tile: Tile) -> tuple[Symbols, int, int]:
         """Symbols of a tile; how many of its squares are blurred and how many concealed."""

@@ -57,9 +57,10 @@ def quiet_and_busy(linear: Tensor, step: Tensor) -> Tensor:
     """Where luma varies less and more than quantisation does: (n, 2, h, w) from 0 to 1.
 
     linear (n, 3, h, w) and step (n,) in grey levels. With v the standard deviation of luma within 5
-    x 5 px in steps: quiet falls from 1 to 0 between 1/4 and 1/2, busy rises between 1 and 2.
+    x 5 px in steps: quiet falls from 1 to 0 between 1/4 and 1/2, busy rises between 1 and 2. Has
+    no gradient.
     """
-    luma = linear[:, :1]
+    luma = linear[:, :1].detach()  # a square root has no slope at 0
     mean = functional.avg_pool2d(luma, 5, 1, 2, count_include_pad=False)
     around = functional.avg_pool2d(luma.square(), 5, 1, 2, count_include_pad=False)
     deviation = (around - mean.square()).clamp(min=0.0).sqrt() / step[:, None, None, None]

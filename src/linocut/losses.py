@@ -134,6 +134,9 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "mix": mix,
 }
 
+MIN_SIDE_PX = {"ssim": SSIM_MIN_SIDE_PX, "ms_ssim": MS_SSIM_MIN_SIDE_PX, "mix": MS_SSIM_MIN_SIDE_PX}
+"""Smallest side of a picture that these can be measured on; the others take any."""
+
 
 def _pair(x_hat: Tensor, x: Tensor, min_side_px: int = 1) -> tuple[Tensor, Tensor]:
     """Both pictures, checked, in float32 or better whatever the mixed precision around is."""

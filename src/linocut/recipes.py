@@ -112,7 +112,7 @@ def train_cell(
     more = train.base.megapixels if train.init == "scratch" else 0.0
     megapixels = 0.0 if shipped else train.megapixels + more
     schedule = dataclasses.replace(train, megapixels=megapixels)
-    about = {"arch": arch, "loss": loss}
+    about = {"arch": arch, "loss": loss} | dataclasses.asdict(params.loss[loss])
     _train(params, network, distortion, schedule, adversary, place, log, about)
 
 

@@ -1,0 +1,129 @@
+"""Effort 3 lowers what the network was trained for, at any size, and says when it cannot."""
+
+import numpy as np
+import pytest
+import torch
+
+from linocut.codec import Codec
+from linocut.correction import scale_of
+from linocut.dead_leaves import dead_leaves
+from linocut.errors import CheckpointError
+from linocut.losses import MS_SSIM_MIN_SIDE_PX, l2
+from linocut.metrics import ms_ssim, psnr_db, to_db
+from linocut.rd import bd_rate
+from linocut.refinement import Aim
+
+PICTURE = dead_leaves(192, 256, 9)
+STEPS = (16.0, 36.0, 80.0)
+
+
+@pytest.fixture(scope="module")
+def codecs():
+    return {name: Codec.load(name) for name in ("cae-l2", "cae-ms_ssim")}
+
+
+def curve(codec, effort, score):
+    """Bits per pixel and quality at each step."""
+    analysed = codec.analyse(PICTURE)
+    points = []
+    for step in STEPS:
+        data = codec.encode(analysed, step=step, effort=effort)
+        points.append((8 * len(data) / PICTURE[..., 0].size, score(codec.decompress(data))))
+    return np.transpose(points)
+
+
+def in_psnr(decoded):
+    return psnr_db(PICTURE, decoded)
+
+
+def in_ms_ssim(decoded):
+    return float(to_db(ms_ssim(PICTURE, decoded)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "score"), [("cae-l2", in_psnr), ("cae-ms_ssim", in_ms_ssim)], ids=["l2", "ms_ssim"]
+)
+def test_bits_fall_at_equal_quality_in_the_networks_own_measure(codecs, name, score):
+    before, after = (curve(codecs[name], effort, score) for effort in (2, 3))
+    assert bd_rate(*before, *after) < -2.0
+
+
+@pytest.mark.slow
+def test_the_networks_own_distortion_serves_it_better_than_squared_error(codecs, monkeypatch):
+    codec = codecs["cae-ms_ssim"]
+    own = curve(codec, 3, in_ms_ssim)
+    monkeypatch.setitem(codec.about, "loss", "l2")
+    assert bd_rate(*curve(codec, 3, in_ms_ssim), *own) < -2.0
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 190), (180, 1100)])
+def test_any_size_even_one_too_small_for_the_distortion(codecs, shape):
+    codec = codecs["cae-ms_ssim"]
+    picture = dead_leaves(*(max(side, 64) for side in shape), 3)[: shape[0], : shape[1]]
+    data = codec.compress(picture, step=60.0, effort=3)
+    assert codec.decompress(data).shape == picture.shape
+    assert len(data) <= 1.1 * len(codec.compress(picture, step=60.0, effort=2))
+
+
+@pytest.mark.parametrize("name", ["cae-l2", "cae-ms_ssim"])
+def test_a_flat_picture_has_nothing_to_refine(codecs, name):
+    picture = np.full((192, 200, 3), 128, dtype=np.uint8)
+    data = codecs[name].compress(picture, step=40.0, effort=3)
+    assert psnr_db(picture, codecs[name].decompress(data)) > 40.0
+    assert len(data) <= len(codecs[name].compress(picture, step=40.0, effort=2))
+
+
+def test_the_estimate_is_of_the_refined_symbols(codecs):
+    codec = codecs["cae-l2"]
+    analysed = codec.analyse(PICTURE)
+    options = {"step": 60.0, "effort": 3}
+    data, bits = codec.encode_counted(analysed, **options)
+    around = codec.bytes_around(analysed, step=60.0)
+    assert codec.estimate_bytes(analysed, **options) == pytest.approx(around + bits.sum() / 8)
+    assert len(data) > bits.sum() / 8
+
+
+def test_where_a_picture_is_even_the_gradient_is_a_number(codecs):
+    network = codecs["cae-l2"].network
+    y_hat = [
+        torch.zeros(1, band.channels, 64 // band.stride, 64 // band.stride)
+        for band in network.bands
+    ]
+    for band in y_hat:
+        band.requires_grad_(True)
+    assert network.last_layer is not None
+    numbers = np.ones((5, network.last_layer.in_channels), dtype=np.int8)
+    x_hat = network.synthesis(y_hat, torch.tensor([20.0]), scale=scale_of(numbers))
+    gradients = torch.autograd.grad(x_hat.square().sum(), y_hat)
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+    assert any(bool(gradient.any()) for gradient in gradients)
+
+
+def test_the_aim_is_what_the_model_says():
+    assert Aim.of({}).loss == "l2"
+    assert Aim.of({"loss": "ms_ssim"}).inside(176, 400) is not l2
+    assert Aim.of({"loss": "ms_ssim"}).inside(MS_SSIM_MIN_SIDE_PX - 1, 400) is l2
+    x, x_hat = torch.zeros(1, 3, 192, 192), torch.full((1, 3, 192, 192), 0.2)
+    low, high = (
+        float(Aim.of({"loss": "mix", "alpha": alpha}).distortion(x_hat, x)) for alpha in (0.1, 0.9)
+    )
+    assert low == pytest.approx(0.9 * 0.2 + 0.1 * (high - 0.1 * 0.2) / 0.9, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [
+        ({"loss": "lpips"}, "loss 'lpips', which effort 3 cannot measure"),
+        ({"loss": "mix"}, "leaves out alpha of the loss 'mix'"),
+    ],
+)
+def test_an_aim_that_cannot_be_measured_is_one_line(codecs, monkeypatch, about, message):
+    codec = codecs["cae-l2"]
+    with pytest.raises(CheckpointError, match=message) as caught:
+        Aim.of(about)
+    assert "\n" not in str(caught.value)
+    monkeypatch.setattr(codec, "about", about)
+    assert len(codec.compress(PICTURE, step=60.0, effort=2)) > 0
+    with pytest.raises(CheckpointError, match=message):
+        codec.compress(PICTURE, step=60.0, effort=3)
