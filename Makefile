@@ -62,12 +62,14 @@ deps: setup ## write the modules that each stage imports into dvc.yaml
 readme: setup ## write the tables of README.md that come from other files
 	python tests/readme_blocks.py --write
 
-kodak: setup ## measure the shipped codecs on the Kodak pictures, beside this checkout: docs/kodak/
-	dvc exp run --temp --force --name kodak -S profile=shipped -S data=kodak
-	mkdir -p docs/kodak/plots
-	run=$$(git for-each-ref --sort=-committerdate --count=1 --format='%(refname)' 'refs/exps/**/kodak') \
+EFFORT ?= 2
+KODAK = kodak$(if $(filter-out 2,$(EFFORT)),-effort-$(EFFORT))
+kodak: setup ## measure the shipped codecs on Kodak, beside this checkout: docs/kodak/; EFFORT=3 for smaller files
+	dvc exp run --temp --force --name $(KODAK) -S profile=shipped -S data=kodak -S code.effort=$(EFFORT)
+	mkdir -p docs/$(KODAK)/plots
+	run=$$(git for-each-ref --sort=-committerdate --count=1 --format='%(refname)' 'refs/exps/**/$(KODAK)') \
 	&& for file in report.md metrics.json cells.json plots/rd.png; do \
-		git show $$run:reports/$$file > docs/kodak/$$file || exit 1; done
+		git show $$run:reports/$$file > docs/$(KODAK)/$$file || exit 1; done
 
 verify: setup ## derive the numbers of README and report again from files and pictures
 	python benchmarks/verify.py

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from linocut import models, recipes
-from linocut.checkpoint import load_model
+from linocut.checkpoint import load_model, read_description
 from linocut.config import Params, load_params
 from linocut.device import pick_device
 from linocut.errors import CheckpointError, ConfigError
 from linocut.image import write_png
 from linocut.networks import ARCHITECTURES
+from linocut.refinement import Aim
 from tiny import CONFIGS
 
 PARAMS = pathlib.Path(__file__).resolve().parents[1] / "params.yaml"
@@ -147,3 +148,18 @@ def test_where_no_network_is_released_one_is_trained_here(params, prepared, tmp_
     recipes.train_base(with_init(small, "release"), "cae2018", where)
     rows = (where.out / "history.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 2 + 4  # names, the start, four iterations
+
+
+def test_a_cell_says_what_it_was_trained_for(
+    params: Params, prepared: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    untrained = dataclasses.replace(params.train, megapixels=0.0)
+    given = dataclasses.replace(params, train=untrained)
+    recipes.train_base(with_init(given, "scratch"), "cae", place(prepared, tmp_path / "base"))
+    for loss in ("l2", "mix"):
+        where = place(prepared, tmp_path / loss)
+        recipes.train_cell(given, "cae", loss, tmp_path / "base/out", where)
+        about = read_description(where.out)["about"]
+        assert about["loss"] == loss
+        assert ("alpha" in about) == (loss == "mix")
+        assert Aim.of(about).loss == loss
