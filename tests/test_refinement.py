@@ -74,6 +74,12 @@ def test_a_flat_picture_has_nothing_to_refine(codecs, name):
     assert len(data) <= len(codecs[name].compress(picture, step=40.0, effort=2))
 
 
+def test_a_picture_that_must_not_be_written_to_is_no_reason_to_warn(codecs):
+    picture = PICTURE[:32, :32].copy()
+    picture.flags.writeable = False
+    assert len(codecs["cae-l2"].compress(picture, step=80.0, effort=3)) > 0
+
+
 def test_the_estimate_is_of_the_refined_symbols(codecs):
     codec = codecs["cae-l2"]
     analysed = codec.analyse(PICTURE)

@@ -98,7 +98,7 @@ def refine(
     """
     step = step_of(step_index)
     device = next(network.parameters()).device
-    x = torch.from_numpy(np.ascontiguousarray(picture)).to(device).permute(2, 0, 1)[None] / 255.0
+    x = torch.from_numpy(picture.astype(np.float32) / 255.0).to(device).permute(2, 0, 1)[None]
     measure = aim.inside(*picture.shape[:2])
     targets = [band.copy() for band in latent]
     best, lowest, per_error = optimise(coder, targets, step_index)[0], np.inf, 0.0
