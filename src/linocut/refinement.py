@@ -3,11 +3,12 @@
     targets --rate-distortion optimisation--> symbols --decoder--> distortion --gradient--> targets
 
 Rate-distortion optimisation measures errors in the latent, as if the decoder were orthonormal and
-the network trained for squared error. Here the decoder says where each symbol should have been, and
-the distortion is the one that the network was trained for. With r_hat the decoded latent and D the
-distortion per squared error of the latent (1 where the decoder is orthonormal and D is squared
-error), the target r_hat - (dD / d r_hat) / 2 is the analysis itself in that case, and a better one
-otherwise. Targets move there by steps that grow shorter. The decoder is unchanged.
+the network trained for squared error. Here the decoder says where each symbol should have been.
+The distortion D is half squared error, half what the network was trained for, both in units of
+what they are per squared error of the latent to begin with. Then with r_hat the decoded latent
+the target r_hat - (dD / d r_hat) / 2 is the analysis itself where the decoder is orthonormal, and a
+better one otherwise. Targets move there by steps that grow shorter. The decoder is unchanged.
+MS-SSIM alone would buy contrast with specks, which it hardly sees (docs/log.md).
 
 Related: Yang et al., "Improving inference for neural image compression", 2020 (stochastic Gumbel
 annealing), which anneals its rounding where this lets the coder's own prices decide.
@@ -90,7 +91,7 @@ def refine(
         picture: uint8 (h, w, 3), the tile, at most as large as its latent says.
         latent: rotated bands (c, h, w) in grey levels.
         step_index: index of the quantisation step.
-        aim: what the picture should be close in.
+        aim: what the picture should be close in, besides squared error.
         scale: of the last layer, see `linocut.correction`; None for none.
 
     Returns:
@@ -101,7 +102,9 @@ def refine(
     x = torch.from_numpy(picture.astype(np.float32) / 255.0).to(device).permute(2, 0, 1)[None]
     measure = aim.inside(*picture.shape[:2])
     targets = [band.copy() for band in latent]
-    best, lowest, per_error = optimise(coder, targets, step_index)[0], np.inf, 0.0
+    measures = [measure] if measure is l2 else [measure, l2]
+    units: list[float] = []
+    best, lowest = optimise(coder, targets, step_index)[0], np.inf
     for share in np.linspace(FIRST_SHARE, LAST_SHARE, ROUNDS):
         symbols, bins = optimise(coder, targets, step_index)
         r_hat = [torch.from_numpy(step * band.astype(np.float32)).to(device) for band in symbols]
@@ -110,24 +113,30 @@ def refine(
         with torch.enable_grad():
             x_hat = _decode(network, rotation, r_hat, step, scale)
             inside = x_hat[..., : x.shape[2], : x.shape[3]].clamp(0.0, 1.0)
-            distortion = measure(inside, x).sum()
+            found = [one(inside, x).sum() for one in measures]
+            if not units:
+                error = _squared_error(symbols, latent, step)
+                units = [float(one.detach()) / error for one in found]
+                if min(units) <= 0.0:
+                    break  # nothing is wrong
+            parts = [one / unit for one, unit in zip(found, units, strict=True)]
+            distortion = torch.stack(parts).mean()
         gradients = torch.autograd.grad(distortion, r_hat)
-        if not per_error:
-            error = sum(
-                float(np.square(step * q - r).sum()) for q, r in zip(symbols, latent, strict=True)
-            )
-            per_error = float(distortion.detach()) / max(error, 1e-9)
-            if per_error <= 0.0:
-                break  # nothing is wrong
         bits = float(coder.estimate_bits(symbols, step_index, bins).sum())
-        cost = float(distortion.detach()) / per_error / step**2 + PRICE * bits
+        cost = float(distortion.detach()) / step**2 + PRICE * bits
         if cost < lowest:
             best, lowest = symbols, cost
         for target, band, gradient in zip(targets, r_hat, gradients, strict=True):
-            wanted = (band.detach() - 0.5 / per_error * gradient).cpu().numpy()
+            wanted = (band.detach() - 0.5 * gradient).cpu().numpy()
             target += np.float32(share) * (wanted - target)
             np.clip(target, -step * LARGEST_SYMBOL, step * LARGEST_SYMBOL, out=target)
     return best
+
+
+def _squared_error(symbols: Symbols, latent: Sequence[NDArray[np.float32]], step: float) -> float:
+    """Of the latent, in grey levels squared, summed; never 0."""
+    pairs = zip(symbols, latent, strict=True)
+    return max(sum(float(np.square(step * band - r).sum()) for band, r in pairs), 1e-9)
 
 
 def _decode(
