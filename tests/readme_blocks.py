@@ -3,8 +3,7 @@
     python tests/readme_blocks.py --write      rewrite them (`make readme`)
 
 `modules`: the first line of every module's docstring. `results`: the summary of reports/report.md.
-`kodak`, `kodak-published`: two blocks of docs/kodak/report.md, which `make kodak` writes;
-`kodak-effort-3`, `kodak-effort-3-published`: those of docs/kodak-effort-3/, with `EFFORT=3`.
+`kodak`, `kodak-published`: two blocks of docs/kodak/report.md, which `make kodak` writes.
 `side-by-side`: the table of docs/side-by-side.md, which a benchmark writes.
 """
 
@@ -19,7 +18,6 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 REPORT = ROOT / "reports/report.md"
 KODAK = ROOT / "docs/kodak/report.md"
-KODAK_EFFORT_3 = ROOT / "docs/kodak-effort-3/report.md"
 
 
 def modules() -> str:
@@ -52,8 +50,6 @@ BLOCKS = {
     "results": (REPORT, "results"),
     "kodak": (KODAK, "results"),
     "kodak-published": (KODAK, "published"),
-    "kodak-effort-3": (KODAK_EFFORT_3, "results"),
-    "kodak-effort-3-published": (KODAK_EFFORT_3, "published"),
     "side-by-side": (ROOT / "docs/side-by-side.md", "table"),
 }
 """Blocks of README by name: the file and its block that they repeat."""
