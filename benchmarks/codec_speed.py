@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from linocut import rotation
+from linocut import rotation, symbol_choice
 from linocut.codec import Codec
 from linocut.dead_leaves import dead_leaves
 from linocut.image import read_image
@@ -106,16 +106,17 @@ def _median(used: Codec, function: Callable[[], object], repeats: int) -> Second
 
 @contextlib.contextmanager
 def _clocks(used: Codec) -> Iterator[Seconds]:
-    """Seconds spent in the parts of a codec while the context lasts."""
+    """Seconds spent in the parts of a codec while the context lasts, each second in one part."""
     spent: Seconds = defaultdict(float)
 
     def timed(function: Callable[..., Any], part: str) -> Callable[..., Any]:
         def wrapper(*arguments: Any, **options: Any) -> Any:
-            started = time.perf_counter()
+            before, started = sum(spent.values()), time.perf_counter()
             try:
                 return function(*arguments, **options)
             finally:
-                spent[part] += time.perf_counter() - started
+                inside = sum(spent.values()) - before
+                spent[part] += time.perf_counter() - started - inside
 
         return wrapper
 
@@ -125,7 +126,9 @@ def _clocks(used: Codec) -> Iterator[Seconds]:
         (Rotation, "transform", "rotation"),
         (Rotation, "inverse_transform", "rotation"),
         (rotation, "fit", "rotation"),
-        (used, "_symbols", "choice"),
+        (symbol_choice, "choose_symbols", "choice"),
+        (symbol_choice, "refine", "choice"),
+        (symbol_choice, "look_at", "choice"),
         (used.coder, "encode_counted", "coding"),
         (used.coder, "decode", "coding"),
     ]
