@@ -98,14 +98,15 @@ def line(name: str, effort: int, level: Level, default: Level) -> str:
     """A row of the table; the default level has zeros."""
     draws = resample_pictures(len(level.psnr_db.pictures), DRAWS)
     cells = [
-        percentile_interval(bd_rate_between(b, a), bd_rate_draws(b, a, draws))
+        interval_text(percentile_interval(bd_rate_between(b, a), bd_rate_draws(b, a, draws)))
         for a, b in ((level.psnr_db, default.psnr_db), (level.ms_ssim, default.ms_ssim))
     ]
     ratio = float(np.median(level.seconds / default.seconds))
-    return f"| {name} | {effort} | {_text(cells[0])} | {_text(cells[1])} | {ratio:.2f} |"
+    return f"| {name} | {effort} | {' | '.join(cells)} | {ratio:.2f} |"
 
 
-def _text(interval: Interval) -> str:
+def interval_text(interval: Interval) -> str:
+    """Estimate and interval, in per cent."""
     return f"{interval.estimate:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}]"
 
 

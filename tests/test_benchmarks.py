@@ -19,7 +19,13 @@ from readme_blocks import block
 from tiny import CONFIGS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from benchmarks import beside_classical, codec_speed, effort_levels, large_pictures
+from benchmarks import (
+    beside_classical,
+    codec_speed,
+    compare_models,
+    effort_levels,
+    large_pictures,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"
@@ -121,3 +127,25 @@ def test_effort_levels_are_measured_against_the_default(tmp_path, capsys):
     assert by_effort[DEFAULT_EFFORT][2:] == ["+0.0 [+0.0, +0.0]", "+0.0 [+0.0, +0.0]", "1.00"]
     assert float(by_effort[0][2].split()[0]) > 2.0  # plain rounding costs bits
     assert float(by_effort[3][4]) > 2.0  # refinement costs time
+
+
+def test_models_are_measured_against_the_first(tmp_path, capsys):
+    paths = []
+    for seed in range(2):
+        paths.append(str(tmp_path / f"{seed}.png"))
+        write_png(paths[-1], dead_leaves(176, 192, seed))
+    options = ["cae-l2", "cae-ms_ssim", "--steps", "8", "20", "50", "--pictures", *paths]
+    assert compare_models.main(options) == 0
+    head, rule, first, second = capsys.readouterr().out.splitlines()
+    assert head.count("|") == rule.count("|") == first.count("|") == second.count("|")
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in (first, second)]
+    assert cells[0][2:] == 3 * ["+0.0 [+0.0, +0.0]"]
+    assert float(cells[1][2].split()[0]) > 5.0  # what a network for MS-SSIM pays in PSNR
+    assert float(cells[1][3].split()[0]) < -5.0
+
+
+def test_a_model_that_is_none_is_one_line(tmp_path, capsys):
+    write_png(tmp_path / "a.png", dead_leaves(64, 64, 0))
+    with pytest.raises(SystemExit):
+        compare_models.main(["zzz", "--pictures", str(tmp_path / "a.png")])
+    assert "'zzz' is neither a folder" in capsys.readouterr().err

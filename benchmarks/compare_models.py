@@ -1,0 +1,105 @@
+"""Which codec needs fewer bits, on pictures that a choice may be made on.
+
+    python -m benchmarks.compare_models ANCHOR MODEL ... [--pictures FILE ...] [--steps STEP ...]
+
+Bits at equal quality against ANCHOR, from files, over the same steps for every model; in brackets
+the 95 % interval over the pictures. The steps begin with the finest one that networks are trained
+for: smooth pictures need it for a rate of 1 bpp, and what is gained at coarse steps may be lost
+there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from benchmarks.effort_levels import DRAWS, interval_text
+from linocut.codec import Codec
+from linocut.errors import LinocutError
+from linocut.image import read_image
+from linocut.metrics import measure, ssimulacra2, to_db
+from linocut.rate_distortion import DEFAULT_EFFORT, EFFORTS
+from linocut.rd import (
+    PictureCurves,
+    bd_rate_between,
+    bd_rate_draws,
+    percentile_interval,
+    resample_pictures,
+)
+
+ROOT = Path(__file__).resolve().parents[1]
+STEPS = (5.0, 8.0, 13.0, 21.0, 34.0, 55.0, 89.0, 144.0)
+SCORES = ("PSNR", "MS-SSIM", "SSIMULACRA 2")
+HEAD = ("model", "bpp", *(f"bits at equal {score} [%]" for score in SCORES))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure and print a table; return the exit status."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("models", nargs="+", metavar="MODEL", help="name or folder; ANCHOR first")
+    parser.add_argument("--pictures", type=Path, nargs="+", help="default: for validation")
+    parser.add_argument("--steps", type=float, nargs="+", default=list(STEPS))
+    parser.add_argument("--effort", type=int, choices=EFFORTS, default=DEFAULT_EFFORT)
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    paths = options.pictures or sorted((ROOT / "artifacts/prepared/validation").glob("*.png"))
+    if not paths:
+        parser.error("no validation pictures in artifacts/prepared: name some with --pictures")
+    print(f"| {' | '.join(HEAD)} |\n| --- |{' ---: |' * (len(HEAD) - 1)}")
+    anchor: list[PictureCurves] = []
+    try:
+        pictures = {path.stem: read_image(path) for path in paths}
+        for name in options.models:
+            curves = curves_of(Codec.load(name), pictures, options.steps, options.effort)
+            anchor = anchor or curves
+            print(line(name, anchor, curves), flush=True)
+    except LinocutError as error:
+        parser.error(str(error))
+    return 0
+
+
+def curves_of(
+    codec: Codec, pictures: dict[str, NDArray[np.uint8]], steps: Sequence[float], effort: int
+) -> list[PictureCurves]:
+    """Curves of all pictures in PSNR, MS-SSIM and SSIMULACRA 2."""
+    rows = []
+    for picture in pictures.values():
+        analysed = codec.analyse(picture)
+        files = [codec.encode(analysed, step=step, effort=effort) for step in steps]
+        rows.append([_measured(picture, data, codec.decompress(data)) for data in files])
+    bpp, psnr_db, ms_ssim, ssimulacra = np.moveaxis(np.array(rows), -1, 0)
+    names = tuple(pictures)
+    return [
+        PictureCurves(names, bpp, psnr_db),
+        PictureCurves(names, bpp, ms_ssim, to_db),
+        PictureCurves(names, bpp, ssimulacra),
+    ]
+
+
+def _measured(
+    picture: NDArray[np.uint8], data: bytes, decoded: NDArray[np.uint8]
+) -> tuple[float, float, float, float]:
+    quality = measure(picture, decoded)
+    bpp = 8 * len(data) / picture[..., 0].size
+    return bpp, quality.psnr_db, quality.ms_ssim, ssimulacra2(picture, decoded)
+
+
+def line(name: str, anchor: Sequence[PictureCurves], curves: Sequence[PictureCurves]) -> str:
+    """A row of the table; the anchor has zeros."""
+    draws = resample_pictures(len(anchor[0].pictures), DRAWS)
+    cells = [
+        interval_text(percentile_interval(bd_rate_between(a, b), bd_rate_draws(a, b, draws)))
+        for a, b in zip(anchor, curves, strict=True)
+    ]
+    rates = curves[0].mean()[0]
+    return f"| {name} | {rates[0]:.2f} to {rates[-1]:.2f} | {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
