@@ -28,12 +28,12 @@ $(STAMP): requirements.lock pyproject.toml
 	@touch $@
 
 repro: setup ## run the pipeline: train every cell, compress, measure, compare
-	@python -m linocut.params --check
+	@python -m linocut.lab.config.compose --check
 	dvc repro
 	@$(MAKE) --no-print-directory report
 
 report: setup ## print the comparison and where to look next
-	@python -c 'import pathlib; from linocut.report import comparison_table as table; \
+	@python -c 'import pathlib; from linocut.lab.report.build import comparison_table as table; \
 	  print(table(pathlib.Path("reports")))'
 
 test: setup ## run all tests, in as many processes as there are cores
@@ -47,14 +47,14 @@ check: setup ## lint, format, types, import contracts, params.yaml
 	ruff format --check .
 	mypy
 	lint-imports
-	python -m linocut.params --check
+	python -m linocut.lab.config.compose --check
 
 format: setup ## sort imports and format
 	ruff check --fix --quiet . || true
 	ruff format .
 
-params: setup ## compose src/linocut/conf/ into params.yaml
-	python -m linocut.params --write
+params: setup ## compose src/linocut/lab/conf/ into params.yaml
+	python -m linocut.lab.config.compose --write
 
 deps: setup ## write the modules that each stage imports into dvc.yaml
 	python tests/import_closure.py --write
@@ -75,7 +75,7 @@ verify: setup ## derive the numbers of README and report again from files and pi
 	python benchmarks/verify.py
 
 ui: setup ## open MLflow on the runs (http://127.0.0.1:5000)
-	python -m linocut.tracking sync
+	python -m linocut.lab.tracking.live sync
 	mlflow server --backend-store-uri sqlite:///$(CURDIR)/.mlflow/mlflow.db \
 	  --artifacts-destination $(CURDIR)/.mlflow/artifacts --workers 1
 
@@ -84,7 +84,7 @@ exps: setup ## table of the DVC experiments
 	  --drop 'artifacts|stages|src|data/|rate_over|^arch|^loss|Executor|State|files'
 
 seeds: setup ## compare the cells over the seeds of all experiments
-	@python -m linocut.seeds
+	@python -m linocut.lab.evaluation.seeds
 
 bench: setup ## measure speed: training throughput, compress and decompress
 	python -m benchmarks

@@ -24,24 +24,24 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from linocut import models
-from linocut.arch_config import CaeConfig
-from linocut.codec import Codec
-from linocut.codec_building import training_latents
-from linocut.complexity import decoder_kmac_per_px
-from linocut.config import Params, load_params
-from linocut.device import pick_device
-from linocut.entropy import EntropyCoder
-from linocut.entropy_fit import ContextNetworks, fit_tables
-from linocut.image import RgbArray, read_image
-from linocut.layers import ResidualAnalysis, ResidualSynthesis
-from linocut.losses import l2
-from linocut.metrics import psnr_db
-from linocut.networks import ARCHITECTURES, Network
-from linocut.quantization import dequantise, quantise, step_index, step_of
-from linocut.rd import bd_rate
-from linocut.training import Trainer
-from linocut.windows import synthesise
+from linocut.codec.codec import Codec
+from linocut.codec.windows import synthesise
+from linocut.entropy.coder import EntropyCoder
+from linocut.entropy.quantization import dequantise, quantise, step_index, step_of
+from linocut.lab.config.arch_config import CaeConfig
+from linocut.lab.config.params import Params, load_params
+from linocut.lab.evaluation.rd import bd_rate
+from linocut.lab.fitting.build import training_latents
+from linocut.lab.fitting.entropy_fit import ContextNetworks, fit_tables
+from linocut.lab.networks.complexity import decoder_kmac_per_px
+from linocut.lab.networks.layers import ResidualAnalysis, ResidualSynthesis
+from linocut.lab.networks.losses import l2
+from linocut.lab.networks.networks import ARCHITECTURES, Network
+from linocut.lab.training.device import pick_device
+from linocut.lab.training.trainer import Trainer
+from linocut.models import shipped
+from linocut.pictures.image import RgbArray, read_image
+from linocut.pictures.metrics import psnr_db
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = (8.0, 16.0, 32.0, 64.0, 128.0)
@@ -242,7 +242,7 @@ def flop_per_pixel(trainer: Trainer) -> float:
 
 def curve(network: Network, pictures: Sequence[RgbArray], crops: Path, seed: int) -> Curve:
     """Mean rate in bpp and mean PSNR at every step, with tables fitted to this network."""
-    codec = Codec.load(models.folder_of("cae-l2"))
+    codec = Codec.load(shipped.folder_of("cae-l2"))
     rng = np.random.default_rng([seed, 1])
     samples = []
     for latent in training_latents(network, crops, 24, seed):

@@ -26,15 +26,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from linocut import anchors, models
-from linocut.anchors import ANCHORS
-from linocut.bitstream import unpack
-from linocut.codec import Codec
-from linocut.image import Picture, read_image
-from linocut.metrics import measure, ssimulacra2
-from linocut.picture_files import Target, compress_picture
-from linocut.quantization import step_of
-from linocut.sources import sample_files
+from linocut.codec.codec import Codec
+from linocut.codec.picture_files import Target, compress_picture
+from linocut.entropy.quantization import step_of
+from linocut.format.bitstream import unpack
+from linocut.lab.data.sources import sample_files
+from linocut.lab.evaluation import anchors
+from linocut.lab.evaluation.anchors import ANCHORS
+from linocut.models import shipped
+from linocut.pictures.image import Picture, read_image
+from linocut.pictures.metrics import measure, ssimulacra2
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "side-by-side.md"
@@ -61,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--bpp", type=float, nargs="+", default=[0.25, 0.75])
     parser.add_argument("--pictures", type=Path, nargs="+", help="default: the samples for tests")
-    parser.add_argument("--models", nargs="+", default=list(models.available()))
+    parser.add_argument("--models", nargs="+", default=list(shipped.available()))
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}, too")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)

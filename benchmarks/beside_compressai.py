@@ -30,9 +30,9 @@ import torch
 from PIL import Image
 
 from benchmarks.codec_speed import measure
-from linocut.codec import Codec
-from linocut.dead_leaves import dead_leaves
-from linocut.image import read_image
+from linocut.codec.codec import Codec
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.pictures.image import read_image
 
 ROOT = Path(__file__).resolve().parents[1]
 UNUSED = ("torchvision", "torch_geometric", "einops", "matplotlib")

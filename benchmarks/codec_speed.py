@@ -25,13 +25,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from linocut import rotation, symbol_choice
-from linocut.codec import Codec
-from linocut.dead_leaves import dead_leaves
-from linocut.image import read_image
-from linocut.metrics import psnr_db
-from linocut.rate_distortion import EFFORTS
-from linocut.rotation import Rotation
+from linocut.codec import rotation, symbol_choice
+from linocut.codec.codec import Codec
+from linocut.codec.rotation import Rotation
+from linocut.entropy.choice import EFFORTS
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.pictures.image import read_image
+from linocut.pictures.metrics import psnr_db
 
 PARTS = ("network", "rotation", "choice", "coding", "rest")
 Picture = NDArray[np.uint8]

@@ -20,18 +20,18 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.effort_levels import DRAWS, interval_text
-from linocut.codec import Codec
+from linocut.codec.codec import Codec
+from linocut.entropy.choice import DEFAULT_EFFORT, EFFORTS
 from linocut.errors import LinocutError
-from linocut.image import read_image
-from linocut.metrics import measure, ssimulacra2, to_db
-from linocut.rate_distortion import DEFAULT_EFFORT, EFFORTS
-from linocut.rd import (
+from linocut.lab.evaluation.rd import (
     PictureCurves,
     bd_rate_between,
     bd_rate_draws,
     percentile_interval,
     resample_pictures,
 )
+from linocut.pictures.image import read_image
+from linocut.pictures.metrics import measure, ssimulacra2, to_db
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = (5.0, 8.0, 13.0, 21.0, 34.0, 55.0, 89.0, 144.0)

@@ -22,14 +22,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from linocut.bitstream import CORRECTION, unpack
-from linocut.checkpoint import load_model
-from linocut.codec import Codec
+from linocut.codec.codec import Codec
 from linocut.errors import DataError, LinocutError
-from linocut.evaluation import TWIN_DECODERS, CodedRow
-from linocut.image import RgbArray, read_image
-from linocut.rd import percentile_interval, resample_pictures
-from linocut.tables import read_rows
+from linocut.format.bitstream import CORRECTION, unpack
+from linocut.lab.evaluation.decode import TWIN_DECODERS, CodedRow
+from linocut.lab.evaluation.rd import percentile_interval, resample_pictures
+from linocut.lab.evaluation.rows import read_rows
+from linocut.lab.networks.store import load_model
+from linocut.pictures.image import RgbArray, read_image
 
 NEEDS = (
     "needs the packages lpips, pytorch-fid and torchvision (of the same build as torch), and on "

@@ -20,12 +20,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from linocut import models
-from linocut.codec import Codec
-from linocut.image import read_image
-from linocut.metrics import measure, to_db
-from linocut.rate_distortion import DEFAULT_EFFORT, EFFORTS
-from linocut.rd import (
+from linocut.codec.codec import Codec
+from linocut.entropy.choice import DEFAULT_EFFORT, EFFORTS
+from linocut.lab.data.sources import sample_files
+from linocut.lab.evaluation.rd import (
     Interval,
     PictureCurves,
     bd_rate_between,
@@ -33,7 +31,9 @@ from linocut.rd import (
     percentile_interval,
     resample_pictures,
 )
-from linocut.sources import sample_files
+from linocut.models import shipped
+from linocut.pictures.image import read_image
+from linocut.pictures.metrics import measure, to_db
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = (8.0, 16.0, 32.0, 64.0, 120.0)
@@ -53,7 +53,7 @@ class Level:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print a table; return the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=list(models.available()))
+    parser.add_argument("--models", nargs="+", default=list(shipped.available()))
     parser.add_argument("--pictures", type=Path, nargs="+", help="default: the samples for tests")
     parser.add_argument("--steps", type=float, nargs="+", default=list(STEPS))
     options = parser.parse_args(arguments)

@@ -30,12 +30,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from linocut import bitstream, resilient_file
-from linocut.bitstream import LinoFile, Resilience, Segment, unpack, varint
-from linocut.codec import Codec
+from linocut.codec.codec import Codec
+from linocut.codec.picture_files import decompress_picture
 from linocut.errors import BitstreamError
-from linocut.picture_files import decompress_picture
-from linocut.reed_solomon import protect, protected_length, recover
+from linocut.format import bitstream, resilient
+from linocut.format.bitstream import LinoFile, Resilience, Segment, unpack, varint
+from linocut.format.reed_solomon import protect, protected_length, recover
 
 GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden"
 MAX_PIXELS = 2**13
@@ -246,7 +246,7 @@ def _fields(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
 
 def _payload(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
     """A plain file that is right but for what its tiles or blocks hold."""
-    file = unpack(rng.choice([data for data in corpus if data[:5] != resilient_file.MARK]))
+    file = unpack(rng.choice([data for data in corpus if data[:5] != resilient.MARK]))
     tiles, extras = list(file.tiles), dict(file.extras)
     if extras and rng.random() < 0.2:
         kind = rng.choice(list(extras))
@@ -261,7 +261,7 @@ def _payload(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
 
 
 def _protected(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
-    return rng.choice([file for file in corpus if file[:5] == resilient_file.MARK])
+    return rng.choice([file for file in corpus if file[:5] == resilient.MARK])
 
 
 def _resilience(file: LinoFile) -> Resilience:
@@ -283,7 +283,7 @@ def _resilient_payload(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
     ]
     changed = Resilience(layout.segment_px, layout.layer_bands, segments)
     fields = file.width, file.height, file.step_index, file.model_id
-    return resilient_file.pack(LinoFile(*fields, [], file.extras, changed))
+    return resilient.pack(LinoFile(*fields, [], file.extras, changed))
 
 
 def _resilient_fields(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
@@ -310,17 +310,17 @@ def _resilient_fields(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
                 kind = rng.choice((1, 2, 3, 4, 5, 6, 200))
                 extras[kind] = rng.choice((rng.randbytes(rng.randrange(99)), b"", bytes(34)))
     changed = Resilience(side, bands, layout.segments)
-    return resilient_file.pack(LinoFile(width, height, step, model, [], extras, changed))
+    return resilient.pack(LinoFile(width, height, step, model, [], extras, changed))
 
 
 def _resilient_tables(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
     """Other bytes in the header or index of a protected file, protected anew."""
     data = _protected(rng, corpus)
-    header = bytearray(resilient_file.header_of(data) or b"")
+    header = bytearray(resilient.header_of(data) or b"")
     length = int.from_bytes(header[-4:], "little")
-    start = len(resilient_file.MARK) + len(header) + 4 + resilient_file.HEADER_PARITY
-    end = start + protected_length(length, resilient_file.INDEX_PARITY)
-    index = recover(data[start:end], length, resilient_file.INDEX_PARITY)[0]
+    start = len(resilient.MARK) + len(header) + 4 + resilient.HEADER_PARITY
+    end = start + protected_length(length, resilient.INDEX_PARITY)
+    index = recover(data[start:end], length, resilient.INDEX_PARITY)[0]
     if rng.random() < 0.5:
         index = bytearray_noise(rng, index)
         header[-4:] = struct.pack("<I", len(index))
@@ -329,10 +329,10 @@ def _resilient_tables(rng: random.Random, corpus: Sequence[bytes]) -> bytes:
             header[rng.randrange(len(header))] = rng.choice((*EDGES, rng.randrange(256)))
     whole = bytes(header) + zlib.crc32(header).to_bytes(4, "little")
     parts = (
-        protect(whole, resilient_file.HEADER_PARITY),
-        protect(index, resilient_file.INDEX_PARITY),
+        protect(whole, resilient.HEADER_PARITY),
+        protect(index, resilient.INDEX_PARITY),
     )
-    return resilient_file.MARK + b"".join(parts) + data[end:]
+    return resilient.MARK + b"".join(parts) + data[end:]
 
 
 def _other_part(rng: random.Random, part: bytes) -> bytes:

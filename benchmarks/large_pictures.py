@@ -112,8 +112,8 @@ def write_mosaic(path: Path, height: int, width: int) -> None:
     import numpy as np
     from PIL import Image
 
-    from linocut.image import read_image
-    from linocut.sources import sample_files
+    from linocut.lab.data.sources import sample_files
+    from linocut.pictures.image import read_image
 
     rng = np.random.default_rng(0)
     pictures = [read_image(file.path) for file in sample_files(SAMPLES)]
@@ -137,7 +137,7 @@ def seam_psnr_db(original: Path, decoded: Path) -> tuple[float, float] | None:
     import numpy as np
     from PIL import Image
 
-    from linocut.bitstream import TILE_PX
+    from linocut.format.bitstream import TILE_PX
 
     Image.MAX_IMAGE_PIXELS = None
     pictures = [np.asarray(Image.open(path).convert("RGB")) for path in (original, decoded)]

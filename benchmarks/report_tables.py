@@ -17,7 +17,7 @@ from expected_numbers import METRICS, Expected, bd_rate
 from report_page import SLACK, TITLES, check_page
 from twin_table import check_twins
 
-KODAK_CURVES = "src/linocut/published/kodak_curves.json"
+KODAK_CURVES = "src/linocut/lab/evaluation/kodak_curves.json"
 PUBLISHED = {
     "BPG 4:4:4": "BPG 4:4:4 (0.9.8 x265, CompressAI)",
     "VTM": "VTM (VVC intra, CompressAI)",

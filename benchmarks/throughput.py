@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from linocut.config import load_params
-from linocut.device import pick_device
-from linocut.throughput import convolution_rate, measure
+from linocut.lab.config.params import load_params
+from linocut.lab.training.device import pick_device
+from linocut.lab.training.throughput import convolution_rate, measure
 
 ROOT = Path(__file__).resolve().parents[1]
 

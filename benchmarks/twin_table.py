@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from linocut.bitstream import CORRECTION, pack, unpack
+from linocut.format.bitstream import CORRECTION, pack, unpack
 from picture_metrics import Ssimulacra2, ms_ssim, patch_distance, psnr_db
 
-NETWORK = "linocut.checkpoint:load_model"
+NETWORK = "linocut.lab.networks.store:load_model"
 DRAWS = 2000
 COLUMNS = {
     "PSNR [dB]": "psnr_db",

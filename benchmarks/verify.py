@@ -2,9 +2,10 @@
 
     python benchmarks/verify.py        after `make repro`; exit 1 and one line per difference
 
-Of this project only the decoder is used (`linocut.codec`): metrics, curves, BD-rates, intervals,
-tests and reference codecs are written again here, or taken from other people's packages, so that an
-error in the pipeline's own measurement shows as a difference. Not re-derivable, and said so: times
+Of this project only the decoder is used (`linocut.codec.codec`): metrics, curves, BD-rates,
+intervals, tests and reference codecs are written again here, or taken from other people's
+packages, so that an error in the pipeline's own measurement shows as a difference. Not
+re-derivable, and said so: times
 of day and of clocks, and the encoder's estimates of rate, which are only added up again.
 """
 
@@ -38,7 +39,7 @@ from report_tables import check_report
 from twin_table import measure_twin, twin_tasks
 
 ROOT = Path(__file__).resolve().parents[1]
-DECODER = "linocut.codec:Codec"
+DECODER = "linocut.codec.codec:Codec"
 
 SAVE: dict[str, tuple[str, dict[str, Any]]] = {
     "jpeg": ("JPEG", {"optimize": True, "progressive": True, "subsampling": "4:2:0"}),

@@ -9,8 +9,10 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install of another
 
-from linocut import report, robustness, stage
-from linocut.config import Params
+from linocut.lab.config import stage
+from linocut.lab.config.params import Params
+from linocut.lab.report import build
+from linocut.lab.studies import robustness
 
 ARTIFACTS = ROOT / "artifacts"
 REPORTS = ROOT / "reports"
@@ -24,7 +26,7 @@ def main(params: Params) -> None:
     studied = [f"{arch}-{loss}" for arch in params.grid.arch for loss in params.grid.bit_errors]
     stage.keep_only(ARTIFACTS / "studies/robustness", [*studied, robustness.CLASSICAL_CELL])
     stage.keep_only(ARTIFACTS / "studies/twin", params.grid.twins)
-    report.compare(
+    build.compare(
         cells,
         artifacts=ARTIFACTS,
         reports=REPORTS,

@@ -9,11 +9,12 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install of another
 
-from linocut import coding, stage
-from linocut.codec_building import ROTATION_FILE
-from linocut.config import Params
-from linocut.losses import build_loss
-from linocut.schema import to_mapping
+from linocut.lab.config import stage
+from linocut.lab.config.params import Params
+from linocut.lab.config.schema import to_mapping
+from linocut.lab.evaluation import encode
+from linocut.lab.fitting.build import ROTATION_FILE
+from linocut.lab.networks.losses import build_loss
 
 PREPARED = ROOT / "artifacts/prepared"
 TRAINED = ROOT / "artifacts/trained"
@@ -33,7 +34,7 @@ def main(params: Params, arch: str, loss: str) -> None:
     }
     trained, rotated = TRAINED / cell, ROTATED / cell
     files = [PREPARED / "train.npy", trained / "model.safetensors", rotated / ROTATION_FILE]
-    coding.entropy_code(
+    encode.entropy_code(
         trained,
         rotated,
         PREPARED,

@@ -9,8 +9,9 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install of another
 
-from linocut import evaluation, stage
-from linocut.config import Params
+from linocut.lab.config import stage
+from linocut.lab.config.params import Params
+from linocut.lab.evaluation import decode
 
 CODED = ROOT / "artifacts/coded"
 TEST = ROOT / "artifacts/prepared/test"
@@ -20,7 +21,7 @@ EVALUATED = ROOT / "artifacts/evaluated"
 def main(params: Params, arch: str, loss: str) -> None:
     """Evaluate one cell."""
     cell = f"{arch}-{loss}"
-    evaluation.evaluate_cell(CODED / cell, TEST, EVALUATED / cell, params.compare)
+    decode.evaluate_cell(CODED / cell, TEST, EVALUATED / cell, params.compare)
 
 
 if __name__ == "__main__":

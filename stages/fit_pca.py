@@ -9,8 +9,9 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install of another
 
-from linocut import codec_building, stage
-from linocut.config import Params
+from linocut.lab.config import stage
+from linocut.lab.config.params import Params
+from linocut.lab.fitting import build
 
 PREPARED = ROOT / "artifacts/prepared"
 TRAINED = ROOT / "artifacts/trained"
@@ -20,7 +21,7 @@ ROTATED = ROOT / "artifacts/rotated"
 def main(params: Params, arch: str, loss: str) -> None:
     """Fit the rotation of one cell."""
     cell = f"{arch}-{loss}"
-    codec_building.fit_pca(TRAINED / cell, PREPARED, ROTATED / cell, params.pca, params.seed)
+    build.fit_pca(TRAINED / cell, PREPARED, ROTATED / cell, params.pca, params.seed)
 
 
 if __name__ == "__main__":

@@ -9,15 +9,16 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install of another
 
-from linocut import data, stage
-from linocut.config import Params
+from linocut.lab.config import stage
+from linocut.lab.config.params import Params
+from linocut.lab.data import prepare
 
 PREPARED = ROOT / "artifacts/prepared"
 
 
 def main(params: Params) -> None:
     """Prepare the pictures that the parameters name."""
-    data.prepare(
+    prepare.prepare(
         params.data,
         params.prepare,
         seed=params.seed,

@@ -9,9 +9,10 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install of another
 
-from linocut import recipes, stage
-from linocut.config import Params
-from linocut.schema import to_mapping
+from linocut.lab.config import stage
+from linocut.lab.config.params import Params
+from linocut.lab.config.schema import to_mapping
+from linocut.lab.training import recipes
 
 PREPARED = ROOT / "artifacts/prepared"
 PRETRAINED = ROOT / "artifacts/pretrained"

@@ -9,8 +9,9 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install of another
 
-from linocut import restoration_report, stage
-from linocut.config import Params
+from linocut.lab.config import stage
+from linocut.lab.config.params import Params
+from linocut.lab.report import restoration_report
 
 ARTIFACTS = ROOT / "artifacts"
 

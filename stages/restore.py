@@ -9,9 +9,10 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install of another
 
-from linocut import restoration, stage
-from linocut.config import Params
-from linocut.degradation import DEGRADED
+from linocut.lab.config import stage
+from linocut.lab.config.params import Params
+from linocut.lab.data.degradation import DEGRADED
+from linocut.lab.studies import restoration
 
 PREPARED = ROOT / "artifacts/prepared"
 BASES = ROOT / "artifacts/restore_base"

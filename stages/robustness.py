@@ -9,8 +9,9 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install of another
 
-from linocut import robustness, stage
-from linocut.config import Params
+from linocut.lab.config import stage
+from linocut.lab.config.params import Params
+from linocut.lab.studies import robustness
 
 TEST = ROOT / "artifacts/prepared/test"
 

@@ -9,9 +9,11 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install of another
 
-from linocut import recipes, stage, tracking
-from linocut.config import Params
-from linocut.schema import to_mapping
+from linocut.lab.config import stage
+from linocut.lab.config.params import Params
+from linocut.lab.config.schema import to_mapping
+from linocut.lab.tracking import live
+from linocut.lab.training import recipes
 
 PREPARED = ROOT / "artifacts/prepared"
 PRETRAINED = ROOT / "artifacts/pretrained"
@@ -32,7 +34,7 @@ def main(params: Params, arch: str, loss: str) -> None:
     files = [PREPARED / "train.npy", base / "model.json", base / "model.safetensors"]
     state = stage.state_folder(ROOT, inputs, files)
     place = recipes.TrainingPlace(PREPARED, TRAINED / cell, state)
-    with tracking.run(
+    with live.run(
         cell,
         arch=arch,
         loss=loss,

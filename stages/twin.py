@@ -9,9 +9,12 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install of another
 
-from linocut import report_twin, stage, tracking, twin
-from linocut.config import Params
-from linocut.schema import to_mapping
+from linocut.lab.config import stage
+from linocut.lab.config.params import Params
+from linocut.lab.config.schema import to_mapping
+from linocut.lab.report import twin_section
+from linocut.lab.studies import twin
+from linocut.lab.tracking import live
 
 CODED = ROOT / "artifacts/coded"
 PREPARED = ROOT / "artifacts/prepared"
@@ -25,12 +28,12 @@ def main(params: Params, arch: str, loss: str) -> None:
     inputs = {"twin": to_mapping(params.twin), "cell": cell, "seed": params.seed}
     coded = CODED / cell
     state = stage.state_folder(ROOT, inputs, [coded / "codec/model.safetensors"])
-    with tracking.run(
+    with live.run(
         f"{cell}-twin", arch=arch, loss=loss, params=inputs, fingerprint=state.name
     ) as log:
         rows = twin.compare_twins(params, loss, coded, PREPARED, out, log)
     if rows:
-        print(report_twin.table(rows))
+        print(twin_section.table(rows))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import settings
 
-from linocut import tracking_store
+from linocut.lab.tracking import store as tracking_store
 
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
@@ -19,7 +19,7 @@ settings.load_profile("any machine")
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RACER = """
 import sys
-from linocut import tracking
+from linocut.lab.tracking import live as tracking
 tracking.PATIENCE_S = 240  # this machine may be busy
 with tracking.run("cae-l1", arch="cae", loss="l1", params={}, fingerprint=sys.argv[1]) as log:
     log({"loss": 1.0}, 0.0)

@@ -1,11 +1,11 @@
-"""Which modules of this package a stage script imports, directly or not, and what these read.
+"""Which rooms of this package a stage script reaches through its imports.
 
     python tests/import_closure.py            print them, stage by stage
     python tests/import_closure.py --write    write them into dvc.yaml (`make deps`)
 
-DVC does not see imports, so dvc.yaml has to list the modules; `test_pipeline.py` compares the list
-with this closure. Left out: `linocut/__init__.py`, which holds the version alone, and `tracking`,
-which watches a stage without touching its outputs (docs/decisions/0003).
+DVC does not see imports, so dvc.yaml has to list the rooms; `test_pipeline.py` compares the list
+with this closure. Left out: `linocut/__init__.py`, which holds the version alone, and
+`lab/tracking`, which watches a stage without touching its outputs (docs/decisions/0003).
 """
 
 from __future__ import annotations
@@ -18,33 +18,29 @@ from collections.abc import Iterator
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "linocut"
-WATCHERS = frozenset({"linocut", "linocut.tracking"})
 
 
 def closure(script: pathlib.Path) -> list[str]:
-    """Paths, relative to the repository, of the modules that `script` needs; sorted."""
+    """Paths, relative to the repository, of the rooms that `script` needs; sorted."""
     found: dict[str, pathlib.Path] = {}
     waiting = [script]
     while waiting:
         for name in _imported(waiting.pop()):
             path = _module_path(name)
-            if path is not None and name not in found and name not in WATCHERS:
+            if path is not None and name not in found and not _watches(name):
                 found[name] = path
                 waiting.append(path)
-    data = {file for module in found.values() for file in _data_files(module)}
-    return sorted(path.relative_to(ROOT).as_posix() for path in {*found.values(), *data})
+    return sorted({_room(path).relative_to(ROOT).as_posix() for path in found.values()})
 
 
-def _data_files(module: pathlib.Path) -> list[pathlib.Path]:
-    """Pages and tables of the package whose names stand in a module, and the shipped codecs."""
-    words = {
-        node.value
-        for node in ast.walk(ast.parse(module.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
-    candidates = [*PACKAGE.glob("*.html"), *PACKAGE.glob("published/*.json")]
-    shipped = [PACKAGE / "release"] if module.name == "models.py" else []
-    return [path for path in candidates if path.name in words] + shipped
+def _room(module: pathlib.Path) -> pathlib.Path:
+    """The folder of a module; a module that lies in no room stands for itself."""
+    outside = module.parent in (PACKAGE, PACKAGE / "lab")
+    return module if outside else module.parent
+
+
+def _watches(name: str) -> bool:
+    return name == "linocut" or f"{name}.".startswith("linocut.lab.tracking.")
 
 
 def _module_path(name: str) -> pathlib.Path | None:
@@ -75,15 +71,15 @@ def _imported(path: pathlib.Path) -> Iterator[str]:
 
 
 def with_closures(text: str) -> str:
-    """dvc.yaml with the modules of every stage listed after its script."""
+    """dvc.yaml with the rooms of every stage listed after its script."""
     lines = []
     for line in text.splitlines():
-        if re.fullmatch(r"\s*- src/linocut/([\w/]+\.(py|html|json)|release)", line):
+        if re.fullmatch(r"\s*- src/linocut/[\w/]+(\.py)?", line):
             continue
         lines.append(line)
         match = re.fullmatch(r"(\s*- )(stages/\w+\.py)", line)
         if match:
-            lines.extend(match[1] + module for module in closure(ROOT / match[2]))
+            lines.extend(match[1] + room for room in closure(ROOT / match[2]))
     return "\n".join(lines) + "\n"
 
 

@@ -17,17 +17,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from linocut import correction_block, rotation
-from linocut.alpha import pack_alpha
-from linocut.arch_config import ArchConfig, Cae2018Config, CaeConfig
-from linocut.bitstream import ALPHA, CORRECTION, EXIF, HINTS, ICC_PROFILE
-from linocut.checkpoint import as_tensors, save_model
-from linocut.codec import Codec
-from linocut.dead_leaves import dead_leaves
-from linocut.entropy_fit import fit_networks, fit_tables
-from linocut.image import write_png
-from linocut.networks import ARCHITECTURES, Network
-from linocut.quantization import quantise, step_of
+from linocut.codec import rotation
+from linocut.codec.codec import Codec
+from linocut.entropy.quantization import quantise, step_of
+from linocut.format import correction_block
+from linocut.format.alpha import pack_alpha
+from linocut.format.bitstream import ALPHA, CORRECTION, EXIF, HINTS, ICC_PROFILE
+from linocut.lab.config.arch_config import ArchConfig, Cae2018Config, CaeConfig
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.fitting.entropy_fit import fit_networks, fit_tables
+from linocut.lab.networks.networks import ARCHITECTURES, Network
+from linocut.lab.networks.store import as_tensors, save_model
+from linocut.pictures.image import write_png
 from tiny import tensor
 
 GOLDEN = Path(__file__).parent / "golden"

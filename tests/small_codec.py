@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from linocut.arch_config import CaeConfig
-from linocut.checkpoint import save_model
-from linocut.codec_building import build_codec, fit_pca
-from linocut.config import CodeConfig, PcaConfig, TuningConfig
-from linocut.dead_leaves import dead_leaves
-from linocut.image import write_png
-from linocut.networks import ARCHITECTURES
+from linocut.lab.config.arch_config import CaeConfig
+from linocut.lab.config.params import CodeConfig, PcaConfig, TuningConfig
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.fitting.build import build_codec, fit_pca
+from linocut.lab.networks.networks import ARCHITECTURES
+from linocut.lab.networks.store import save_model
+from linocut.pictures.image import write_png
 
 CONFIG = CaeConfig(
     levels=3, gain_channels=2, analysis_channels=4, analysis_layers=1,

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from linocut.context_network import ContextNetwork
-from linocut.contexts import BINS, MAGNITUDE_INPUTS, SIGN_INPUTS
-from linocut.entropy_fit import whole_frequencies
-from linocut.entropy_tables import SIGN_BINS, SIGN_CLASSES, TOKENS, EntropyTables
-from linocut.latents import Band
-from linocut.planes import planes_of
+from linocut.entropy.context_network import ContextNetwork
+from linocut.entropy.contexts import BINS, MAGNITUDE_INPUTS, SIGN_INPUTS
+from linocut.entropy.latents import Band
+from linocut.entropy.planes import planes_of
+from linocut.entropy.tables import SIGN_BINS, SIGN_CLASSES, TOKENS, EntropyTables
+from linocut.lab.fitting.entropy_fit import whole_frequencies
 
 Latent = list[NDArray[np.int32]]
 

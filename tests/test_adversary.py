@@ -5,8 +5,13 @@ import io
 import pytest
 import torch
 
-from linocut.adversary import Adversary, DetailDiscriminator, Discriminator, PairedAdversary
-from linocut.study_config import TwinConfig
+from linocut.lab.config.study_config import TwinConfig
+from linocut.lab.training.adversary import (
+    Adversary,
+    DetailDiscriminator,
+    Discriminator,
+    PairedAdversary,
+)
 from tiny import CONFIGS
 
 TWIN = TwinConfig(

@@ -16,12 +16,20 @@ import skimage.data
 from numpy.typing import NDArray
 from PIL import Image
 
-from linocut.anchors import ANCHORS, AnchorRow, decode, encode, encode_near, ladder, run_anchors
-from linocut.config import AnchorsConfig
 from linocut.errors import DataError
-from linocut.image import read_image, write_png
-from linocut.metrics import psnr_db
-from linocut.tables import read_rows
+from linocut.lab.config.params import AnchorsConfig
+from linocut.lab.evaluation.anchors import (
+    ANCHORS,
+    AnchorRow,
+    decode,
+    encode,
+    encode_near,
+    ladder,
+    run_anchors,
+)
+from linocut.lab.evaluation.rows import read_rows
+from linocut.pictures.image import read_image, write_png
+from linocut.pictures.metrics import psnr_db
 
 Rgb = NDArray[np.uint8]
 
@@ -133,7 +141,7 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
 
 
 def published() -> dict[str, dict[str, Any]]:
-    file = resources.files("linocut") / "published" / "kodak_curves.json"
+    file = resources.files("linocut.lab.evaluation") / "kodak_curves.json"
     return dict(json.loads(file.read_text(encoding="utf-8")))
 
 

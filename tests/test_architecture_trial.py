@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from torch import nn
 
-from linocut.complexity import decoder_kmac_per_px
-from linocut.config import Params, load_params
-from linocut.dead_leaves import dead_leaves
-from linocut.image import write_png
+from linocut.lab.config.params import Params, load_params
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.networks.complexity import decoder_kmac_per_px
+from linocut.pictures.image import write_png
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from benchmarks import architecture_trial as trial

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 import torch
 
-from linocut import throughput
-from linocut.anchors import ANCHORS
-from linocut.codec import Codec
-from linocut.config import load_params
-from linocut.dead_leaves import dead_leaves
-from linocut.image import read_image, write_png
-from linocut.rate_distortion import DEFAULT_EFFORT, EFFORTS
+from linocut.codec.codec import Codec
+from linocut.entropy.choice import DEFAULT_EFFORT, EFFORTS
+from linocut.lab.config.params import load_params
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.evaluation.anchors import ANCHORS
+from linocut.lab.training import throughput
+from linocut.pictures.image import read_image, write_png
 from readme_blocks import block
 from tiny import CONFIGS
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reference_decoder
-from linocut import bitstream
-from linocut.bitstream import (
+from linocut.errors import BitstreamError
+from linocut.format import bitstream
+from linocut.format.bitstream import (
     ALPHA,
     EXIF,
     ICC_PROFILE,
@@ -24,7 +25,6 @@ from linocut.bitstream import (
     unpack,
     varint,
 )
-from linocut.errors import BitstreamError
 
 MODEL = bytes(range(16, 24))
 FILE = LinoFile(1300, 7, 293, MODEL, [b"abc", b""], {ICC_PROFILE: b"icc"})

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from linocut.checkpoint import (
+from linocut.errors import CheckpointError
+from linocut.lab.networks.store import (
     as_tensors,
     load_model,
     load_tensors,
     read_description,
     save_model,
 )
-from linocut.errors import CheckpointError
 from tiny import awake
 
 

@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from linocut import cli
-from linocut.bitstream import unpack
-from linocut.dead_leaves import dead_leaves
-from linocut.image import read_picture, write_png
-from linocut.metrics import psnr_db
+from linocut.cli.main import main
+from linocut.format.bitstream import unpack
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.pictures.image import read_picture, write_png
+from linocut.pictures.metrics import psnr_db
 
 SOURCE = Path(__file__).parents[1] / "src"
 GOLDEN = Path(__file__).parent / "golden/wavelet"
@@ -40,7 +40,7 @@ def model(codec_folder) -> list[str]:
 
 
 def run(*arguments: str) -> int:
-    return cli.main(arguments)
+    return main(arguments)
 
 
 def in_process(*arguments: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -272,7 +272,9 @@ def test_animations_are_refused_by_name(model: list[str], capsys) -> None:
 
 
 def test_help_is_instant_and_imports_nothing_heavy() -> None:
-    code = "import sys, linocut.cli; sys.exit(len({'numpy', 'PIL', 'torch'} & set(sys.modules)))"
+    code = (
+        "import sys, linocut.cli.main; sys.exit(len({'numpy', 'PIL', 'torch'} & set(sys.modules)))"
+    )
     environment = {"PYTHONPATH": str(SOURCE)}
     loaded = subprocess.run([sys.executable, "-c", code], env=environment, check=False, timeout=30)
     assert loaded.returncode == 0
@@ -284,7 +286,7 @@ def test_help_is_instant_and_imports_nothing_heavy() -> None:
 def test_info_imports_no_torch(here: Path, model: list[str]) -> None:
     run("compress", "a.png", *model)
     code = (
-        "import sys; from linocut.cli import main; main(['info', 'a.lino'])\n"
+        "import sys; from linocut.cli.main import main; main(['info', 'a.lino'])\n"
         "sys.exit('torch' in sys.modules)"
     )
     environment = {"PYTHONPATH": str(SOURCE)}

@@ -12,18 +12,19 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 import reference_decoder
-from linocut import analysis, correction, correction_block, latent_store, lino_file, tiling
-from linocut.bitstream import CORRECTION, ICC_PROFILE, ROTATION, LinoFile, pack, unpack
-from linocut.codec import Codec
-from linocut.codec_building import COARSER
-from linocut.dead_leaves import dead_leaves
+from linocut.codec import analysis, correction, latent_store, tiling
+from linocut.codec.codec import Codec
+from linocut.codec.latent_store import LatentStore
+from linocut.codec.rotation import identity
+from linocut.codec.windows import analyse_window, synthesise_window
+from linocut.entropy.choice import ROUNDING
+from linocut.entropy.quantization import step_index
 from linocut.errors import BitstreamError, CheckpointError, DataError
-from linocut.latent_store import LatentStore
-from linocut.metrics import psnr_db
-from linocut.quantization import step_index
-from linocut.rate_distortion import ROUNDING
-from linocut.rotation import identity
-from linocut.windows import analyse_window, synthesise_window
+from linocut.format import correction_block, lino_file
+from linocut.format.bitstream import CORRECTION, ICC_PROFILE, ROTATION, LinoFile, pack, unpack
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.fitting.build import COARSER
+from linocut.pictures.metrics import psnr_db
 from tiny import awake
 
 SMALL_TILE_PX = 64
@@ -231,13 +232,14 @@ def test_symbols_and_pixels_do_not_depend_on_threads(lively, picture):
 DECODE = """
 import pathlib, sys, torch
 from hashlib import sha256
-from linocut.codec import Codec
+from linocut.codec.codec import Codec
 torch.set_num_threads(int(sys.argv[3]))
 codec = Codec.load(sys.argv[1])
 data = pathlib.Path(sys.argv[2]).read_bytes()
 symbols = b"".join(band.tobytes() for tile in codec.decode_symbols(data) for band in tile)
 print(sha256(symbols).hexdigest(), sha256(codec.decompress(data).tobytes()).hexdigest())
-for module in ("linocut.training", "linocut.recipes", "sklearn", "scipy", "mlflow", "dvc", "hydra"):
+lab = ("linocut.lab.training.trainer", "linocut.lab.training.recipes")
+for module in (*lab, "sklearn", "scipy", "mlflow", "dvc", "hydra"):
     assert module not in sys.modules, module
 """
 
@@ -260,7 +262,7 @@ def test_a_fresh_process_decodes_the_same_and_loads_no_training_code(
 
 OTHERWISE = """
 import pathlib, sys, numpy, torch
-from linocut.codec import Codec
+from linocut.codec.codec import Codec
 torch.set_num_interop_threads(2)
 torch.set_num_threads(3)
 torch.backends.mkldnn.enabled = False

@@ -8,20 +8,23 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from linocut import codec_building, decoder_tuning, models, rotation
-from linocut.bitstream import ROTATION, unpack
-from linocut.checkpoint import save_model
-from linocut.codec import Codec
-from linocut.codec_building import COARSER, build_codec, codec_step, fit_pca, training_latents
-from linocut.coding import entropy_code
-from linocut.config import CodeConfig, PcaConfig, TuningConfig
-from linocut.dead_leaves import dead_leaves
+from linocut.codec import rotation
+from linocut.codec.codec import Codec
 from linocut.errors import DataError
-from linocut.evaluation import CodedRow, PlaneRow
-from linocut.image import read_image, write_png
-from linocut.losses import l2
-from linocut.metrics import psnr_db
-from linocut.tables import read_rows
+from linocut.format.bitstream import ROTATION, unpack
+from linocut.lab.config.params import CodeConfig, PcaConfig, TuningConfig
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.evaluation.decode import CodedRow, PlaneRow
+from linocut.lab.evaluation.encode import entropy_code
+from linocut.lab.evaluation.rows import read_rows
+from linocut.lab.fitting import build as codec_building
+from linocut.lab.fitting import decoder_tuning
+from linocut.lab.fitting.build import COARSER, build_codec, codec_step, fit_pca, training_latents
+from linocut.lab.networks.losses import l2
+from linocut.lab.networks.store import save_model
+from linocut.models import shipped
+from linocut.pictures.image import read_image, write_png
+from linocut.pictures.metrics import psnr_db
 from tiny import awake
 
 MODES = ("none", "global", "per_image")
@@ -138,7 +141,7 @@ def test_a_killed_build_goes_on_with_the_tables_it_had(root, tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(codec_building, "fit_tables", None)  # not called again
         build(resumed, state=state)
-    assert models.model_id(resumed) == models.model_id(whole)
+    assert shipped.model_id(resumed) == shipped.model_id(whole)
     assert not state.exists()
 
 
@@ -194,6 +197,8 @@ def test_a_shipped_cell_is_coded_by_the_shipped_codec_itself(root, tmp_path):
     config = dataclasses.replace(CONFIG, rates_bpp=(1.2,))
     folders = (tmp_path / "trained", root / "global", root / "prepared", tmp_path / "coded")
     entropy_code(*folders, config, STEPS, 0)
-    assert models.model_id(tmp_path / "coded/codec") == models.model_id(models.folder_of("cae-l2"))
+    assert shipped.model_id(tmp_path / "coded/codec") == shipped.model_id(
+        shipped.folder_of("cae-l2")
+    )
     file = unpack((tmp_path / "coded/files/leaves-0.lino").read_bytes())
-    assert file.model_id == models.model_id(models.folder_of("cae-l2"))
+    assert file.model_id == shipped.model_id(shipped.folder_of("cae-l2"))

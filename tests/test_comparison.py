@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from experiment import CELLS, PICTURES, write_experiment
-from linocut.anchors import AnchorRow
-from linocut.comparison import Comparison, compare_curves, title
 from linocut.errors import DataError
-from linocut.evaluation import EvaluationRow
-from linocut.published import is_kodak
-from linocut.tables import read_rows, write_rows
+from linocut.lab.evaluation.anchors import AnchorRow
+from linocut.lab.evaluation.comparison import Comparison, compare_curves, title
+from linocut.lab.evaluation.decode import EvaluationRow
+from linocut.lab.evaluation.published import is_kodak
+from linocut.lab.evaluation.rows import read_rows, write_rows
 
 
 @pytest.fixture

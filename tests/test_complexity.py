@@ -2,9 +2,9 @@
 
 import pytest
 
-from linocut.arch_config import CaeConfig
-from linocut.complexity import decoder_kmac_per_px
-from linocut.networks import ARCHITECTURES
+from linocut.lab.config.arch_config import CaeConfig
+from linocut.lab.networks.complexity import decoder_kmac_per_px
+from linocut.lab.networks.networks import ARCHITECTURES
 
 
 def test_the_count_is_that_of_the_convolutions():

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from linocut import config
 from linocut.errors import ConfigError
-from linocut.schema import from_mapping, to_mapping
+from linocut.lab.config import params as config
+from linocut.lab.config.schema import from_mapping, to_mapping
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PARAMS = ROOT / "params.yaml"

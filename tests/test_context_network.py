@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from linocut.context_network import LARGEST_BIAS, LARGEST_WEIGHT, ContextNetwork
+from linocut.entropy.context_network import LARGEST_BIAS, LARGEST_WEIGHT, ContextNetwork
 from symbols import random_network
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from linocut.contexts import (
+from linocut.entropy.contexts import (
     BINS,
     LARGEST_MAGNITUDE,
     MAGNITUDE_INPUTS,
@@ -15,8 +15,8 @@ from linocut.contexts import (
     signed_levels,
     smooth_bin,
 )
-from linocut.latents import Band, wavelet_bands
-from linocut.planes import plane_passes, planes_of, smooth_prediction
+from linocut.entropy.latents import Band, wavelet_bands
+from linocut.entropy.planes import plane_passes, planes_of, smooth_prediction
 from symbols import laplace_latent
 
 LATENTS = {"wavelet": wavelet_bands(2, 2), "plain": tuple(Band(name, 3, 8) for name in "ab")}

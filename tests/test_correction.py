@@ -9,16 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from linocut import correction, correction_block
-from linocut.bitstream import CORRECTION, unpack
-from linocut.codec import Codec
-from linocut.correction import NormalEquations, middle, scale_of
-from linocut.correction_block import code_lengths, pack
-from linocut.dead_leaves import dead_leaves
+from linocut.codec import correction
+from linocut.codec.codec import Codec
+from linocut.codec.correction import NormalEquations, middle, scale_of
+from linocut.codec.tiling import Tile
 from linocut.errors import BitstreamError
-from linocut.metrics import psnr_db
-from linocut.networks import Ncode
-from linocut.tiling import Tile
+from linocut.format import correction_block
+from linocut.format.bitstream import CORRECTION, unpack
+from linocut.format.correction_block import code_lengths, pack
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.networks.networks import Ncode
+from linocut.pictures.metrics import psnr_db
 from tiny import awake
 
 STEP = 24.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from linocut.crops import allot, draw_crop
+from linocut.lab.data.crops import allot, draw_crop
 
 RNG_SEED = 3
 

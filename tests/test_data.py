@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from linocut.config import DataConfig, PrepareConfig
-from linocut.data import list_files, pixels_sha256, prepare, split_by_hash
 from linocut.errors import DataError
-from linocut.image import read_image, write_png
-from linocut.sources import KODAK_VARIABLE
+from linocut.lab.config.params import DataConfig, PrepareConfig
+from linocut.lab.data.prepare import list_files, pixels_sha256, prepare, split_by_hash
+from linocut.lab.data.sources import KODAK_VARIABLE
+from linocut.pictures.image import read_image, write_png
 
 DECLARATIONS = Path(__file__).parents[1] / "data"
 SIDE = 168

@@ -2,7 +2,7 @@
 
 import torch
 
-from linocut.dcgan import BatchNorm, BlockEncoder, BlockGenerator, blocks_of, joined
+from linocut.lab.networks.dcgan import BatchNorm, BlockEncoder, BlockGenerator, blocks_of, joined
 
 
 def test_blocks_are_cut_picture_by_picture_and_row_by_row_and_joined_again():

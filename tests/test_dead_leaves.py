@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from linocut.dead_leaves import dead_leaves
+from linocut.lab.data.dead_leaves import dead_leaves
 
 PICTURES = 4
 

@@ -4,18 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from linocut import decoder_tuning, rotation
-from linocut.config import TuningConfig
-from linocut.dead_leaves import dead_leaves
-from linocut.decoder_tuning import tune_decoder
-from linocut.entropy import EntropyCoder
-from linocut.entropy_fit import fit_tables, no_contexts
-from linocut.losses import l2
-from linocut.metrics import psnr_db
-from linocut.quantization import dequantise, step_index, step_of
-from linocut.rate_distortion import choose_symbols
-from linocut.resume import ResumeState
-from linocut.windows import synthesise
+from linocut.codec import rotation
+from linocut.codec.windows import synthesise
+from linocut.entropy.choice import choose_symbols
+from linocut.entropy.coder import EntropyCoder
+from linocut.entropy.quantization import dequantise, step_index, step_of
+from linocut.lab.config.params import TuningConfig
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.fitting import decoder_tuning
+from linocut.lab.fitting.decoder_tuning import tune_decoder
+from linocut.lab.fitting.entropy_fit import fit_tables, no_contexts
+from linocut.lab.networks.losses import l2
+from linocut.lab.training.resume import ResumeState
+from linocut.pictures.metrics import psnr_db
 from tiny import awake
 
 STEP = 40.0

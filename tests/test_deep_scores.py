@@ -8,11 +8,11 @@ import pytest
 import scipy.linalg
 import torch
 
-from linocut.codec import Codec
-from linocut.dead_leaves import dead_leaves
-from linocut.evaluation import CodedRow
-from linocut.image import write_png
-from linocut.tables import write_rows
+from linocut.codec.codec import Codec
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.evaluation.decode import CodedRow
+from linocut.lab.evaluation.rows import write_rows
+from linocut.pictures.image import write_png
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 from benchmarks import deep_scores

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from linocut.dead_leaves import dead_leaves
-from linocut.degradation import add_noise, degradation, degrade_batch
-from linocut.study_config import DejpegConfig, DenoiseConfig
+from linocut.lab.config.study_config import DejpegConfig, DenoiseConfig
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.data.degradation import add_noise, degradation, degrade_batch
 from tiny import tensor
 
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reference_decoder
-from linocut.entropy import EntropyCoder
-from linocut.entropy_fit import whole_frequencies
-from linocut.entropy_tables import (
+from linocut.entropy.coder import EntropyCoder
+from linocut.entropy.latents import Band, wavelet_bands
+from linocut.entropy.tables import (
     TOKEN_EXTRA_BITS,
     TOKEN_START,
     TOKENS,
@@ -20,7 +20,7 @@ from linocut.entropy_tables import (
     tokens_of,
 )
 from linocut.errors import BitstreamError
-from linocut.latents import Band, wavelet_bands
+from linocut.lab.fitting.entropy_fit import whole_frequencies
 from symbols import laplace_latent, random_tables, written_tables
 
 WAVELET = wavelet_bands(2, 2)

@@ -5,19 +5,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linocut.context_network import LARGEST_WEIGHT
-from linocut.contexts import MAGNITUDE_INPUTS
-from linocut.entropy import EntropyCoder
-from linocut.entropy_fit import (
+from linocut.entropy.coder import EntropyCoder
+from linocut.entropy.context_network import LARGEST_WEIGHT
+from linocut.entropy.contexts import MAGNITUDE_INPUTS
+from linocut.entropy.latents import Band, wavelet_bands
+from linocut.entropy.planes import planes_of
+from linocut.entropy.tables import BIN_SHIFT
+from linocut.lab.fitting.entropy_fit import (
     ContextNetworks,
     fit_networks,
     fit_tables,
     no_contexts,
     whole_frequencies,
 )
-from linocut.entropy_tables import BIN_SHIFT
-from linocut.latents import Band, wavelet_bands
-from linocut.planes import planes_of
 from symbols import laplace_latent, written_tables
 
 BANDS = wavelet_bands(2, 1)

@@ -14,12 +14,18 @@ import skimage.data
 from numpy.typing import NDArray
 from PIL import Image
 
-from linocut.config import CompareConfig
 from linocut.errors import BitstreamError, DataError
-from linocut.evaluation import CodedRow, EvaluationRow, evaluate_cell, nearest_point, spread
-from linocut.image import read_image, write_png
-from linocut.metrics import measure, ssimulacra2
-from linocut.tables import read_rows, write_rows
+from linocut.lab.config.params import CompareConfig
+from linocut.lab.evaluation.decode import (
+    CodedRow,
+    EvaluationRow,
+    evaluate_cell,
+    nearest_point,
+    spread,
+)
+from linocut.lab.evaluation.rows import read_rows, write_rows
+from linocut.pictures.image import read_image, write_png
+from linocut.pictures.metrics import measure, ssimulacra2
 
 Rgb = NDArray[np.uint8]
 CONFIG = CompareConfig(bootstrap_draws=100, shown_pictures=1, shown_bpp=1.0)
@@ -66,7 +72,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     def plain_map(function: Callable[[Any], Any], tasks: Sequence[Any], *, label: str) -> list[Any]:
         return [function(task) for task in tasks]
 
-    monkeypatch.setattr("linocut.evaluation.map_in_processes", plain_map)
+    monkeypatch.setattr("linocut.lab.evaluation.decode.map_in_processes", plain_map)
 
 
 def evaluate(coded: Path) -> list[EvaluationRow]:

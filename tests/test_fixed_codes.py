@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
+from linocut.entropy.fixed_codes import MOST_BITS, FixedCodes, bits_of, index_of
+from linocut.entropy.latents import Band
+from linocut.entropy.quantization import step_of
 from linocut.errors import BitstreamError
-from linocut.fixed_codes import MOST_BITS, FixedCodes, bits_of, index_of
-from linocut.latents import Band
-from linocut.quantization import step_of
 
 BANDS = (Band("z", 5, 64),)
 

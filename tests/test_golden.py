@@ -14,12 +14,13 @@ import torch
 
 import reference_decoder
 import reference_synthesis
-from linocut import correction, correction_block
-from linocut.bitstream import unpack
-from linocut.codec import Codec
+from linocut.codec import correction
+from linocut.codec.codec import Codec
+from linocut.codec.picture_files import decompress_picture
 from linocut.errors import BitstreamError
-from linocut.image import read_image
-from linocut.picture_files import decompress_picture
+from linocut.format import correction_block
+from linocut.format.bitstream import unpack
+from linocut.pictures.image import read_image
 from tiny import awake
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -14,7 +14,7 @@ from PIL.Image import Exif
 from PIL.PngImagePlugin import PngInfo
 
 from linocut.errors import DataError
-from linocut.image import (
+from linocut.pictures.image import (
     Picture,
     encode_picture,
     read_image,

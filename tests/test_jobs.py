@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from linocut.cli.jobs import Job, plan_jobs, require_free
 from linocut.errors import DataError
-from linocut.jobs import Job, plan_jobs, require_free
 
 READABLE = frozenset({".png", ".jpg"})
 

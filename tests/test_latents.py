@@ -1,6 +1,6 @@
 """The order and the shape of a latent, on which files depend."""
 
-from linocut.latents import Band, wavelet_bands
+from linocut.entropy.latents import Band, wavelet_bands
 
 
 def test_wavelet_bands_go_from_coarse_to_fine():

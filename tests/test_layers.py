@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from linocut.layers import (
+from linocut.lab.networks.layers import (
     COLOUR_ROTATION,
     ColourRotation,
     ContrastGain,

@@ -7,9 +7,9 @@ import pytest
 import pytorch_msssim
 import torch
 
-from linocut import losses
-from linocut.config import LOSS_CONFIGS, MixLossConfig, PlainLossConfig
 from linocut.errors import ConfigError
+from linocut.lab.config.params import LOSS_CONFIGS, MixLossConfig, PlainLossConfig
+from linocut.lab.networks import losses
 
 C1, C2 = 0.01**2, 0.03**2
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)

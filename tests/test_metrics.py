@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from linocut.errors import DataError
-from linocut.metrics import measure, ms_ssim, psnr_db, ssim, ssimulacra2, to_db
+from linocut.pictures.metrics import measure, ms_ssim, psnr_db, ssim, ssimulacra2, to_db
 
 Rgb = NDArray[np.uint8]
 

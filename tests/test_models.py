@@ -6,9 +6,9 @@ import shutil
 
 import pytest
 
-from linocut import models
-from linocut.checkpoint import save_model
 from linocut.errors import CheckpointError
+from linocut.lab.networks.store import save_model
+from linocut.models import shipped as models
 from tiny import untrained
 
 

@@ -9,19 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from linocut import recipes
-from linocut.checkpoint import load_model
-from linocut.codec import Codec
-from linocut.codec_building import fit_pca
-from linocut.coding import entropy_code
-from linocut.config import Params, load_params
-from linocut.dead_leaves import dead_leaves
+from linocut.codec.codec import Codec
 from linocut.errors import BitstreamError
-from linocut.evaluation import CodedRow
-from linocut.image import write_png
-from linocut.ncode_training import through_cells
-from linocut.robustness import learned_arms
-from linocut.tables import read_rows
+from linocut.lab.config.params import Params, load_params
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.evaluation.decode import CodedRow
+from linocut.lab.evaluation.encode import entropy_code
+from linocut.lab.evaluation.rows import read_rows
+from linocut.lab.fitting.build import fit_pca
+from linocut.lab.networks.store import load_model
+from linocut.lab.studies.robustness import learned_arms
+from linocut.lab.training import recipes
+from linocut.lab.training.ncode import through_cells
+from linocut.pictures.image import write_png
 from tiny import CONFIGS, untrained
 
 PARAMS = pathlib.Path(__file__).resolve().parents[1] / "params.yaml"

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 import torch
 
-from linocut.arch_config import ARCH_CONFIGS, CaeConfig, GenerativeConfig
-from linocut.checkpoint import load_model, save_model
-from linocut.dead_leaves import dead_leaves
-from linocut.networks import ARCHITECTURES, Network
+from linocut.lab.config.arch_config import ARCH_CONFIGS, CaeConfig, GenerativeConfig
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.networks.networks import ARCHITECTURES, Network
+from linocut.lab.networks.store import load_model, save_model
 from tiny import CONFIGS, awake, tensor, untrained
 
 WAVELET = ("cae", "generative")

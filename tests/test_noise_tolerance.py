@@ -2,9 +2,9 @@
 
 import pathlib
 
-from linocut.dead_leaves import dead_leaves
-from linocut.image import write_png
-from linocut.noise_tolerance import noise_tolerance
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.studies.noise_tolerance import noise_tolerance
+from linocut.pictures.image import write_png
 
 
 def test_every_codec_gets_the_same_noise_and_the_same_bytes(

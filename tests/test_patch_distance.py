@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from linocut.dead_leaves import dead_leaves
 from linocut.errors import DataError
-from linocut.patch_distance import patch_distance
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.studies.patch_distance import patch_distance
 
 
 def test_equal_pictures_have_no_distance() -> None:

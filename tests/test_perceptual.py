@@ -10,7 +10,7 @@ import skimage.data
 from PIL import Image
 from ssimulacra2 import compute_ssimulacra2
 
-from linocut.perceptual import Ssimulacra2
+from linocut.pictures.perceptual import Ssimulacra2
 
 
 def port(original: np.ndarray, decoded: np.ndarray) -> float:

@@ -6,13 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from linocut import bitstream
-from linocut.codec import Codec
-from linocut.dead_leaves import dead_leaves
-from linocut.errors import BitstreamError, ConfigError
-from linocut.image import Picture
-from linocut.metrics import psnr_db
-from linocut.picture_files import (
+from linocut.codec.codec import Codec
+from linocut.codec.picture_files import (
     MOST_METADATA_BYTES,
     Target,
     compress_picture,
@@ -20,6 +15,11 @@ from linocut.picture_files import (
     describe_file,
     metadata,
 )
+from linocut.errors import BitstreamError, ConfigError
+from linocut.format import bitstream
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.pictures.image import Picture
+from linocut.pictures.metrics import psnr_db
 
 RNG = np.random.default_rng(0)
 LEAVES = dead_leaves(60, 90, seed=4)

@@ -13,10 +13,10 @@ import pytest
 from PIL import Image, ImageCms
 
 import linocut.pillow
-from linocut import models
-from linocut.dead_leaves import dead_leaves
 from linocut.errors import ConfigError
-from linocut.metrics import psnr_db
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.models import shipped
+from linocut.pictures.metrics import psnr_db
 
 LEAVES = dead_leaves(48, 64, seed=5)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -26,9 +26,9 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 def installed(codec_folder, tmp_path_factory):
     """The small codec as the recommended model."""
     release = tmp_path_factory.mktemp("release")
-    shutil.copytree(codec_folder, release / models.RECOMMENDED)
+    shutil.copytree(codec_folder, release / shipped.RECOMMENDED)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "RELEASE", release)
+        patch.setattr(shipped, "RELEASE", release)
         yield
     linocut.pillow._codec.cache_clear()
 
@@ -106,7 +106,7 @@ def test_damaged_files_are_refused_with_the_reason() -> None:
 def test_a_file_of_an_unknown_model_opens_but_does_not_decode() -> None:
     file = saved(Image.fromarray(LEAVES))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "RELEASE", Path("nowhere"))
+        patch.setattr(shipped, "RELEASE", Path("nowhere"))
         image = Image.open(file)
         with pytest.raises(OSError, match="which is not installed"):
             image.load()

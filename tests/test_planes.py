@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from linocut.latents import Band, wavelet_bands
-from linocut.planes import Pass, plane_passes, planes_of, smooth_prediction
+from linocut.entropy.latents import Band, wavelet_bands
+from linocut.entropy.planes import Pass, plane_passes, planes_of, smooth_prediction
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (2, 2), (9, 17), (16, 24)])

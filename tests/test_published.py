@@ -5,9 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from linocut.metrics import to_db
-from linocut.published import DRAWN, TITLES, bd_rate_to_published, is_kodak, published_curves
-from linocut.rd import PictureCurves
+from linocut.lab.evaluation.published import (
+    DRAWN,
+    TITLES,
+    bd_rate_to_published,
+    is_kodak,
+    published_curves,
+)
+from linocut.lab.evaluation.rd import PictureCurves
+from linocut.pictures.metrics import to_db
 
 NAME = "BPG 4:4:4 (0.9.8 x265, CompressAI)"
 UNITS = {"psnr_db": None, "ms_ssim_db": to_db}

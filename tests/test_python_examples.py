@@ -3,8 +3,8 @@
 import doctest
 from pathlib import Path
 
-from linocut.dead_leaves import dead_leaves
-from linocut.image import write_png
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.pictures.image import write_png
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "docs" / "python.md"
 

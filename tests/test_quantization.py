@@ -5,9 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linocut.bitstream import MAX_STEP_INDEX
-from linocut.errors import DataError
-from linocut.quantization import (
+from linocut.entropy.quantization import (
     LARGEST_SYMBOL,
     STEPS_PER_OCTAVE,
     dequantise,
@@ -15,6 +13,8 @@ from linocut.quantization import (
     step_index,
     step_of,
 )
+from linocut.errors import DataError
+from linocut.format.bitstream import MAX_STEP_INDEX
 
 
 def test_every_index_of_the_format_is_found_again():

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
+from linocut.codec.rate_control import fit_bytes, fit_psnr, quality_step, step_quality
 from linocut.errors import ConfigError
-from linocut.rate_control import fit_bytes, fit_psnr, quality_step, step_quality
 
 STEPS = (0.5, 512.0)
 

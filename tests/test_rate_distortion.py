@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from linocut.entropy import EntropyCoder
-from linocut.entropy_fit import fit_networks, fit_tables
+from linocut.entropy.choice import EFFORTS, PRICE, choose_symbols, optimise
+from linocut.entropy.coder import EntropyCoder
+from linocut.entropy.latents import wavelet_bands
+from linocut.entropy.quantization import step_of
 from linocut.errors import DataError
-from linocut.latents import wavelet_bands
-from linocut.quantization import step_of
-from linocut.rate_distortion import EFFORTS, PRICE, choose_symbols, optimise
+from linocut.lab.fitting.entropy_fit import fit_networks, fit_tables
 from symbols import laplace_latent
 
 BANDS = wavelet_bands(2, 1)

@@ -5,8 +5,8 @@ import pytest
 import torch
 from scipy import stats
 
-from linocut.latents import Band, wavelet_bands
-from linocut.rate_proxy import RateProxy, laplace_bits, round_straight_through
+from linocut.entropy.latents import Band, wavelet_bands
+from linocut.lab.training.rate_proxy import RateProxy, laplace_bits, round_straight_through
 from tiny import untrained
 
 

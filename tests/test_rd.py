@@ -13,7 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from linocut.rd import (
+from linocut.lab.evaluation.rd import (
     CurveError,
     PictureCurves,
     bd_rate,
@@ -182,5 +182,5 @@ def test_a_thousand_draws_take_a_fraction_of_a_second() -> None:
 
 
 def test_rate_distortion_needs_no_torch() -> None:
-    code = "import sys, linocut.rd; sys.exit('torch' in sys.modules)"
+    code = "import sys, linocut.lab.evaluation.rd; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

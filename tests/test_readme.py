@@ -48,7 +48,7 @@ def test_every_make_target_it_names_exists() -> None:
 
 
 def test_every_override_it_shows_composes() -> None:
-    from linocut.params import compose
+    from linocut.lab.config.compose import compose
 
     for command in re.findall(r"`(dvc exp run [^`]*)`", TEXT):
         overrides = re.findall(r"-S '?([^ ']+)'?", command)

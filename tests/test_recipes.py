@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from linocut import models, recipes
-from linocut.checkpoint import load_model, read_description
-from linocut.config import Params, load_params
-from linocut.device import pick_device
+from linocut.codec.refinement import Aim
 from linocut.errors import CheckpointError, ConfigError
-from linocut.image import write_png
-from linocut.networks import ARCHITECTURES
-from linocut.refinement import Aim
+from linocut.lab.config.params import Params, load_params
+from linocut.lab.networks.networks import ARCHITECTURES
+from linocut.lab.networks.store import load_model, read_description
+from linocut.lab.training import recipes
+from linocut.lab.training.device import pick_device
+from linocut.models import shipped as models
+from linocut.pictures.image import write_png
 from tiny import CONFIGS
 
 PARAMS = pathlib.Path(__file__).resolve().parents[1] / "params.yaml"

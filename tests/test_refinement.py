@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 import torch
 
-from linocut.codec import Codec
-from linocut.correction import scale_of
-from linocut.dead_leaves import dead_leaves
+from linocut.codec.codec import Codec
+from linocut.codec.correction import scale_of
+from linocut.codec.refinement import Aim
 from linocut.errors import CheckpointError
-from linocut.losses import MS_SSIM_MIN_SIDE_PX, l2
-from linocut.metrics import ms_ssim, psnr_db, to_db
-from linocut.rd import bd_rate
-from linocut.refinement import Aim
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.evaluation.rd import bd_rate
+from linocut.lab.networks.losses import MS_SSIM_MIN_SIDE_PX, l2
+from linocut.pictures.metrics import ms_ssim, psnr_db, to_db
 
 PICTURE = dead_leaves(192, 256, 9)
 STEPS = (16.0, 36.0, 80.0)

@@ -5,13 +5,13 @@ import shutil
 import numpy as np
 import pytest
 
-from linocut import report_robustness
-from linocut.dead_leaves import dead_leaves
-from linocut.figures import COLOURS
-from linocut.image import write_png
-from linocut.line_figures import Lines, Series
-from linocut.robustness import CLASSICAL, LEARNED, ErrorRow
-from linocut.tables import write_rows
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.evaluation.rows import write_rows
+from linocut.lab.report import robustness_section
+from linocut.lab.report.figures import COLOURS
+from linocut.lab.report.line_figures import Lines, Series
+from linocut.lab.studies.robustness import CLASSICAL, LEARNED, ErrorRow
+from linocut.pictures.image import write_png
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def folder(tmp_path):
 
 
 def test_every_arm_has_a_row_for_each_place(folder, tmp_path):
-    text = report_robustness.section(folder, tmp_path)
+    text = robustness_section.section(folder, tmp_path)
     assert text.count("| .lino, resilient (cae-l2) | 33.0 | 21.5, ") == 2
     assert text.count("75 %") == 2 * 6
     assert "4 trials at each rate" in text
@@ -45,14 +45,14 @@ def test_every_arm_has_a_row_for_each_place(folder, tmp_path):
 
 
 def test_quantiles_count_what_does_not_decode(folder):
-    rows = [r for r in report_robustness.summarise(folder) if r.arm == "jpeg" and r.ber == 1e-3]
+    rows = [r for r in robustness_section.summarise(folder) if r.arm == "jpeg" and r.ber == 1e-3]
     for row in rows:
         assert row.decoded == 0.75
         assert row.psnr_low == pytest.approx(np.quantile([9, 21, 22, 23], 0.05))
 
 
 def test_pictures_of_all_arms_stand_in_one_row(folder, tmp_path):
-    text = report_robustness.section(folder, tmp_path)
+    text = robustness_section.section(folder, tmp_path)
     assert "![Bit errors](plots/bit-errors-cae-l2-0.001.png)" in text
     assert (tmp_path / "bit-errors-cae-l2-0.001.png").is_file()
     assert not (tmp_path / "bit-errors-cae-l2-0.png").exists()
@@ -60,17 +60,17 @@ def test_pictures_of_all_arms_stand_in_one_row(folder, tmp_path):
 
 def test_classical_codecs_are_shown_once_beside_all_cells(folder):
     shutil.copytree(folder / "cae-l2", folder / "other-l2")
-    (found,) = report_robustness.galleries(folder).values()
+    (found,) = robustness_section.galleries(folder).values()
     assert list(found) == [
-        *(f"{title} (cae-l2)" for title in list(report_robustness.TITLES.values())[:3]),
-        *(f"{title} (other-l2)" for title in list(report_robustness.TITLES.values())[:3]),
-        *list(report_robustness.TITLES.values())[3:],
+        *(f"{title} (cae-l2)" for title in list(robustness_section.TITLES.values())[:3]),
+        *(f"{title} (other-l2)" for title in list(robustness_section.TITLES.values())[:3]),
+        *list(robustness_section.TITLES.values())[3:],
     ]
-    assert list(report_robustness.galleries(folder)) == ["a, bit error rate 0.001"]
+    assert list(robustness_section.galleries(folder)) == ["a, bit error rate 0.001"]
 
 
 def test_curves_begin_with_the_undamaged_file(folder):
-    found = report_robustness.lines(folder)
+    found = robustness_section.lines(folder)
     (panels,) = found.rows.values()
     assert list(panels) == ["behind the header", "anywhere"]
     assert len(panels["anywhere"]) == 6
@@ -80,14 +80,14 @@ def test_curves_begin_with_the_undamaged_file(folder):
 
 
 def test_without_the_stage_there_is_no_section(tmp_path):
-    assert report_robustness.section(tmp_path, tmp_path) == ""
-    assert report_robustness.lines(tmp_path) is None
+    assert robustness_section.section(tmp_path, tmp_path) == ""
+    assert robustness_section.lines(tmp_path) is None
 
 
 def test_the_classical_codecs_alone_make_no_section(folder, tmp_path):
     shutil.rmtree(folder / "cae-l2")
-    assert report_robustness.section(folder, tmp_path) == ""
-    assert report_robustness.lines(folder) is None
+    assert robustness_section.section(folder, tmp_path) == ""
+    assert robustness_section.lines(folder) is None
 
 
 def test_every_line_of_the_figure_has_a_colour_of_its_own():

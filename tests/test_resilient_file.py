@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reference_resilient
-from linocut import resilient_file
-from linocut.bitstream import (
+from linocut.errors import BitstreamError
+from linocut.format import resilient
+from linocut.format.bitstream import (
     EXIF,
     ICC_PROFILE,
     ROTATION,
@@ -22,8 +23,7 @@ from linocut.bitstream import (
     pack,
     unpack,
 )
-from linocut.errors import BitstreamError
-from linocut.reed_solomon import protect, protected_length
+from linocut.format.reed_solomon import protect, protected_length
 
 MODEL = bytes(range(16, 24))
 
@@ -58,7 +58,7 @@ def files(draw):
     width, height = draw(st.integers(1, 1500)), draw(st.integers(1, 1500))
     side = draw(st.sampled_from([64, 128, 256, 512, 1024]))
     part = st.binary(max_size=30)
-    counts = list(resilient_file.segment_counts(width, height, side))
+    counts = list(resilient.segment_counts(width, height, side))
     pool = draw(st.lists(st.tuples(part, part, part), min_size=1, max_size=5))
     tiles = [[Segment(pool[i % len(pool)], 3) for i in range(count)] for count in counts]
     extras = draw(st.dictionaries(st.sampled_from([1, 2, 3, 4, 8, 254]), part, max_size=3))
@@ -179,8 +179,8 @@ def with_header(**change):
         "version", "width", "height", "step", "flags", "model", "side", "first", "second",
         "a", "b", "c", "index",
     )  # fmt: skip
-    fields = dict(zip(names, resilient_file._HEADER.unpack(data[5:35]), strict=True))
-    header = resilient_file._HEADER.pack(*{**fields, **change}.values())
+    fields = dict(zip(names, resilient._HEADER.unpack(data[5:35]), strict=True))
+    header = resilient._HEADER.pack(*{**fields, **change}.values())
     header += zlib.crc32(header).to_bytes(4, "little")
     return data[:5] + protect(header, 40) + data[79:]
 

@@ -7,21 +7,22 @@ import numpy as np
 import pytest
 import torch
 
-from linocut import restoration, restoration_report
-from linocut.checkpoint import save_model
-from linocut.codec import Codec
-from linocut.config import MixLossConfig, Params, PlainLossConfig, load_params
-from linocut.dead_leaves import dead_leaves
-from linocut.degradation import DEGRADED, degradation
+from linocut.codec.codec import Codec
 from linocut.errors import DataError
-from linocut.image import write_png
-from linocut.losses import l2
-from linocut.metrics import psnr_db
-from linocut.restoration import RestoredRow, degraded_tests, matching_step, variants
-from linocut.restoration_base import build_bases
-from linocut.restoration_training import RestorationTrainer, restore
-from linocut.study_config import DenoiseConfig
-from linocut.tables import read_rows
+from linocut.lab.config.params import MixLossConfig, Params, PlainLossConfig, load_params
+from linocut.lab.config.study_config import DenoiseConfig
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.data.degradation import DEGRADED, degradation
+from linocut.lab.evaluation.rows import read_rows
+from linocut.lab.networks.losses import l2
+from linocut.lab.networks.store import save_model
+from linocut.lab.report import restoration_report
+from linocut.lab.studies import restoration
+from linocut.lab.studies.restoration import RestoredRow, degraded_tests, matching_step, variants
+from linocut.lab.studies.restoration_base import build_bases
+from linocut.lab.studies.restoration_training import RestorationTrainer, restore
+from linocut.pictures.image import write_png
+from linocut.pictures.metrics import psnr_db
 from tiny import CONFIGS, untrained
 
 PARAMS = pathlib.Path(__file__).resolve().parents[1] / "params.yaml"

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from linocut.errors import DataError
-from linocut.restoration import RestoredRow
-from linocut.restoration_statistics import compare_losses
+from linocut.lab.studies.restoration import RestoredRow
+from linocut.lab.studies.restoration_statistics import compare_losses
 
 
 def rows(gain: dict[str, float], *, slope: float = 0.0, noise: float = 0.0) -> list[RestoredRow]:

@@ -4,7 +4,7 @@ import contextlib
 
 import torch
 
-from linocut.resume import ResumeState
+from linocut.lab.training.resume import ResumeState
 
 
 def test_the_last_state_comes_back(tmp_path):

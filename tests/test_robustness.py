@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from linocut import classical_errors, robustness
-from linocut.classical_errors import decode_classical, jpeg_near
-from linocut.codec import Codec
-from linocut.config import load_params
-from linocut.dead_leaves import dead_leaves
+from linocut.codec.codec import Codec
 from linocut.errors import BitstreamError, ConfigError, DataError
-from linocut.fixed_length import decode_fixed, encode_fixed, header_bytes
-from linocut.image import write_png
-from linocut.metrics import psnr_db
-from linocut.robustness import CLASSICAL, LEARNED, ErrorRow, flip_bits, run_robustness
-from linocut.robustness_config import RobustnessConfig
-from linocut.tables import read_rows
+from linocut.lab.config.params import load_params
+from linocut.lab.config.robustness_config import RobustnessConfig
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.evaluation.rows import read_rows
+from linocut.lab.studies import classical_errors, robustness
+from linocut.lab.studies.classical_errors import decode_classical, jpeg_near
+from linocut.lab.studies.fixed_length import decode_fixed, encode_fixed, header_bytes
+from linocut.lab.studies.robustness import CLASSICAL, LEARNED, ErrorRow, flip_bits, run_robustness
+from linocut.pictures.image import write_png
+from linocut.pictures.metrics import psnr_db
 
 GOLDEN = Path(__file__).parent / "golden"
 PICTURE = dead_leaves(192, 224, 21)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
-from linocut import rotation
+from linocut.codec import rotation
+from linocut.codec.rotation import Rotation, rotation_from, rotation_tensors
+from linocut.entropy.latents import Band
 from linocut.errors import BitstreamError
-from linocut.latents import Band
-from linocut.rotation import Rotation, rotation_from, rotation_tensors
 
 BANDS = (Band("low", 3, 8, smooth=True), Band("high", 5, 4))
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from fake_checkout import FakeCheckout
-from linocut import seeds
 from linocut.errors import DataError
-from linocut.evaluation import EvaluationRow
+from linocut.lab.evaluation import seeds
+from linocut.lab.evaluation.decode import EvaluationRow
 
 
 @pytest.fixture

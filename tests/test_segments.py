@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from linocut.bitstream import header_bytes, unpack
-from linocut.codec import Codec
-from linocut.dead_leaves import dead_leaves
+from linocut.codec.codec import Codec
+from linocut.codec.segments import Damage, decode_segments, fill, layer_bands
+from linocut.entropy.latents import Band, wavelet_bands
 from linocut.errors import BitstreamError
-from linocut.latents import Band, wavelet_bands
-from linocut.metrics import psnr_db
-from linocut.segments import Damage, decode_segments, fill, layer_bands
+from linocut.format.bitstream import header_bytes, unpack
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.pictures.metrics import psnr_db
 from test_resilient_file import flipped
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from linocut import sources
 from linocut.errors import DataError
-from linocut.image import write_png
-from linocut.sources import (
+from linocut.lab.data import sources
+from linocut.lab.data.sources import (
     KODAK_VARIABLE,
     expand_folder,
     folder_files,
@@ -23,6 +22,7 @@ from linocut.sources import (
     sample_files,
     training_files,
 )
+from linocut.pictures.image import write_png
 
 DATA = Path(__file__).parents[1] / "data"
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from linocut import stage
 from linocut.errors import DataError
+from linocut.lab.config import stage
 
 PARAMS = pathlib.Path(__file__).resolve().parents[1] / "params.yaml"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from linocut.errors import DataError
-from linocut.tables import read_rows, write_rows
+from linocut.lab.evaluation.rows import read_rows, write_rows
 
 
 @dataclass(frozen=True)

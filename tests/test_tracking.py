@@ -10,9 +10,10 @@ import time
 import pytest
 import yaml
 
-from linocut import tracking, tracking_store
-from linocut.params import compose
-from linocut.tracking_sync import STUDY_PARAMS
+from linocut.lab.config.compose import compose
+from linocut.lab.tracking import live
+from linocut.lab.tracking import store as tracking_store
+from linocut.lab.tracking.sync import STUDY_PARAMS
 
 # MLflow leaves connections to SQLite to the garbage collector.
 pytestmark = [
@@ -25,12 +26,12 @@ pytestmark = [
 
 @pytest.fixture(autouse=True)
 def much_patience(monkeypatch):
-    monkeypatch.setattr(tracking, "PATIENCE_S", 240)  # this machine may be busy
+    monkeypatch.setattr(live, "PATIENCE_S", 240)  # this machine may be busy
 
 
 def train(fingerprint="f1", rows=3, killed=False, **changes):
     described = {"arch": "cae", "loss": "l1", "params": {"seed": 0, "train": {"range": (1, 2)}}}
-    with tracking.run("cae-l1", fingerprint=fingerprint, **(described | changes)) as log:
+    with live.run("cae-l1", fingerprint=fingerprint, **(described | changes)) as log:
         for i in range(rows):
             log({"loss": 1 / (i + 1), "psnr_db": 20.0 + i}, 0.3 * i)
         if killed:
@@ -102,8 +103,8 @@ def test_another_fingerprint_is_another_run(store):
 
 def test_system_metrics_are_logged_beside_the_curves(store, monkeypatch):
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
-    monkeypatch.setattr(tracking, "FLUSH_S", 0.1)
-    with tracking.run("cae-l1", arch="cae", loss="l1", params={}, fingerprint="f"):
+    monkeypatch.setattr(live, "FLUSH_S", 0.1)
+    with live.run("cae-l1", arch="cae", loss="l1", params={}, fingerprint="f"):
         time.sleep(1.5)
     (run,) = store()
     assert any(name.startswith("system/cpu") for name in run.data.metrics)
@@ -123,7 +124,7 @@ def silent_server():
 def test_a_dead_server_costs_less_than_five_seconds_and_one_warning(
     kind, silent_server, monkeypatch, caplog
 ):
-    monkeypatch.setattr(tracking, "PATIENCE_S", 4)
+    monkeypatch.setattr(live, "PATIENCE_S", 4)
     import mlflow  # noqa: F401  (its import is not the server's fault)
 
     monkeypatch.setenv(
@@ -135,7 +136,7 @@ def test_a_dead_server_costs_less_than_five_seconds_and_one_warning(
     assert time.monotonic() - started < 5
     ours = [record for record in caplog.records if record.name.startswith("linocut")]
     assert len(ours) == 1
-    assert "tracking sync" in ours[0].getMessage()
+    assert "live sync" in ours[0].getMessage()
 
 
 def test_a_store_that_cannot_be_written_does_not_stop_the_training(tmp_path, monkeypatch, caplog):
@@ -147,7 +148,7 @@ def test_a_store_that_cannot_be_written_does_not_stop_the_training(tmp_path, mon
 
 def test_logging_a_row_returns_at_once_while_the_server_hangs(silent_server, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", silent_server)
-    with tracking.run("cae-l1", arch="cae", loss="l1", params={}, fingerprint="f") as log:
+    with live.run("cae-l1", arch="cae", loss="l1", params={}, fingerprint="f") as log:
         started = time.monotonic()
         for i in range(100):
             log({"loss": 1.0}, i)
@@ -164,11 +165,11 @@ def test_three_processes_that_open_a_fresh_store_at_once_all_get_a_run(race, mon
 
 def test_a_process_killed_while_it_makes_the_store_leaves_none_behind(isolated, tmp_path):
     script = (
-        "import os, linocut.tracking_store as store\n"
+        "import os, linocut.lab.tracking.store as store\n"
         "store._experiment = lambda client, location: os._exit(9)\n"  # the tables are not there yet
         "store.open_store()"
     )
-    path = str(pathlib.Path(tracking.__file__).parents[1])
+    path = str(pathlib.Path(live.__file__).parents[3])
     environment = {"PYTHONPATH": path, "DVC_ROOT": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", script], env=environment, check=False, timeout=240)
     assert done.returncode == 9
@@ -176,13 +177,13 @@ def test_a_process_killed_while_it_makes_the_store_leaves_none_behind(isolated, 
 
 
 def test_importing_tracking_does_not_import_mlflow():
-    script = "import sys; from linocut import tracking; sys.exit('mlflow' in sys.modules)"
-    path = str(pathlib.Path(tracking.__file__).parents[1])
+    script = "import sys; from linocut.lab.tracking import live; sys.exit('mlflow' in sys.modules)"
+    path = str(pathlib.Path(live.__file__).parents[3])
     subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": path}, check=True, timeout=60)
 
 
 def test_sync_on_a_dead_server_says_so_in_one_line(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.chdir(tmp_path)
-    assert tracking.main(["sync"]) == 1
+    assert live.main(["sync"]) == 1
     assert len(capsys.readouterr().err.splitlines()) == 1

@@ -8,9 +8,10 @@ import sys
 import numpy as np
 import pytest
 
-from linocut import tracking_registry, tracking_store
-from linocut.codec import Codec
-from linocut.dead_leaves import dead_leaves
+from linocut.codec.codec import Codec
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.tracking import registry
+from linocut.lab.tracking import store as tracking_store
 from small_codec import make_codec
 
 # MLflow leaves connections to SQLite to the garbage collector.
@@ -38,7 +39,7 @@ def crown(codec, result):
     client, experiment = tracking_store.open_store()
     run = client.create_run(experiment)
     files = {path.name: path for path in codec.iterdir()}
-    return tracking_registry.crown(
+    return registry.crown(
         client, run.info.run_id, files, 24.0, {"linocut.result": result, "linocut.cell": "cae-l2"}
     )
 

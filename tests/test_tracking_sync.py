@@ -7,10 +7,11 @@ import pytest
 
 from conftest import isolate, list_runs
 from fake_checkout import RATES_BPP, FakeCheckout
-from linocut import tracking, tracking_registry, tracking_results, tracking_store, tracking_sync
-from linocut.dvc_lock import revisions
 from linocut.errors import DataError
-from linocut.tracking_results import draw_curves
+from linocut.lab.evaluation.recorded import revisions
+from linocut.lab.tracking import live, registry, results, sync
+from linocut.lab.tracking import store as tracking_store
+from linocut.lab.tracking.results import draw_curves
 
 # MLflow leaves connections to SQLite to the garbage collector.
 pytestmark = [
@@ -28,8 +29,8 @@ def replace_slow_parts(patch):
         champions.append(tags["linocut.cell"])
         return "1"
 
-    patch.setattr(tracking_registry, "crown", crown)
-    patch.setattr(tracking_results, "draw_curves", lambda cells, anchors, path: path.touch())
+    patch.setattr(registry, "crown", crown)
+    patch.setattr(results, "draw_curves", lambda cells, anchors, path: path.touch())
     return champions
 
 
@@ -57,7 +58,7 @@ def synced(make_store, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         isolate(patch, folder)
         champions = replace_slow_parts(patch)
-        yield Synced(checkout, tracking_sync.sync(checkout.root), champions)
+        yield Synced(checkout, sync.sync(checkout.root), champions)
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_the_cells_of_a_study_have_one_parent(synced):
 
 def test_a_second_sync_changes_nothing(synced):
     before = {run.info.run_id: (run.data.tags, run.data.metrics) for run in list_runs()}
-    summary = tracking_sync.sync(synced.checkout.root)
+    summary = sync.sync(synced.checkout.root)
     assert "0 made, 0 completed, 2 unchanged" in summary
     assert {run.info.run_id: (run.data.tags, run.data.metrics) for run in list_runs()} == before
 
@@ -116,7 +117,7 @@ def test_a_second_sync_changes_nothing(synced):
 def test_the_run_of_a_training_is_completed_instead_of_doubled(checkout, store):
     (revision,) = revisions(checkout.root)
     cell = next(cell for cell in revision.cells() if cell.name == "cae-l1")
-    with tracking.run(
+    with live.run(
         "cae-l1",
         arch="cae",
         loss="l1",
@@ -125,7 +126,7 @@ def test_the_run_of_a_training_is_completed_instead_of_doubled(checkout, store):
         weights=pathlib.Path(cell.files["train"]["model.safetensors"]),
     ) as log:
         log({"loss": 2.0}, 0.0)
-    summary = tracking_sync.sync(checkout.root)
+    summary = sync.sync(checkout.root)
     assert "1 made, 1 completed, 0 unchanged" in summary
     run = cells(store())["cae-l1"]
     assert run.data.tags["linocut.fingerprint"] == "f1"
@@ -140,34 +141,34 @@ def test_a_run_whose_stage_ended_before_the_store_answered_lasts_as_long_as_the_
     cell = next(cell for cell in revision.cells() if cell.name == "cae-l1")
     weights = pathlib.Path(cell.files["train"]["model.safetensors"])
     options = {"arch": "cae", "loss": "l1", "params": {}, "fingerprint": "f1", "weights": weights}
-    with tracking.run("cae-l1", **options) as log:
+    with live.run("cae-l1", **options) as log:
         log({"loss": 2.0}, 0.0)
     (run,) = store()
     client, _ = tracking_store.open_store()
     client.update_run(run.info.run_id, status="RUNNING")
-    tracking_sync.sync(checkout.root)
+    sync.sync(checkout.root)
     info = cells(store())["cae-l1"].info
     assert info.status == "FINISHED"
     assert info.end_time - info.start_time == 10_000  # history.csv says 10 s
 
 
 def test_measuring_again_does_not_make_another_run_because_of_the_times(checkout, store):
-    tracking_sync.sync(checkout.root)
+    sync.sync(checkout.root)
     checkout.add_cell("cae-l1", seconds=2.0)
-    assert "0 made" in tracking_sync.sync(checkout.root)
+    assert "0 made" in sync.sync(checkout.root)
 
 
 def test_other_numbers_are_another_run_in_another_study(checkout, store):
-    tracking_sync.sync(checkout.root)
+    sync.sync(checkout.root)
     checkout.add_cell("cae-l1", gain_db=0.5, megapixels=30.0)
-    assert "1 made, 0 completed, 1 unchanged" in tracking_sync.sync(checkout.root)
+    assert "1 made, 0 completed, 1 unchanged" in sync.sync(checkout.root)
     assert len(studies(store())) == 2
 
 
 def test_the_cells_of_dvc_experiments_are_there_under_their_names(checkout, store):
     checkout.add_cell("cae-l1", gain_db=0.5, megapixels=30.0)
     checkout.save_experiment("tidy-moth")
-    assert "3 made" in tracking_sync.sync(checkout.root)
+    assert "3 made" in sync.sync(checkout.root)
     runs = [run for run in store() if run.info.run_name == "cae-l1"]
     assert sorted(run.data.tags.get("dvc.exp", "") for run in runs) == ["", "tidy-moth"]
     shared = cells(store())["cae-l2"]  # the experiment took it from the cache
@@ -179,13 +180,13 @@ def test_a_cell_whose_stages_do_not_fit_together_yet_is_left_out(checkout, store
     checkout.add_cell("cae-l1", gain_db=0.5)
     checkout.stages["evaluate@cae-l1"] = evaluated  # of the training before
     checkout.commit()
-    assert "1 made" in tracking_sync.sync(checkout.root)
+    assert "1 made" in sync.sync(checkout.root)
 
 
 def test_cells_that_were_measured_on_other_pictures_than_the_anchors_are_left_out(checkout, store):
     checkout.test_on(b"other pictures")
     checkout.add_cell("cae-l2")
-    assert "1 made" in tracking_sync.sync(checkout.root)
+    assert "1 made" in sync.sync(checkout.root)
     assert list(cells(store())) == ["cae-l2"]
 
 
@@ -193,31 +194,31 @@ def test_a_study_is_named_by_its_pictures_and_its_length(checkout, store):
     (cell, *_) = next(iter(revisions(checkout.root))).cells()
     data = {"source": "samples", "test": "kodak"}
     shipped = replace(cell, params={"data": data, "train": {"init": "shipped"}, "seed": 1})
-    assert tracking_sync._title(shipped) == "study: samples, tested on kodak, as shipped, seed 1"
+    assert sync._title(shipped) == "study: samples, tested on kodak, as shipped, seed 1"
     trained = {"data": {"source": "samples", "test": "source"}, "train": {"megapixels": 1.2}}
-    title = tracking_sync._title(replace(cell, params={**trained, "seed": 0}))
+    title = sync._title(replace(cell, params={**trained, "seed": 0}))
     assert title == "study: samples, 1.2 Mpx, seed 0"
 
 
 def test_a_cell_whose_tables_are_of_another_version_is_left_out_and_counted(
     checkout, store, monkeypatch
 ):
-    read = tracking_results.measured
+    read = results.measured
 
     def measured(cell):
         if cell.name == "cae-l1":
             raise DataError("columns are missing")
         return read(cell)
 
-    monkeypatch.setattr(tracking_results, "measured", measured)
-    assert "1 left out" in tracking_sync.sync(checkout.root)
+    monkeypatch.setattr(results, "measured", measured)
+    assert "1 left out" in sync.sync(checkout.root)
     assert "cae-l1" not in cells(store())
 
 
 def test_a_cell_that_is_not_in_the_cache_is_left_out(checkout, store):
     listing = checkout.stages["evaluate@cae-l1"]["outs"][0]["md5"]
     (checkout.root / ".dvc/cache/files/md5" / listing[:2] / listing[2:]).unlink()
-    assert "1 made" in tracking_sync.sync(checkout.root)
+    assert "1 made" in sync.sync(checkout.root)
 
 
 def test_the_champion_needs_the_fewest_bits(synced):
@@ -227,6 +228,6 @@ def test_the_champion_needs_the_fewest_bits(synced):
 def test_the_figure_of_a_run_is_a_picture(tmp_path):
     checkout = two_cells(tmp_path / "checkout")
     (revision,) = revisions(checkout.root)
-    anchors = tracking_results.anchor_rows(revision.files("anchors"))
+    anchors = results.anchor_rows(revision.files("anchors"))
     draw_curves(list(revision.cells()), anchors, tmp_path / "rd.png")
     assert (tmp_path / "rd.png").read_bytes().startswith(b"\x89PNG")

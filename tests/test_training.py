@@ -7,12 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from linocut.adversary import Adversary
-from linocut.config import LOSS_CONFIGS, MixLossConfig, PlainLossConfig, ScheduleConfig, TrainConfig
-from linocut.dead_leaves import dead_leaves
-from linocut.losses import LOSSES, build_loss
-from linocut.resume import ResumeState
-from linocut.training import Trainer
+from linocut.lab.config.params import (
+    LOSS_CONFIGS,
+    MixLossConfig,
+    PlainLossConfig,
+    ScheduleConfig,
+    TrainConfig,
+)
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.networks.losses import LOSSES, build_loss
+from linocut.lab.training.adversary import Adversary
+from linocut.lab.training.resume import ResumeState
+from linocut.lab.training.trainer import Trainer
 from tiny import CONFIGS, awake, untrained
 
 CPU = torch.device("cpu")

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import yaml
 
-from linocut import recipes, training_job
-from linocut.config import load_params
-from linocut.dead_leaves import dead_leaves
 from linocut.errors import DataError
-from linocut.image import write_png
-from linocut.params import compose
-from linocut.recipes import TrainingPlace
+from linocut.lab.config.compose import compose
+from linocut.lab.config.params import load_params
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.training import recipes, training_job
+from linocut.lab.training.recipes import TrainingPlace
+from linocut.pictures.image import write_png
 
 WEIGHTS = "cae-l2/model.safetensors"
 

@@ -9,17 +9,19 @@ import numpy as np
 import pytest
 import torch
 
-from linocut import correction_block, report_twin, twin
-from linocut.bitstream import CORRECTION, unpack
-from linocut.checkpoint import load_model
-from linocut.codec import Codec
-from linocut.config import Params, load_params
-from linocut.dead_leaves import dead_leaves
+from linocut.codec.codec import Codec
 from linocut.errors import DataError
-from linocut.evaluation import TWIN_DECODERS, CodedRow, TwinRow
-from linocut.image import read_image, write_png
-from linocut.rd import Interval
-from linocut.tables import read_rows, write_rows
+from linocut.format import correction_block
+from linocut.format.bitstream import CORRECTION, unpack
+from linocut.lab.config.params import Params, load_params
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.evaluation.decode import TWIN_DECODERS, CodedRow, TwinRow
+from linocut.lab.evaluation.rd import Interval
+from linocut.lab.evaluation.rows import read_rows, write_rows
+from linocut.lab.networks.store import load_model
+from linocut.lab.report import twin_section
+from linocut.lab.studies import twin
+from linocut.pictures.image import read_image, write_png
 
 PARAMS = pathlib.Path(__file__).resolve().parents[1] / "params.yaml"
 
@@ -128,7 +130,7 @@ def test_without_points_nothing_is_trained(params: Params, tmp_path: pathlib.Pat
     coded = tmp_path / "no such folder"
     assert twin.compare_twins(none, "l2", coded, tmp_path, tmp_path / "out") == []
     assert not (tmp_path / "out/scores.csv").exists()
-    assert report_twin.section(tmp_path, tmp_path) == ""
+    assert twin_section.section(tmp_path, tmp_path) == ""
 
 
 def test_a_cell_without_files_is_named(
@@ -154,7 +156,7 @@ def test_the_report_has_the_scores_the_pictures_and_the_curves(
 ) -> None:
     plots = tmp_path / "plots"
     plots.mkdir()
-    text = report_twin.section(twins, plots)
+    text = twin_section.section(twins, plots)
     assert "## Twin decoders of cae-l2" in text
     rows = read_rows(twins / "cae-l2/scores.csv", TwinRow)
     for decoder in TWIN_DECODERS:
@@ -164,12 +166,12 @@ def test_the_report_has_the_scores_the_pictures_and_the_curves(
     drawn = {path.name for path in plots.iterdir()}
     assert drawn == {"twin-cae-l2-one.png", "twin-cae-l2-two.png"}
     assert all(f"](plots/{name})" in text for name in drawn)
-    curves = report_twin.lines(twins)
+    curves = twin_section.lines(twins)
     assert curves is not None
     for by_cell in curves.rows.values():
         (series,) = by_cell["cae-l2"]
         assert len(series.x) == len(series.y) > 0
-    for versions in report_twin.galleries(twins).values():
+    for versions in twin_section.galleries(twins).values():
         assert list(versions) == ["original", *TWIN_DECODERS]
 
 
@@ -186,10 +188,10 @@ def test_the_verifier_measures_the_same_and_notices_a_change(
     (tmp_path / "artifacts/coded/cae-l2").symlink_to(result.parent / "coded")
     tests = (result.parent / "prepared/test").glob("*.png")
     tasks = twin_tasks(
-        tmp_path / "artifacts", "linocut.codec:Codec", {path.stem: path for path in tests}
+        tmp_path / "artifacts", "linocut.codec.codec:Codec", {path.stem: path for path in tests}
     )
     assert [problem for task in tasks for problem in measure_twin(task)] == []
-    text = report_twin.section(folder.parent, tmp_path)
+    text = twin_section.section(folder.parent, tmp_path)
     ((heading, header, rows),) = markdown_tables(text)
     assert check_twins(tmp_path, heading, header, rows) == []
     rows[2][1] = rows[2][1].replace("+", "-") if "+" in rows[2][1] else f"9{rows[2][1]}"
@@ -210,6 +212,6 @@ def test_differences_are_paired_over_pictures() -> None:
         for decoder, loss in (("plain", 0.0), ("adversarial", 0.5))
         for picture in range(5)
     ]
-    found = report_twin.differences(rows)
+    found = twin_section.differences(rows)
     assert found[0, "psnr_db"] == Interval(*map(pytest.approx, (-0.5, -0.5, -0.5)))
     assert found[0, "ssimulacra2"] == Interval(*map(pytest.approx, (0.5, 0.5, 0.5)))

@@ -21,12 +21,12 @@ from PIL import Image
 from ssimulacra2 import compute_ssimulacra2
 
 from fake_codec import FakeCodec
-from linocut.anchors import run_anchors
-from linocut.config import AnchorsConfig, CompareConfig
-from linocut.evaluation import CodedRow, evaluate_cell
-from linocut.image import write_png
-from linocut.report import compare
-from linocut.tables import write_rows
+from linocut.lab.config.params import AnchorsConfig, CompareConfig
+from linocut.lab.evaluation.anchors import run_anchors
+from linocut.lab.evaluation.decode import CodedRow, evaluate_cell
+from linocut.lab.evaluation.rows import write_rows
+from linocut.lab.report.build import compare
+from linocut.pictures.image import write_png
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
@@ -54,8 +54,8 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     manifest = json.dumps({"pictures": listed})
     (artifacts / "prepared" / "manifest.json").write_text(manifest)
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("evaluation", "anchors"):
-            patch.setattr(f"linocut.{module}.map_in_processes", plain_map)
+        for module in ("decode", "anchors"):
+            patch.setattr(f"linocut.lab.evaluation.{module}.map_in_processes", plain_map)
         for cell in CELLS:
             coded = artifacts / "coded" / cell
             write_rows(coded / "coded.csv", CodedRow, ROWS.pop(coded))
@@ -64,9 +64,9 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run_anchors(test, artifacts / "anchors", AnchorsConfig(("jpeg", "jpeg2000"), 4, 10))
     (root / "reports").mkdir()
     with pytest.MonkeyPatch.context() as patch:  # no pictures: the numbers are what counts here
-        patch.setattr("linocut.report.side_by_side.collect", lambda *_: [])
+        patch.setattr("linocut.lab.report.build.side_by_side.collect", lambda *_: [])
         for name in ("figures.draw_rd", "figures.draw_bd_rates", "line_figures.draw_lines"):
-            patch.setattr(f"linocut.report.{name}", lambda *_: None)
+            patch.setattr(f"linocut.lab.report.build.{name}", lambda *_: None)
         compare(CELLS, artifacts=artifacts, reports=root / "reports", config=CONFIG, seed=3)
     params = {
         "seed": 3,
@@ -232,7 +232,7 @@ def test_nothing_but_the_decoder_is_shared_with_the_project() -> None:
         import verify as module
     finally:
         sys.path.remove(str(BENCHMARKS))
-    assert module.DECODER == "linocut.codec:Codec"
+    assert module.DECODER == "linocut.codec.codec:Codec"
 
 
 def test_many_versions_of_a_picture_get_the_scores_of_the_port(

@@ -7,7 +7,7 @@ import os
 import pytest
 
 from linocut.errors import ConfigError
-from linocut.workers import map_in_processes, worker_count
+from linocut.lab.evaluation.workers import map_in_processes, worker_count
 
 
 def process_and_threads(task: int) -> tuple[int, int, int]:

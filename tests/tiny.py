@@ -7,8 +7,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from linocut.arch_config import ArchConfig, Cae2018Config, CaeConfig, GenerativeConfig, NcodeConfig
-from linocut.networks import ARCHITECTURES, Network
+from linocut.lab.config.arch_config import (
+    ArchConfig,
+    Cae2018Config,
+    CaeConfig,
+    GenerativeConfig,
+    NcodeConfig,
+)
+from linocut.lab.networks.networks import ARCHITECTURES, Network
 
 CONFIGS: dict[str, ArchConfig] = {
     "cae": CaeConfig(

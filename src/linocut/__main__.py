@@ -2,7 +2,7 @@
 
 import sys
 
-from linocut.cli import main
+from linocut.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

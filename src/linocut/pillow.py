@@ -22,20 +22,21 @@ from typing import IO, TYPE_CHECKING, Any, cast
 import numpy as np
 from PIL import Image, ImageFile
 
-from linocut import bitstream, models
-from linocut.errors import ConfigError, LinocutError
-from linocut.image import from_pillow
-from linocut.picture_files import (
+from linocut.codec.picture_files import (
     Target,
     compress_picture,
     decompress_picture,
     is_grey,
     metadata,
 )
-from linocut.rate_control import DEFAULT_QUALITY
+from linocut.codec.rate_control import DEFAULT_QUALITY
+from linocut.errors import ConfigError, LinocutError
+from linocut.format import bitstream
+from linocut.models import shipped
+from linocut.pictures.image import from_pillow
 
 if TYPE_CHECKING:
-    from linocut.codec import Codec
+    from linocut.codec.codec import Codec
 
 FORMAT = "LINOCUT"
 _TARGETS = ("quality", "bpp", "psnr", "max_bytes")
@@ -69,7 +70,7 @@ class LinoImageFile(ImageFile.ImageFile):
         """Decode, once."""
         if self._file is not None:
             try:
-                codec = _codec(str(models.by_id(self._file.model_id)))
+                codec = _codec(str(shipped.by_id(self._file.model_id)))
                 picture = decompress_picture(codec, self._file)
             except LinocutError as error:
                 raise OSError(str(error)) from error
@@ -102,7 +103,7 @@ def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
         exif = exif.tobytes()
     icc = options.get("icc_profile", image.info.get("icc_profile"))
     picture = from_pillow(image, icc or None, exif or None)
-    codec = _codec(str(options.get("model", models.DEFAULT)))
+    codec = _codec(str(options.get("model", shipped.DEFAULT)))
     data, lost = compress_picture(
         codec,
         picture,
@@ -117,7 +118,7 @@ def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
 
 @cache
 def _codec(model: str) -> Codec:
-    from linocut.codec import Codec
+    from linocut.codec.codec import Codec
 
     return Codec.load(model)
 

@@ -1,0 +1,232 @@
+"""What each command of `linocut.cli.main` does; a function per command, named like it."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import json
+import math
+import sys
+from argparse import Namespace
+from collections.abc import Mapping
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from linocut.cli.batch import Outcome, naming, run_jobs
+from linocut.cli.jobs import STREAM, Job, plan_jobs
+from linocut.codec.picture_files import (
+    Target,
+    compress_picture,
+    decompress_picture,
+    describe_file,
+)
+from linocut.codec.rate_control import DEFAULT_QUALITY
+from linocut.errors import CheckpointError, ConfigError, DataError
+from linocut.format import bitstream
+from linocut.models import shipped
+from linocut.pictures.image import PICTURE_SUFFIXES, WRITABLE, Picture, encode_picture, read_picture
+
+if TYPE_CHECKING:
+    from linocut.codec.codec import Codec
+
+SUFFIX = ".lino"
+_WORDS = {"None": "-", "True": "yes", "False": "no"}
+
+
+def compress(options: Namespace) -> int:
+    """Pictures to .lino files."""
+    jobs = plan_jobs(options.inputs, options.output, readable=PICTURE_SUFFIXES, suffix=SUFFIX)
+    target = _target(options)
+
+    def work(job: Job) -> Outcome:
+        content = _read(job.source)
+        picture = read_picture(BytesIO(content), name=job.name)
+        codec = _codec(options.model, options.device, options.threads)
+        data, lost = compress_picture(
+            codec,
+            picture,
+            target,
+            effort=options.effort,
+            strip=options.strip,
+            resilient=options.resilient,
+        )
+        height, width = picture.rgb.shape[:2]
+        detail = f"{width}x{height}, {8 * len(data) / (width * height):.3f} bpp"
+        return Outcome(data, len(content), width * height, detail, (*picture.notes, *lost))
+
+    return run_jobs(jobs, work, force=options.force, stop_at_error=options.debug)
+
+
+def decompress(options: Namespace) -> int:
+    """.lino files to pictures."""
+    jobs = plan_jobs(options.inputs, options.output, readable=frozenset({SUFFIX}), suffix=".png")
+    for job in jobs:
+        _pillow_format(job.target)  # before any work
+
+    def work(job: Job) -> Outcome:
+        content = _read(job.source)
+        picture = _decode(content, options)
+        data, lost = encode_picture(picture, _pillow_format(job.target))
+        height, width = picture.rgb.shape[:2]
+        return Outcome(
+            data, len(content), width * height, f"{width}x{height}", (*picture.notes, *lost)
+        )
+
+    return run_jobs(jobs, work, force=options.force, stop_at_error=options.debug)
+
+
+def compare(options: Namespace) -> int:
+    """How close two pictures are."""
+    from linocut.pictures.metrics import measure
+
+    original = read_picture(options.original)
+    content = _read(Path(options.decoded))
+    if bitstream.looks_like_lino(content):
+        with naming(options.decoded):
+            decoded = _decode(content, options)
+    else:
+        decoded = read_picture(BytesIO(content), name=options.decoded)
+    if original.rgb.shape != decoded.rgb.shape:
+        found, expected = _size(decoded), _size(original)
+        raise DataError(f"{options.decoded}: is {found} px, expected {expected} as the original")
+    quality = measure(original.rgb, decoded.rgb)
+    height, width = original.rgb.shape[:2]
+    facts = {
+        "psnr_db": round(quality.psnr_db, 4),
+        "ssim": round(quality.ssim, 6),
+        "ms_ssim": round(quality.ms_ssim, 6),
+        "bytes": len(content),
+        "bpp": round(8 * len(content) / (width * height), 5),
+    }
+    _show({k: v if math.isfinite(v) else None for k, v in facts.items()}, as_json=options.json)
+    return 0
+
+
+def info(options: Namespace) -> int:
+    """What a .lino file holds, without running a network."""
+    source = None if options.file == STREAM else Path(options.file)
+    with naming(options.file):
+        _show(describe_file(_read(source)), as_json=options.json)
+    return 0
+
+
+def list_models(options: Namespace) -> int:
+    """The models at hand."""
+    rows = [_describe_model(name, folder) for name, folder in shipped.available().items()]
+    if options.json:
+        _print(json.dumps(rows, indent=2))
+        return 0
+    if not rows:
+        raise CheckpointError("no models are installed")
+    for row in rows:
+        mark = "*" if row["default"] else " "
+        _print(
+            f"{mark} {row['name']:20s} {row['id']}  {row['bytes'] / 1e6:.1f} MB  {row['summary']}"
+        )
+    _print("* runs without --model; `default` is its other name")
+    return 0
+
+
+def _describe_model(name: str, folder: Path) -> dict[str, Any]:
+    description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
+    about = description.get("about", {})
+    made = [about.get("arch") or description.get("architecture"), about.get("loss")]
+    return {
+        "name": name,
+        "id": shipped.model_id(folder).hex(),
+        "default": name == shipped.RECOMMENDED,
+        "bytes": (folder / "model.safetensors").stat().st_size,
+        "summary": about.get("summary") or " trained for ".join(str(word) for word in made if word),
+    }
+
+
+def _decode(content: bytes, options: Namespace) -> Picture:
+    most = options.max_pixels or bitstream.MAX_PIXELS
+    file = bitstream.unpack(content, max_pixels=most)
+    model = options.model or str(shipped.by_id(file.model_id))
+    codec = _codec(model, options.device, options.threads)
+    return decompress_picture(codec, file)
+
+
+@cache
+def _codec(model: str, device: str, threads: int | None) -> Codec:
+    """A model, loaded once for all pictures of a command."""
+    import torch
+
+    from linocut.codec.codec import Codec
+
+    _return_freed_memory()
+    if threads is not None:
+        torch.set_num_threads(threads)
+    has_cuda = torch.cuda.is_available()
+    if device == "cuda" and not has_cuda:
+        raise ConfigError("--device cuda: PyTorch finds no CUDA device here")
+    chosen = "cuda" if has_cuda and device == "auto" else device
+    return Codec.load(model, device="cpu" if chosen == "auto" else chosen)
+
+
+def _return_freed_memory() -> None:
+    """Ask glibc to hand freed blocks back at once: it kept those of one tile beside the next."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL("libc.so.6").mallopt(-1, 1 << 20)  # M_TRIM_THRESHOLD
+
+
+def _target(options: Namespace) -> Target:
+    if options.bpp is not None:
+        return Target("bpp", options.bpp)
+    if options.psnr is not None:
+        return Target("psnr", options.psnr)
+    if options.max_bytes is not None:
+        return Target("max_bytes", options.max_bytes)
+    return Target("quality", DEFAULT_QUALITY if options.quality is None else options.quality)
+
+
+def _pillow_format(target: Path | None) -> str:
+    if target is None:
+        return "PNG"
+    kind = WRITABLE.get(target.suffix.lower())
+    if kind is None:
+        raise DataError(f"{target}: cannot write {target.suffix!r}, only {' '.join(WRITABLE)}")
+    return kind
+
+
+def _read(source: Path | None) -> bytes:
+    """A whole file, or standard input."""
+    if source is None:
+        return sys.stdin.buffer.read()
+    try:
+        return source.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"{source}: no such file") from None
+    except OSError as error:
+        raise DataError(f"{source}: cannot be read: {error.strerror or error}") from None
+
+
+def _show(facts: Mapping[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        _print(json.dumps(facts, indent=2))
+        return
+    for name, value in facts.items():
+        shown = _WORDS.get(str(value)) or (f"{value:,}" if isinstance(value, int) else value)
+        _print(f"{name:16s} {shown}")
+
+
+def _size(picture: Picture) -> str:
+    height, width = picture.rgb.shape[:2]
+    return f"{width}x{height}"
+
+
+def _print(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+
+
+COMMANDS = {
+    "compress": compress,
+    "decompress": decompress,
+    "info": info,
+    "models": list_models,
+    "compare": compare,
+}

@@ -1,0 +1,269 @@
+"""The last layer of the decoder, fitted to each picture: a few dozen small numbers in the file.
+
+    x_hat = linear path + sum over features c of factor[c] share[c]
+    factor = 1 + s[k, c] / 4                                        for colour k = 0, 1, 2
+           + quiet s[3, c] / 4 + busy s[4, c] / 4                   for luma, by place
+
+A decoder is trained for all pictures, so for one it repairs some things too little and others too
+much. How strongly each feature should speak is a least-squares problem, and the encoder solves it:
+in whole numbers s, with every bit of theirs paid for like those of symbols. The decoder scales the
+weights of its last layer. Quiet and busy places are those of
+`linocut.lab.networks.last_layer.quiet_and_busy`;
+`linocut.format.correction_block` has how s lies in a file.
+
+Related: van Rozendaal, Huijben, Cohen, "Overfitting for fun and profit: instance-adaptive data
+compression", 2021, which sends updates of whole networks, found by training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from linocut.codec.rotation import Rotation
+from linocut.codec.tiling import Tile
+from linocut.entropy.planes import Integers
+from linocut.entropy.quantization import dequantise, step_of
+from linocut.format.correction_block import LARGEST, ROWS, Numbers, code_lengths
+from linocut.lab.networks.last_layer import quiet_and_busy
+from linocut.lab.networks.networks import Network, residual_gain
+
+QUANTUM = 0.25
+GROUPS = ((0, 3, 4), (1,), (2,))
+"""Rows that make the same samples, so that they are solved for together."""
+STRIP = 16
+"""Rows of features that are looked at together, two rows of pixels each."""
+WHOLE_TILES = 4
+"""Of a picture of more tiles than that only the middle of each is looked at."""
+FRAME = 64
+"""Pixels along a cut that are not looked at: what a network sees there is not what it will see."""
+LOOKED_AT = 2**17
+"""Pixels of a tile that decide, about: of larger ones strips are left out."""
+_RIDGE = 1e-4
+_SWEEPS = 12
+
+
+@dataclass
+class NormalEquations:
+    """Sums over the pixels seen so far, for the features of one network; one entry a group.
+
+    Attributes:
+        gram: (n c, n c), products of the shares of two features, for a group of n rows.
+        moment: (n c), products of shares and errors.
+        pixels: how many.
+    """
+
+    gram: list[NDArray[np.float64]]
+    moment: list[NDArray[np.float64]]
+    pixels: int = 0
+
+    @classmethod
+    def of(cls, network: Network) -> NormalEquations | None:
+        """Empty ones, or None: the network has no layer that a picture could have of its own."""
+        if network.last_layer is None:
+            return None
+        sizes = [len(rows) * network.last_layer.in_channels for rows in GROUPS]
+        return cls([np.zeros((size, size)) for size in sizes], [np.zeros(size) for size in sizes])
+
+    @torch.inference_mode()
+    def add(
+        self, network: Network, latent: Sequence[NDArray[np.float32]], step: float,
+        picture: NDArray[np.uint8], frame: Sequence[int] = (0, 0, 0, 0),
+    ) -> None:  # fmt: skip
+        """Look at a tile.
+
+        Args:
+            network: the decoder.
+            latent: dequantised, bands (c, h, w) in grey levels.
+            step: in grey levels.
+            picture: uint8 (h, w, 3), what the tile should be; at most as large as its latent says.
+            frame: pixels to leave out at the top, left, bottom and right, even numbers.
+        """
+        layer = network.last_layer
+        assert layer is not None
+        height, width = (length // 2 * 2 for length in picture.shape[:2])
+        top, left, bottom, right = frame[0], frame[1], height - frame[2], width - frame[3]
+        if top >= bottom or left >= right:
+            return
+        rows, columns = slice(top // 2, bottom // 2), slice(left // 2, right // 2)
+        pixels = (bottom - top) * (right - left)
+        device = layer.weight.device
+        y_hat = [torch.from_numpy(band)[None].to(device) for band in latent]
+        steps = torch.tensor([step], device=device)
+        linear, features = network.halves(y_hat, steps)
+        gain = residual_gain(steps)
+        x = torch.from_numpy(picture[:height, :width].copy()).to(device)
+        wanted = network.colour(x.permute(2, 0, 1)[None].float() / 255.0)
+        error = (wanted - linear[..., :height, :width]) / gain
+        error = error - layer(features)[..., :height, :width]
+        missing = functional.pixel_unshuffle(error, 2).view(3, 4, height // 2, width // 2)
+        missing = missing[:, :, rows, columns]
+        places = quiet_and_busy(linear, steps)[..., :height, :width]
+        places = functional.pixel_unshuffle(places, 2).view(2, 4, height // 2, width // 2)
+        places = places[:, :, rows, columns]
+        framed = functional.pad(features, (1, 1, 1, 1))
+        framed = framed[..., rows.start : rows.stop + 2, columns.start : columns.stop + 2]
+        weight = float(gain) ** 2
+        for start in range(0, missing.shape[2], STRIP * -(-pixels // LOOKED_AT)):
+            end = min(start + STRIP, missing.shape[2])
+            self.pixels += 2 * (end - start) * (right - left)
+            shares = layer.shares(framed[:, :, start : end + 2])
+            near = places[:, None, :, start:end]
+            seen = [
+                torch.cat([shares[:, 0], *(near * shares[None, :, 0])]),
+                *shares[:, 1:].unbind(1),
+            ]
+            for colour, share in enumerate(seen):
+                flat = share.flatten(1)
+                target = missing[colour, :, start:end].flatten()
+                self.gram[colour] += weight * (flat @ flat.T).double().cpu().numpy()
+                self.moment[colour] += weight * (flat @ target).double().cpu().numpy()
+
+    def solve(self, price: float, pixels: int) -> Numbers:
+        """Whole numbers (5, c) of least squared error and bits together.
+
+        Args:
+            price: squared error that a bit is worth, grey levels squared.
+            pixels: of the picture, for which those seen stand.
+        """
+        price *= self.pixels / pixels
+        numbers = np.zeros((ROWS, len(self.moment[-1])), dtype=np.int8)
+        for rows, gram, moment in zip(GROUPS, self.gram, self.moment, strict=True):
+            numbers[list(rows)] = _solve(gram, moment, len(rows), price)
+        return numbers
+
+
+def _solve(
+    gram: NDArray[np.float64], moment: NDArray[np.float64], rows: int, price: float
+) -> NDArray[np.int64]:
+    """Numbers of a group, (rows, c); rows not worth their bits are left out, the worst first."""
+    row_of = np.repeat(np.arange(rows), len(moment) // rows)
+    kept = set(range(rows))
+
+    def numbers_of(some: set[int]) -> tuple[float, NDArray[np.int64]]:
+        numbers = np.zeros(len(moment), dtype=np.int64)
+        chosen = np.flatnonzero(np.isin(row_of, list(some)))
+        if len(chosen):
+            part = gram[np.ix_(chosen, chosen)]
+            numbers[chosen] = _descend(part, moment[chosen], price)
+        s = QUANTUM * numbers
+        bits = sum(int(code_lengths(numbers[row_of == row]).sum()) for row in some)
+        return float(s @ gram @ s - 2.0 * moment @ s) + price * bits, numbers
+
+    cost, best = numbers_of(kept)
+    while kept:
+        fewer = [(*numbers_of(kept - {row}), row) for row in sorted(kept)]
+        least, numbers, row = min(fewer, key=lambda one: one[0])
+        if least > cost:
+            break
+        cost, best = least, numbers
+        kept.remove(row)
+    return best.reshape(rows, -1)
+
+
+def _descend(
+    gram: NDArray[np.float64], moment: NDArray[np.float64], price: float
+) -> NDArray[np.int64]:
+    """Coordinate descent from the rounded least-squares solution."""
+    count = len(moment)
+    power = gram.diagonal().copy()
+    exact = np.linalg.solve(gram + (_RIDGE * power.mean() + 1e-9) * np.eye(count), moment)
+    numbers = np.clip(np.rint(exact / QUANTUM), -LARGEST, LARGEST).astype(np.int64)
+    left = moment - gram @ (QUANTUM * numbers)
+    for _ in range(_SWEEPS):
+        changed = False
+        for index in np.flatnonzero(power > 0).tolist():
+            now = int(numbers[index])
+            best = now + float(left[index] / power[index]) / QUANTUM
+            chosen = _cheapest(best, now, float(power[index]) * QUANTUM**2 / max(price, 1e-9))
+            if chosen != now:
+                numbers[index], changed = chosen, True
+                left -= gram[index] * (QUANTUM * (chosen - now))
+        if not changed:
+            break
+    return numbers
+
+
+def _cheapest(best: float, now: int, bits_per_square: float) -> int:
+    """The whole number near `best` of least distance, weighed in bits, and code length."""
+    near = max(min(round(best), LARGEST), -LARGEST)
+    shorter = (1 << max(abs(near).bit_length() - 1, 0)) - 1  # the largest of the next shorter code
+    tried = (now, near, shorter if near > 0 else -shorter, 0)
+    costs = [
+        bits_per_square * (number - best) ** 2 + max(2 * abs(number).bit_length() + 1, 1)
+        for number in tried
+    ]
+    return tried[costs.index(min(costs))]
+
+
+def look_at(
+    sums: NormalEquations, network: Network, used: Rotation, symbols: Sequence[Integers],
+    index: int, picture: NDArray[np.uint8], tile: Tile, tiles: int,
+) -> None:  # fmt: skip
+    """Let one of a picture's tiles have its say.
+
+    Args:
+        sums: added to.
+        network: whose symbols they are.
+        used: the rotation of its latent.
+        symbols: of the tile, bands (c, h, w).
+        index: of the step.
+        picture: uint8 (h, w, 3), the whole.
+        tile: which tile.
+        tiles: how many the picture has.
+    """
+    top, left, bottom, right = middle(tile, picture.shape[:2], network.multiple, tiles)
+    y, x = tile.top, tile.left
+    inside = [
+        band[:, (top - y) // s : (bottom - y) // s, (left - x) // s : (right - x) // s]
+        for band, s in zip(symbols, (band.stride for band in network.bands), strict=True)
+    ]
+    height, width = picture.shape[:2]
+    cut = (top > 0, left > 0, bottom < height, right < width)
+    frame = tuple(FRAME if side else 0 for side in cut)
+    step = step_of(index)
+    latent = used.inverse_transform([dequantise(band, step) for band in inside])
+    sums.add(network, latent, step, picture[top:bottom, left:right], frame)
+
+
+def middle(tile: Tile, shape: Sequence[int], unit: int, tiles: int) -> tuple[int, int, int, int]:
+    """The part of a tile to look at: all of it, or its middle.
+
+    The middles of many tiles are together as large as four tiles, but none is so small that
+    nothing is left inside of its frame.
+
+    Args:
+        tile: of a picture.
+        shape: (h, w) of the picture, not padded.
+        unit: sides and places are multiples of it, px.
+        tiles: how many the picture has.
+
+    Returns:
+        top, left, bottom, right in px of the padded picture.
+    """
+    if tiles <= WHOLE_TILES:
+        return tile.top, tile.left, tile.bottom, tile.right
+    ends = []
+    for low, high, length in zip(
+        (tile.top, tile.left), (tile.bottom, tile.right), shape, strict=True
+    ):
+        inside = min(high, length) - low
+        wanted = max(math.sqrt(WHOLE_TILES / tiles) * inside, min(inside, 4 * FRAME))
+        side = max(round(wanted / unit), 1) * unit
+        start = low + max(inside - side, 0) // 2 // unit * unit
+        ends.append((start, start + side))
+    (top, bottom), (left, right) = ends
+    return top, left, bottom, right
+
+
+def scale_of(numbers: Numbers) -> Tensor:
+    """What `linocut.lab.networks.layers.LastLayer` takes, float32 (5, c)."""
+    base = np.array([1, 1, 1, 0, 0], dtype=np.float32)[:, None]
+    return torch.from_numpy(base + QUANTUM * numbers.astype(np.float32))

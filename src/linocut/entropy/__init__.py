@@ -1,0 +1,4 @@
+"""Symbols <-> bytes, in whole numbers only.
+
+latent --quantise--> symbols --planes, passes--> contexts --tables--> range coder --> bytes
+"""

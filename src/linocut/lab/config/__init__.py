@@ -1,0 +1,4 @@
+"""The numbers of an experiment: YAML groups in lab/conf, and the typed form that stages get.
+
+conf/ --compose--> params.yaml --params--> frozen, checked objects --stage--> main(params)
+"""

@@ -1,0 +1,286 @@
+"""Prepared data: pictures found, checked, split, and cut into training crops.
+
+    sources ──> read, hash ──> refuse bad and double ones ──> split ──> test/NAME.png
+                                                                   ├──> validation/NAME.png
+                                                                   └──> train.npy  (n, s, s, 3)
+
+The same settings, seed and pictures give the same bytes. One picture is in memory at a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from linocut.errors import DataError
+from linocut.lab.config.params import DataConfig, PrepareConfig
+from linocut.lab.data.crops import allot, draw_crop
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.data.sources import (
+    SPLITS,
+    PictureFile,
+    Split,
+    folder_files,
+    kodak_files,
+    sample_files,
+    training_files,
+)
+from linocut.pictures.image import RgbArray, read_image, write_atomically, write_png
+
+T = TypeVar("T")
+
+SMALLEST_TEST_PX = 161
+"""MS-SSIM with five scales and an 11-tap window is defined from this side on."""
+
+DEAD_LEAVES_PX = 512
+_DEAD_LEAVES_LICENCE = "generated, no rights reserved"
+_SHOWN_REJECTED = 8
+
+
+@dataclass(frozen=True)
+class _Checked:
+    """A picture that was read once and found good."""
+
+    name: str
+    split: Split
+    file: PictureFile | None
+    """None for a generated picture."""
+    seed: int
+    sha256: str
+    pixels_sha256: str
+    bytes: int
+    height: int
+    width: int
+    source: str
+    licence: str
+
+    def load(self) -> RgbArray:
+        if self.file is None:
+            return dead_leaves(self.height, self.width, self.seed)
+        return read_image(self.file.path)
+
+    def row(self, crops: int) -> dict[str, Any]:
+        """The picture's entry in the manifest."""
+        return {
+            "name": self.name,
+            "split": self.split,
+            "width": self.width,
+            "height": self.height,
+            "bytes": self.bytes,
+            "sha256": self.sha256,
+            "pixels_sha256": self.pixels_sha256,
+            "crops": crops,
+            "source": self.source,
+            "licence": self.licence,
+        }
+
+
+def prepare(
+    data: DataConfig,
+    config: PrepareConfig,
+    *,
+    seed: int,
+    out: Path,
+    declarations: Path = Path("data"),
+) -> None:
+    """Write the prepared data set.
+
+    Args:
+        data: which pictures.
+        config: how many crops of which size, generated and validation pictures.
+        seed: of the generated pictures, the choice of validation pictures and the crops.
+        out: folder to fill: manifest.json, train.npy, validation/*.png, test/*.png.
+        declarations: folder with samples.json and kodak.json; its kodak/ keeps what was downloaded.
+
+    Raises:
+        DataError: a source is missing, or pictures cannot be used and `skip_bad` is off, or a
+            split stays empty.
+    """
+    files = list_files(data, declarations)
+    checked, rejected = _check(files, data, config)
+    if rejected and not data.skip_bad:
+        raise DataError(_refusal(rejected, len(files)))
+    for entry in rejected:
+        _say(f"left out {entry['name']}: {entry['reason']}")
+    pictures = _limit_validation(checked, config.validation_pictures, seed)
+    pictures += _generated(config, seed, sum(p.split == "validation" for p in pictures))
+    for split in SPLITS:
+        if not any(picture.split == split for picture in pictures):
+            raise DataError(f"no {split} pictures: found none among {len(files)} files")
+    crops = _write(pictures, config, seed, out)
+    counts = {split: sum(p.split == split for p in pictures) for split in SPLITS}
+    manifest = {
+        "seed": seed,
+        "crop_px": config.crop_px,
+        "crops": config.crops,
+        "counts": counts,
+        "pictures": [picture.row(crops.get(picture.name, 0)) for picture in pictures],
+        "rejected": rejected,
+    }
+    text = json.dumps(manifest, indent=1, ensure_ascii=False) + "\n"
+    write_atomically(out / "manifest.json", text.encode())
+    _say(f"{out}: " + ", ".join(f"{n} {split}" for split, n in counts.items()))
+
+
+def list_files(data: DataConfig, declarations: Path) -> list[PictureFile]:
+    """Every file the settings name, test pictures first."""
+    samples = declarations / "samples.json"
+    files = sample_files(samples) if data.source == "samples" else folder_files(data.folder)
+    if data.test != "source":
+        files = [file for file in files if file.split != "test"]
+    if data.test == "kodak":
+        files += kodak_files(declarations / "kodak.json", declarations / "kodak")
+    if data.test == "samples":
+        files += [file for file in sample_files(samples) if file.split == "test"]
+    files += training_files(data.more_train)
+    rank = {split: i for i, split in enumerate(SPLITS)}
+    return sorted(files, key=lambda file: rank.get(file.split or "train", len(rank)))
+
+
+def pixels_sha256(image: RgbArray) -> str:
+    """Identity of a picture by what it shows: SHA-256 of its size and samples."""
+    digest = hashlib.sha256(f"{image.shape[0]}x{image.shape[1]}:".encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
+
+
+def split_by_hash(pixels: str, validation_share: float, test_share: float) -> Split:
+    """The split of a picture of a flat folder; the same picture always goes to the same one."""
+    position = int(pixels[:12], 16) / 16**12
+    if position < test_share:
+        return "test"
+    return "validation" if position < test_share + validation_share else "train"
+
+
+def _check(
+    files: Sequence[PictureFile], data: DataConfig, config: PrepareConfig
+) -> tuple[list[_Checked], list[dict[str, str]]]:
+    """Read every file once; good pictures in order of split, and the others with the reason."""
+    good: list[_Checked] = []
+    rejected: list[dict[str, str]] = []
+    seen: dict[str, str] = {}
+    names: set[str] = set()
+    test_share = data.test_share if data.test == "source" else 0.0
+    for file in _progress(files, "reading"):
+        try:
+            image = read_image(file.path)
+            pixels = pixels_sha256(image)
+            split = file.split or split_by_hash(pixels, data.validation_share, test_share)
+            if pixels in seen:
+                raise DataError(f"{file.path}: same pixels as {seen[pixels]}")
+            _require_size(file.path, image, split, config.crop_px)
+        except DataError as error:
+            reason = str(error).removeprefix(f"{file.path}: ")
+            rejected.append({"name": str(file.path.name), "source": file.source, "reason": reason})
+            continue
+        name = _unique(file.name, names)
+        seen[pixels] = f"{split} picture {name}"
+        content = file.path.read_bytes()
+        good.append(
+            _Checked(
+                name, split, file, 0, hashlib.sha256(content).hexdigest(), pixels, len(content),
+                image.shape[0], image.shape[1], file.source, file.licence,
+            )
+        )  # fmt: skip
+    good.sort(key=lambda picture: SPLITS.index(picture.split))
+    return good, rejected
+
+
+def _require_size(path: Path, image: RgbArray, split: Split, crop_px: int) -> None:
+    smallest = crop_px if split == "train" else SMALLEST_TEST_PX
+    height, width = image.shape[:2]
+    if min(height, width) < smallest:
+        what = "training crops need" if split == "train" else "MS-SSIM needs"
+        raise DataError(f"{path}: too small, {width}x{height}, {what} {smallest} px a side")
+
+
+def _unique(name: str, names: set[str]) -> str:
+    candidate, number = name, 2
+    while candidate.lower() in names:
+        candidate, number = f"{name}_{number}", number + 1
+    names.add(candidate.lower())
+    return candidate
+
+
+def _limit_validation(checked: list[_Checked], most: int, seed: int) -> list[_Checked]:
+    """Keep a seeded choice of `most` validation pictures; the rest are left unused, not trained."""
+    validation = [picture for picture in checked if picture.split == "validation"]
+    rng = np.random.default_rng([seed, 1])
+    chosen = {validation[i].name for i in rng.permutation(len(validation))[:most]}
+    return [p for p in checked if p.split != "validation" or p.name in chosen]
+
+
+def _generated(config: PrepareConfig, seed: int, validation: int) -> list[_Checked]:
+    """Dead leaves for training, and for what validation pictures are missing."""
+    missing = max(0, config.validation_pictures - validation) if config.dead_leaves else 0
+    pictures = []
+    for i in range(config.dead_leaves + missing):
+        split: Split = "train" if i < config.dead_leaves else "validation"
+        picture_seed = seed * 1_000_003 + i
+        size = max(DEAD_LEAVES_PX, config.crop_px)
+        identity = hashlib.sha256(f"dead_leaves {size} {picture_seed}".encode()).hexdigest()
+        pictures.append(
+            _Checked(
+                f"dead_leaves_{i:04d}", split, None, picture_seed, identity, identity,
+                size * size * 3, size, size, "dead_leaves", _DEAD_LEAVES_LICENCE,
+            )
+        )  # fmt: skip
+    return pictures
+
+
+def _write(
+    pictures: Sequence[_Checked], config: PrepareConfig, seed: int, out: Path
+) -> dict[str, int]:
+    """Fill the folder; how many crops each training picture gave."""
+    shutil.rmtree(out, ignore_errors=True)
+    for split in ("validation", "test"):
+        (out / split).mkdir(parents=True)
+        for picture in (p for p in pictures if p.split == split):
+            write_png(out / split / f"{picture.name}.png", picture.load())
+    train = [picture for picture in pictures if picture.split == "train"]
+    counts = allot([picture.width * picture.height for picture in train], config.crops)
+    shape = (config.crops, config.crop_px, config.crop_px, 3)
+    packed: NDArray[np.uint8] = np.lib.format.open_memmap(
+        out / "train.npy", mode="w+", dtype=np.uint8, shape=shape
+    )
+    slots = iter(np.random.default_rng([seed, 2]).permutation(config.crops))
+    for picture, count in _progress(list(zip(train, counts, strict=True)), "cutting crops"):
+        if count == 0:
+            continue
+        image = picture.load()
+        rng = np.random.default_rng([seed, 3, int(picture.pixels_sha256[:8], 16)])
+        for _ in range(count):
+            packed[next(slots)] = draw_crop(rng, image, config.crop_px)
+    packed.flush()  # type: ignore[attr-defined]
+    return {picture.name: count for picture, count in zip(train, counts, strict=True)}
+
+
+def _refusal(rejected: Sequence[dict[str, str]], files: int) -> str:
+    shown = "; ".join(f"{entry['name']}: {entry['reason']}" for entry in rejected[:_SHOWN_REJECTED])
+    more = len(rejected) - _SHOWN_REJECTED
+    return (
+        f"{len(rejected)} of {files} pictures cannot be used (set data.skip_bad=true to leave them "
+        f"out): {shown}" + (f"; and {more} more" if more > 0 else "")
+    )
+
+
+def _progress(items: Sequence[T], verb: str) -> Iterator[T]:
+    """Yield the items; on a terminal with a bar, elsewhere with one line."""
+    from tqdm import tqdm
+
+    if not sys.stderr.isatty():
+        _say(f"{verb}: {len(items)} pictures")
+    yield from tqdm(items, desc=verb, unit="picture", disable=None, leave=False)
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")

@@ -1,0 +1,272 @@
+"""Cells against reference codecs: their curves, BD-rates with intervals, and the best cell.
+
+Everything is computed from the tables that evaluation and anchors left, for exactly the cells that
+are asked for: folders of cells that have left the grid are not looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from linocut.errors import DataError
+from linocut.lab.evaluation.anchors import ANCHORS, AnchorRow
+from linocut.lab.evaluation.decode import EvaluationRow
+from linocut.lab.evaluation.published import is_kodak, published_curves
+from linocut.lab.evaluation.rd import (
+    CurveError,
+    Floats,
+    Interval,
+    PictureCurves,
+    bd_rate_between,
+    bd_rate_draws,
+    is_monotone,
+    percentile_interval,
+    resample_pictures,
+)
+from linocut.lab.evaluation.rows import read_rows
+from linocut.pictures.metrics import to_db
+
+MeasuredRow = EvaluationRow | AnchorRow
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A quality that curves are drawn and compared in.
+
+    Attributes:
+        title: its name in tables.
+        column: the column of the tables that is averaged over pictures.
+        unit: what makes decibels of the average, or None where it is shown as it is.
+        label: title and unit, for axes.
+    """
+
+    title: str
+    column: str
+    unit: Callable[[Floats], Floats] | None
+    label: str
+
+
+METRICS: Mapping[str, Metric] = {
+    "psnr_db": Metric("PSNR", "psnr_db", None, "PSNR [dB]"),
+    "ms_ssim_db": Metric("MS-SSIM", "ms_ssim", to_db, "MS-SSIM [dB]"),
+    "ssimulacra2": Metric("SSIMULACRA 2", "ssimulacra2", None, "SSIMULACRA 2"),
+}
+
+REFERENCES = ("jpeg", "jpeg2000", "avif_444")
+"""Anchors that the tables compare with; the first of `RANKING` that is there ranks the cells."""
+
+RANKING = ("jpeg2000", "jpeg", "avif_444", "avif_420", "webp")
+
+
+@dataclass(frozen=True)
+class BdRow:
+    """One curve against one anchor; bounds of a 95 % interval; NaN where the curves do not meet."""
+
+    curve: str
+    kind: str
+    metric: str
+    anchor: str
+    bd_rate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class RdRow:
+    """One point of a mean curve."""
+
+    curve: str
+    kind: str
+    bpp: float
+    psnr_db: float
+    ms_ssim_db: float
+    ssimulacra2: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that the report says in numbers.
+
+    Attributes:
+        cells: rows of each cell, in the order of the grid.
+        anchors: rows of each reference codec.
+        curves: per metric, the curves of cells and anchors on every picture.
+        points: mean curves of cells and anchors, and published ones where they belong.
+        bd_rates: every curve against every anchor, all metrics.
+        refusals: why a BD-rate is missing, by (curve, metric, anchor).
+        draws: the resampled pictures that all intervals share.
+    """
+
+    cells: Mapping[str, list[EvaluationRow]]
+    anchors: Mapping[str, list[AnchorRow]]
+    curves: Mapping[str, Mapping[str, PictureCurves]]
+    points: tuple[RdRow, ...]
+    bd_rates: tuple[BdRow, ...]
+    refusals: Mapping[tuple[str, str, str], str]
+    draws: np.ndarray[tuple[int, int], np.dtype[np.intp]]
+
+    @property
+    def pictures(self) -> tuple[str, ...]:
+        """Names of the test pictures."""
+        return next(iter(self.curves["psnr_db"].values())).pictures
+
+    @property
+    def ranking_anchor(self) -> str:
+        """The anchor whose BD-rates rank the cells."""
+        return next(name for name in RANKING if name in self.anchors)
+
+    def bd_rate(self, curve: str, metric: str, anchor: str) -> Interval:
+        """The BD-rate of a curve against an anchor."""
+        row = next(
+            row
+            for row in self.bd_rates
+            if (row.curve, row.metric, row.anchor) == (curve, metric, anchor)
+        )
+        return Interval(row.bd_rate, row.low, row.high)
+
+    def best_cell(self, metric: str) -> str:
+        """The cell with the lowest BD-rate; the first of the grid where none has one."""
+
+        def rank(cell: str) -> float:
+            estimate = self.bd_rate(cell, metric, self.ranking_anchor).estimate
+            return estimate if np.isfinite(estimate) else np.inf
+
+        return min(self.cells, key=rank)
+
+    def is_monotone(self, cell: str) -> bool:
+        """Whether the mean curve of a cell rises in all metrics."""
+        return all(is_monotone(*self.curves[metric][cell].mean()) for metric in METRICS)
+
+    def rate_gap_percent(self, cell: str) -> float:
+        """How much larger the files of a cell are than estimated, all files together."""
+        rows = self.cells[cell]
+        estimated = sum(row.estimated_bpp * row.bytes / row.bpp for row in rows)
+        return 100.0 * (sum(row.bytes for row in rows) / estimated - 1.0)
+
+
+def compare_curves(
+    cells: Sequence[str], artifacts: Path, *, bootstrap_draws: int, seed: int
+) -> Comparison:
+    """Read the tables of `cells` and of the anchors, and compare them.
+
+    Args:
+        cells: names of cells, `arch-loss`.
+        artifacts: the folder with `anchors/` and `evaluated/<cell>/`.
+        bootstrap_draws: resampled sets of pictures behind every interval.
+        seed: of the resampling.
+
+    Raises:
+        DataError: a table is missing or incomplete, or codecs were run on different pictures.
+    """
+    of_cells = {
+        cell: read_rows(artifacts / "evaluated" / cell / "evaluation.csv", EvaluationRow)
+        for cell in cells
+    }
+    of_anchors: dict[str, list[AnchorRow]] = {}
+    for row in read_rows(artifacts / "anchors" / "anchors.csv", AnchorRow):
+        of_anchors.setdefault(row.codec, []).append(row)
+    rows: dict[str, Sequence[MeasuredRow]] = {**of_cells, **of_anchors}
+    curves = {
+        metric: {name: picture_curves(name, rows[name], metric) for name in rows}
+        for metric in METRICS
+    }
+    pictures = {name: curve.pictures for name, curve in curves["psnr_db"].items()}
+    first = next(iter(pictures.values()))
+    for name, own in pictures.items():
+        if own != first:
+            odd = ", ".join(sorted(set(own) ^ set(first)))
+            raise DataError(f"{name} and {next(iter(pictures))} saw different pictures: {odd}")
+    draws = resample_pictures(len(first), bootstrap_draws, seed)
+    kinds = {name: "cell" if name in of_cells else "anchor" for name in rows}
+    bd_rates, refusals = _bd_rates(curves, kinds, draws)
+    points = mean_points(curves, kinds)
+    if is_kodak(first):
+        points += _published_points()
+    return Comparison(of_cells, of_anchors, curves, points, bd_rates, refusals, draws)
+
+
+def picture_curves(name: str, rows: Sequence[MeasuredRow], metric: str) -> PictureCurves:
+    """Arrange the rows of one codec as pictures x points, in one of `METRICS`.
+
+    Raises:
+        DataError: a picture lacks points that another has.
+    """
+    points = sorted({_point(row) for row in rows})
+    table = {(row.picture, _point(row)): row for row in rows}
+    pictures = tuple(sorted({row.picture for row in rows}))
+    if len(table) != len(rows) or len(rows) != len(points) * len(pictures):
+        raise DataError(
+            f"{name} has {len(rows)} files, expected {len(points)} points of each of "
+            f"{len(pictures)} pictures"
+        )
+    ordered = [[table[picture, point] for point in points] for picture in pictures]
+    column = METRICS[metric].column
+    return PictureCurves(
+        pictures,
+        np.array([[row.bpp for row in one] for one in ordered]),
+        np.array([[getattr(row, column) for row in one] for one in ordered]),
+        METRICS[metric].unit,
+    )
+
+
+def title(name: str) -> str:
+    """The name of a curve as people read it."""
+    return ANCHORS[name].title if name in ANCHORS else name
+
+
+def _point(row: MeasuredRow) -> int:
+    return row.point if isinstance(row, EvaluationRow) else row.setting
+
+
+def _bd_rates(
+    curves: Mapping[str, Mapping[str, PictureCurves]],
+    kinds: Mapping[str, str],
+    draws: np.ndarray[tuple[int, int], np.dtype[np.intp]],
+) -> tuple[tuple[BdRow, ...], dict[tuple[str, str, str], str]]:
+    rows, refusals = [], {}
+    anchors = [name for name in kinds if kinds[name] == "anchor"]
+    for metric, of_metric in curves.items():
+        for name, curve in of_metric.items():
+            for anchor in anchors:
+                if anchor == name:
+                    continue
+                try:
+                    estimate = bd_rate_between(of_metric[anchor], curve)
+                    drawn = bd_rate_draws(of_metric[anchor], curve, draws)
+                    interval = percentile_interval(estimate, drawn)
+                except CurveError as error:
+                    refusals[name, metric, anchor] = str(error)
+                    interval = Interval(np.nan, np.nan, np.nan)
+                bounds = (interval.estimate, interval.low, interval.high)
+                rows.append(BdRow(name, kinds[name], metric, anchor, *bounds))
+    return tuple(rows), refusals
+
+
+def mean_points(
+    curves: Mapping[str, Mapping[str, PictureCurves]], kinds: Mapping[str, str]
+) -> tuple[RdRow, ...]:
+    """Mean curves of codecs of the given kinds, from their curves in every metric."""
+    rows = []
+    for name, kind in kinds.items():
+        bpp, _ = curves["psnr_db"][name].mean()
+        qualities = [curves[metric][name].mean()[1] for metric in METRICS]
+        rows += [
+            RdRow(name, kind, *map(float, point)) for point in zip(bpp, *qualities, strict=True)
+        ]
+    return tuple(rows)
+
+
+def _published_points() -> tuple[RdRow, ...]:
+    rows = []
+    for name, curve in published_curves().items():
+        if name.startswith("MEASURED"):
+            continue  # the anchors here are these
+        nothing = [float("nan")] * len(curve["bpp"])
+        similarity = to_db(curve["ms_ssim"]).tolist() if "ms_ssim" in curve else nothing
+        columns = zip(curve["bpp"], curve.get("psnr_db", nothing), similarity, nothing, strict=True)
+        rows += [RdRow(name, "published", *point) for point in columns]
+    return tuple(rows)

@@ -1,0 +1,259 @@
+"""From a trained network to a complete codec: rotation, tables, decoder, rate curve.
+
+network + training crops --fit_pca--> rotation
+network + rotation + training crops --build_codec--> codec/
+"""
+
+import csv
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from linocut.codec import rotation
+from linocut.codec.codec import Codec
+from linocut.codec.numpy_threads import numpy_on_one_thread
+from linocut.codec.rotation import Rotation, rotation_from, rotation_tensors
+from linocut.entropy.choice import ROUNDING, optimise
+from linocut.entropy.coder import EntropyCoder
+from linocut.entropy.fixed_codes import index_of
+from linocut.entropy.quantization import quantise, step_index, step_of
+from linocut.entropy.tables import EntropyTables
+from linocut.errors import DataError
+from linocut.lab.config.params import CodeConfig, PcaConfig
+from linocut.lab.fitting.decoder_tuning import tune_decoder
+from linocut.lab.fitting.entropy_fit import (
+    ContextNetworks,
+    Sample,
+    fit_networks,
+    fit_tables,
+    no_contexts,
+)
+from linocut.lab.networks.complexity import decoder_kmac_per_px
+from linocut.lab.networks.losses import Distortion
+from linocut.lab.networks.networks import Network
+from linocut.lab.networks.store import (
+    as_tensors,
+    load_model,
+    load_tensors,
+    read_description,
+    save_model,
+)
+from linocut.lab.training.resume import ResumeState
+from linocut.models import shipped as models
+from linocut.pictures.image import read_image
+
+STEPS_PER_CROP = 3
+CURVE_POINTS = 8
+COARSER = 1.6
+"""Files may have steps this much coarser than the coarsest of the training."""
+ROTATION_FILE = "rotation.safetensors"
+
+
+def fit_pca(
+    trained: pathlib.Path, prepared: pathlib.Path, out: pathlib.Path, config: PcaConfig, seed: int
+) -> None:
+    """Fit the rotation of one network: rotation.safetensors and energy.csv.
+
+    With mode `none` the rotation in use is the identity, with `per_image` the file stays empty and
+    every .lino file carries its own; energy.csv is that of the fitted PCA all the same. Codes of
+    fixed length are made for the range of the latent, which is therefore never rotated.
+    """
+    network = load_model(trained)
+    latents = training_latents(network, prepared / "train.npy", config.crops, seed)
+    fitted = rotation.fit(network.bands, latents)
+    mode = "none" if network.fixed_bits else config.mode
+    used = {"none": rotation.identity(network.bands), "global": fitted, "per_image": None}[mode]
+    out.mkdir(parents=True, exist_ok=True)
+    save_file({} if used is None else rotation_tensors(used), out / ROTATION_FILE)
+    rows = rotation.energy(network.bands, fitted)
+    with (out / "energy.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def training_crops(network: Network, crops: pathlib.Path) -> NDArray[np.uint8]:
+    """Training crops (n, s, s, 3) read from disk as they are used, s cut to what a network takes.
+
+    Args:
+        network: s becomes a multiple of its `multiple`.
+        crops: train.npy.
+    """
+    pictures: NDArray[np.uint8] = np.load(crops, mmap_mode="r")
+    side = pictures.shape[1] // network.multiple * network.multiple
+    return pictures[:, :side, :side]
+
+
+@torch.inference_mode()
+def training_latents(
+    network: Network, crops: pathlib.Path, count: int, seed: int
+) -> list[list[NDArray[np.float32]]]:
+    """Latents of `count` training crops, bands (c, h, w), chosen by the seed."""
+    pictures = training_crops(network, crops)
+    chosen = np.random.default_rng([seed, 1]).permutation(len(pictures))[:count]
+    latents = []
+    for index in chosen:
+        x = torch.from_numpy(pictures[index].copy()).permute(2, 0, 1)[None].float() / 255.0
+        latents.append([band[0].numpy() for band in network.analysis(x)])
+    return latents
+
+
+def build_codec(
+    trained: pathlib.Path,
+    rotated: pathlib.Path,
+    prepared: pathlib.Path,
+    folder: pathlib.Path,
+    config: CodeConfig,
+    step_range: tuple[float, float],
+    seed: int,
+    distortion: Distortion | None = None,
+    state: pathlib.Path | None = None,
+) -> None:
+    """Fit the integer tables, tune the decoder, and write a complete codec.
+
+    Arguments as in `linocut.lab.evaluation.encode.entropy_code`; without a distortion no decoder
+    is tuned.
+    """
+    network = load_model(trained)
+    tensors: dict[str, NDArray[Any]] = dict(load_file(rotated / ROTATION_FILE))
+    steps = fixed_steps(network) or [step_range[0], COARSER * step_range[1]]
+    about = dict(read_description(trained)["about"]) | {
+        "step_range": [steps[0], steps[-1]],
+        "rate_curve": [],
+        "decoder_kmac_per_px": round(decoder_kmac_per_px(network), 2),
+    }
+    if network.fixed_bits:
+        save_model(folder, network, about, as_tensors(tensors))
+        return
+    step_range = (steps[0], steps[-1])
+    used = rotation_from(tensors, network.bands)
+    tables = _saved_tables(
+        None if state is None else ResumeState(state / "tables"),
+        lambda: _tables(network, used, prepared / "train.npy", config, step_range, seed),
+    )
+    tensors |= tables.tensors()
+    if distortion is not None and config.tuning.megapixels > 0:
+        tune_decoder(
+            network,
+            used,
+            EntropyCoder(network.bands, tables),
+            training_crops(network, prepared / "train.npy"),
+            distortion,
+            config.tuning,
+            effort=config.effort,
+            step_range=step_range,
+            seed=seed,
+            resume=None if state is None else ResumeState(state / "decoder"),
+        )
+    save_model(folder, network, about, as_tensors(tensors))
+    about["rate_curve"] = rate_curve(
+        Codec.load(folder), prepared / "validation", step_range, config.effort
+    )
+    save_model(folder, network, about, as_tensors(tensors))
+    if state is not None:
+        ResumeState(state).clear()
+
+
+def fixed_steps(network: Network) -> list[float]:
+    """The steps of codes of fixed length, fine to coarse; none for other networks."""
+    return [step_of(index_of(bits)) for bits in reversed(network.fixed_bits)]
+
+
+def _saved_tables(resume: ResumeState | None, fit: Callable[[], EntropyTables]) -> EntropyTables:
+    """The tables that a killed run had fitted already, or new ones."""
+    found = resume.load() if resume else None
+    if found is not None:
+        return EntropyTables.from_tensors({name: array.numpy() for name, array in found.items()})
+    tables = fit()
+    if resume:
+        resume.save(as_tensors(tables.tensors()))
+    return tables
+
+
+@numpy_on_one_thread()
+def _tables(
+    network: Network,
+    used: Rotation | None,
+    crops: pathlib.Path,
+    config: CodeConfig,
+    step_range: tuple[float, float],
+    seed: int,
+) -> EntropyTables:
+    """Fitted to `code.crops` training crops, each at several steps, as `code.effort` codes them."""
+    rng = np.random.default_rng([seed, 2])
+    rounding = ROUNDING[min(config.effort, max(ROUNDING))]
+    samples = []
+    for latent in training_latents(network, crops, config.crops, seed):
+        own = used or rotation.fit(network.bands, [latent], centre=False)
+        r = own.transform(latent)
+        for low in np.linspace(0.0, 1.0, STEPS_PER_CROP, endpoint=False):
+            share = low + rng.uniform() / STEPS_PER_CROP
+            index = step_index(step_range[0] * (step_range[1] / step_range[0]) ** share)
+            symbols = [quantise(band, step_of(index), rounding) for band in r]
+            samples.append((symbols, index, r))
+    chosen = [sample[:2] for sample in samples]
+    tables = _first_tables(network, config, chosen, seed)
+    if config.effort > 1:
+        coder = EntropyCoder(network.bands, tables)
+        chosen = [(optimise(coder, r, index)[0], index) for _, index, r in samples]
+    return fit_tables(network.bands, chosen, ContextNetworks.of(tables))
+
+
+def _first_tables(
+    network: Network, config: CodeConfig, samples: Sequence[Sample], seed: int
+) -> EntropyTables:
+    """Tables with the networks that `code.contexts` asks for: none, fitted, or of a shipped codec.
+
+    A codec is shipped for the latents of the architectures `cae` and `generative`; for any other
+    latent `release` fits networks too.
+    """
+    name = f"{network.architecture}-l2"
+    if config.contexts == "release" and name in models.available():
+        shipped = models.folder_of(name)
+        if load_model(shipped).bands == network.bands:
+            tensors = {key: value.numpy() for key, value in load_tensors(shipped).items()}
+            return EntropyTables.from_tensors(tensors)
+    if config.contexts == "none":
+        networks = no_contexts(network.bands)
+    else:
+        iterations = config.context_iterations
+        networks = fit_networks(network.bands, samples, iterations=iterations, seed=seed)
+    return fit_tables(network.bands, samples, networks)
+
+
+def rate_curve(
+    codec: Codec, validation: pathlib.Path, step_range: tuple[float, float], effort: int
+) -> list[tuple[float, float]]:
+    """(step, mean bpp over the validation pictures by the tables' estimate), fine to coarse."""
+    pictures = [read_image(path) for path in sorted(validation.glob("*.png"))]
+    if not pictures:
+        raise DataError(f"{validation} holds no PNG, expected the validation pictures")
+    analysed = [codec.analyse(_centre(picture)) for picture in pictures]
+    curve = []
+    for step in np.geomspace(*step_range, CURVE_POINTS):
+        rates = [
+            8
+            * codec.estimate_bytes(item, step=float(step), effort=effort)
+            / (item.picture.shape[0] * item.picture.shape[1])
+            for item in analysed
+        ]
+        curve.append((round(float(step), 4), round(float(np.mean(rates)), 6)))
+    return curve
+
+
+def _centre(picture: NDArray[np.uint8], side_px: int = 256) -> NDArray[np.uint8]:
+    top, left = (max(0, (length - side_px) // 2) for length in picture.shape[:2])
+    return picture[top : top + side_px, left : left + side_px]
+
+
+def codec_step(codec: Codec, rate_bpp: float) -> float:
+    """The step at which the validation pictures have this mean rate, within the range."""
+    steps, rates = np.array(codec.about["rate_curve"]).T
+    order = np.argsort(rates)
+    step = np.exp(np.interp(np.log(rate_bpp), np.log(rates[order]), np.log(steps[order])))
+    return step_of(step_index(float(step)))

@@ -1,0 +1,214 @@
+"""Trains the two context networks of `linocut.entropy.coder` on training latents, then rounds them.
+
+    levels of a symbol --network--> c + noise --head--> probabilities of its token
+
+The real coder cuts c into bins of width one; uniform noise of that width stands for the cut while
+the networks learn, so that they spread over the bins what the tables need to know. The head exists
+only here: it gives tables of planes that were rarely seen their first shape.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from linocut.entropy.context_network import (
+    ACTIVATION_CAP,
+    LARGEST_BIAS,
+    LARGEST_WEIGHT,
+    SHIFT,
+    ContextNetwork,
+)
+from linocut.entropy.contexts import BINS, MAGNITUDE_INPUTS, SIGN_INPUTS
+from linocut.entropy.tables import SIGN_CLASSES, TOKENS
+
+HIDDEN = {"magnitude": 16, "sign": 24}
+LEVEL_UNIT = 32.0
+"""Whole levels and activations are 32 times those of the network in training."""
+BATCH = 8192
+LEARNING_RATE = 4e-3
+HEAD_TOKENS = 18
+"""The head tells tokens up to 16 apart; the rest share its last output."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Symbols with what is known before each.
+
+    Attributes:
+        levels: int16 (n, inputs).
+        place: int64 (n,): 4 * plane + kind of pass.
+        target: int64 (n,): token; for signs 0 positive, 1 negative.
+        magnitude: int64 (n,): of signs, otherwise zero.
+        weight: float32 (n,): one over the chance that this symbol was drawn.
+    """
+
+    levels: NDArray[np.int16]
+    place: NDArray[np.int64]
+    target: NDArray[np.int64]
+    magnitude: NDArray[np.int64]
+    weight: NDArray[np.float32]
+
+    @classmethod
+    def joined(cls, parts: Sequence["Rows"]) -> "Rows":
+        """All rows of all parts."""
+        names = ("levels", "place", "target", "magnitude", "weight")
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+class _Network(nn.Module):
+    """`ContextNetwork` in floating point; every plane weighs the inputs with gates of its own."""
+
+    def __init__(self, planes: int, inputs: int, hidden: int) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.ones(planes, inputs))
+        self.first = nn.Parameter(torch.randn(hidden, inputs) / math.sqrt(inputs))
+        self.first_bias = nn.Parameter(0.1 * torch.randn(1, hidden).repeat(4 * planes, 1))
+        self.second = nn.Parameter(torch.randn(hidden, hidden) / math.sqrt(hidden))
+        self.second_bias = nn.Parameter(torch.zeros(hidden))
+        self.last = nn.Parameter(torch.randn(hidden) / math.sqrt(hidden))
+        self.last_bias = nn.Parameter(torch.zeros(4 * planes))
+
+    def forward(self, x: Tensor, place: Tensor) -> Tensor:
+        """x (n, inputs), place (n,) -> (n,)."""
+        cap = ACTIVATION_CAP / LEVEL_UNIT
+        gated = x * self.gate[place // 4]
+        hidden = (gated @ self.first.T + self.first_bias[place]).clamp(0.0, cap)
+        hidden = (hidden @ self.second.T + self.second_bias).clamp(0.0, cap)
+        result: Tensor = hidden @ self.last + self.last_bias[place]
+        return result
+
+    @torch.no_grad()
+    def keep_in_range(self) -> None:
+        """Clip what the whole numbers could not hold."""
+        limit = LARGEST_WEIGHT / 2**SHIFT
+        for parameter in (self.first, self.second, self.last):
+            parameter.clamp_(-limit, limit)
+
+    @torch.no_grad()
+    def rounded(self) -> ContextNetwork:
+        """In whole numbers."""
+        planes = len(self.gate)
+
+        def whole(values: Tensor) -> NDArray[np.int16]:
+            cut = torch.round(values * 2**SHIFT).clamp(-LARGEST_WEIGHT, LARGEST_WEIGHT)
+            return cut.to(torch.int16).numpy()
+
+        def bias(values: Tensor, *shape: int) -> NDArray[np.int32]:
+            cut = torch.round(values * LEVEL_UNIT * 2**SHIFT).clamp(-LARGEST_BIAS, LARGEST_BIAS)
+            return cut.to(torch.int32).reshape(*shape, *values.shape[1:]).numpy()
+
+        return ContextNetwork(
+            whole(self.gate[:, None] * self.first),
+            bias(self.first_bias, planes, 4),
+            whole(self.second),
+            bias(self.second_bias, len(self.second_bias)),
+            whole(self.last),
+            bias(self.last_bias, planes, 4),
+        )
+
+
+class _Head(nn.Module):
+    """c and the plane -> logits of the tokens; smooth in c, as tables of neighbouring bins are."""
+
+    def __init__(self, planes: int) -> None:
+        super().__init__()
+        self.enter = nn.Linear(1, 32)
+        self.plane = nn.Embedding(planes, 32)
+        self.middle = nn.Linear(32, 32)
+        self.leave = nn.Linear(32, HEAD_TOKENS)
+        nn.init.zeros_(self.plane.weight)
+
+    def forward(self, c: Tensor, plane: Tensor) -> Tensor:
+        """c (n,) in bins, plane (n,) -> (n, HEAD_TOKENS)."""
+        x = functional.leaky_relu(self.enter(c[:, None] / 8.0 - 2.0) + self.plane(plane), 0.1)
+        logits: Tensor = self.leave(functional.leaky_relu(self.middle(x), 0.1))
+        return logits
+
+
+def fit_magnitudes(
+    rows: Rows, planes: int, iterations: int, seed: int
+) -> tuple[ContextNetwork, NDArray[np.float64]]:
+    """The network that chooses magnitude tables, and what the tables should roughly be.
+
+    Returns:
+        The network, and probabilities (planes, BINS, TOKENS).
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network, head = _Network(planes, MAGNITUDE_INPUTS, HIDDEN["magnitude"]), _Head(planes)
+    with torch.no_grad():
+        network.last_bias.fill_(BINS / 2)
+
+    def loss(chosen: Tensor, x: Tensor, place: Tensor, target: Tensor) -> Tensor:
+        noise = torch.rand(len(x), generator=generator) - 0.5
+        c = network(x, place).clamp(0.0, BINS - 0.01) + noise
+        tokens = target.clamp(max=HEAD_TOKENS - 1)
+        return functional.cross_entropy(head(c, place // 4), tokens, reduction="none")
+
+    _train([network, head], network, rows, loss, iterations, generator)
+    with torch.no_grad():
+        centres = torch.arange(BINS).repeat(planes) + 0.5
+        shares = head(centres, torch.arange(planes).repeat_interleave(BINS)).softmax(-1)
+    tail = 0.6 ** np.arange(TOKENS - HEAD_TOKENS + 1)
+    known = shares.double().numpy().reshape(planes, BINS, HEAD_TOKENS)
+    last = known[..., -1:] * tail / tail.sum()
+    return network.rounded(), np.concatenate([known[..., :-1], last], -1)
+
+
+def fit_signs(rows: Rows, planes: int, iterations: int, seed: int) -> ContextNetwork:
+    """The network that predicts signs."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = _Network(planes, SIGN_INPUTS, HIDDEN["sign"])
+    sharpness = nn.Parameter(torch.full((SIGN_CLASSES,), 0.25))
+    classes = torch.from_numpy(np.minimum(rows.magnitude, SIGN_CLASSES) - 1)
+
+    def loss(chosen: Tensor, x: Tensor, place: Tensor, target: Tensor) -> Tensor:
+        noise = torch.rand(len(x), generator=generator) - 0.5
+        c = network(x, place) - network(-x, place) + noise
+        logit = -c * sharpness[classes[chosen]]
+        return functional.binary_cross_entropy_with_logits(logit, target.float(), reduction="none")
+
+    holder = nn.ParameterList([sharpness])
+    _train([network, holder], network, rows, loss, iterations, generator)
+    return network.rounded()
+
+
+Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
+"""(chosen rows, x, place, target) -> cost of each."""
+
+
+def _train(
+    modules: Sequence[nn.Module],
+    network: _Network,
+    rows: Rows,
+    loss: Loss,
+    iterations: int,
+    generator: torch.Generator,
+) -> None:
+    """Adam with a cosine on random batches; `modules` learn, `network` is kept in range."""
+    if not len(rows.target):
+        return
+    parameters = [p for module in modules for p in module.parameters()]
+    optimiser = torch.optim.Adam(parameters, lr=LEARNING_RATE)
+    levels, place = torch.from_numpy(rows.levels), torch.from_numpy(rows.place)
+    target, weight = torch.from_numpy(rows.target), torch.from_numpy(rows.weight)
+    for iteration in tqdm(range(iterations), desc="contexts", leave=False):
+        rate = 0.5 + 0.5 * math.cos(math.pi * iteration / iterations)
+        optimiser.param_groups[0]["lr"] = LEARNING_RATE * max(rate, 0.01)
+        chosen = torch.randint(len(levels), (min(BATCH, len(levels)),), generator=generator)
+        x = levels[chosen].float() / LEVEL_UNIT
+        costs = loss(chosen, x, place[chosen], target[chosen]) * weight[chosen]
+        optimiser.zero_grad()
+        (costs.sum() / weight[chosen].sum()).backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        network.keep_in_range()

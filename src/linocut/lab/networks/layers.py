@@ -1,0 +1,246 @@
+"""The parts of networks: linear paths that are exact, residual branches that start silent."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from linocut.lab.networks.last_layer import LastLayer
+from linocut.lab.networks.wavelet import WaveletLevel
+
+GREY_LEVELS = 255.0
+REFERENCE_STEP = 32.0  # grey levels; where the step embedding is zero
+RESIDUAL_GAIN = 0.25  # keeps the first updates of residual branches small beside the linear path
+# Rows: luma, blue-yellow, red-green. Orthonormal, so one step in every channel costs the same
+# squared error.
+COLOUR_ROTATION = (
+    (0.5774, 0.5774, 0.5774),
+    (0.4082, 0.4082, -0.8165),
+    (0.7071, -0.7071, 0.0),
+)
+
+
+def convolution(inputs: int, outputs: int, *, stride: int = 1, zero: bool = False) -> nn.Conv2d:
+    """A 3x3 convolution; `zero` starts it at zero, so that a residual branch starts silent."""
+    layer = nn.Conv2d(inputs, outputs, 3, stride, 1)
+    if zero:
+        nn.init.zeros_(layer.weight)
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+    return layer
+
+
+class ColourRotation(nn.Module):
+    """RGB (n, 3, h, w) in [0, 1] <-> three orthonormal channels around zero, in grey levels."""
+
+    matrix: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        exact = torch.linalg.qr(torch.tensor(COLOUR_ROTATION, dtype=torch.float64).mT)[0].mT
+        signs = torch.sign((exact * torch.tensor(COLOUR_ROTATION)).sum(1, keepdim=True))
+        self.register_buffer("matrix", (exact * signs).float(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """RGB in [0, 1] -> rotated grey levels."""
+        with torch.autocast(x.device.type, enabled=False):  # 8 bits of mantissa are too few here
+            return torch.einsum("ij,njhw->nihw", self.matrix, (x.float() - 0.5) * GREY_LEVELS)
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """Rotated grey levels -> RGB, not clipped."""
+        with torch.autocast(y.device.type, enabled=False):
+            return torch.einsum("ij,nihw->njhw", self.matrix, y.float()) / GREY_LEVELS + 0.5
+
+
+class ContrastGain(nn.Module):
+    """Predicts from the next coarser level how strongly its surroundings mask each detail.
+
+    The encoder divides by the gain and the decoder multiplies with it: noise then follows local
+    contrast, which is
+    what SSIM-like distortions ask for. Starts at 1 everywhere. All but exactly invertible: the
+    decoder sees the
+    quantised coarser level where the encoder saw the original.
+    """
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(
+            convolution(channels, hidden),
+            nn.LeakyReLU(0.1),
+            convolution(hidden, channels, zero=True),
+        )
+
+    def forward(self, coarser: Tensor) -> Tensor:
+        """coarser (n, c, h, w) in grey levels -> gain (n, c, 2h, 2w) between 1/8 and 8."""
+        log_gain = 2.08 * torch.tanh(RESIDUAL_GAIN * self.net(torch.log1p(coarser.abs() / 8.0)))
+        return torch.exp(functional.interpolate(log_gain, scale_factor=2.0, mode="bilinear"))
+
+
+class WaveletPyramid(nn.Module):
+    """Colour channels (n, 3, h, w) <-> bands, with trained lifting weights and contrast gains."""
+
+    def __init__(self, levels: int, hidden: int) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(WaveletLevel(3) for _ in range(levels))
+        self.gains = nn.ModuleList(ContrastGain(9, hidden) for _ in range(levels - 1))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """Analysis: h and w multiples of 2^levels."""
+        details = []
+        for level in self.levels:
+            x, *detail = level(x)
+            details.append(torch.cat(detail, 1))
+        bands = [x]
+        coarser: Tensor | None = None
+        for index in reversed(range(len(details))):
+            detail = details[index]
+            if coarser is not None:
+                detail = detail / self.gains[index](coarser)
+            coarser = detail
+            bands += torch.split(detail, 3, dim=1)
+        return bands
+
+    def inverse(self, bands: Sequence[Tensor]) -> Tensor:
+        """Synthesis."""
+        x, coarser = bands[0], None
+        for position, index in enumerate(reversed(range(len(self.levels)))):
+            detail = torch.cat(list(bands[1 + 3 * position : 4 + 3 * position]), 1)
+            gain = self.gains[index](coarser) if coarser is not None else 1.0
+            coarser = detail
+            level = self.levels[index]
+            assert isinstance(level, WaveletLevel)
+            x = level.inverse(x, *torch.split(detail * gain, 3, dim=1))
+        return x
+
+
+class ResidualAnalysis(nn.Module):
+    """Convolutions at half resolution before the wavelet: (n, 3, h, w) plus a residual."""
+
+    def __init__(self, channels: int, layers: int) -> None:
+        super().__init__()
+        body: list[nn.Module] = [convolution(12, channels), nn.PReLU(channels)]
+        for _ in range(layers):
+            body += [convolution(channels, channels), nn.PReLU(channels)]
+        self.body = nn.Sequential(*body, convolution(channels, 12, zero=True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the residual."""
+        blocks = functional.pixel_unshuffle(x, 2) / 64.0
+        return x + RESIDUAL_GAIN * 64.0 * functional.pixel_shuffle(self.body(blocks), 2)
+
+
+class StepModulation(nn.Module):
+    """Scales and shifts each channel by what the quantisation step asks for."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        last = nn.Linear(16, 2 * channels)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        self.net = nn.Sequential(nn.Linear(1, 16), nn.LeakyReLU(0.1), last)
+
+    def forward(self, features: Tensor, step: Tensor) -> Tensor:
+        """features (n, c, h, w), step (n,) in grey levels."""
+        scale, shift = self.net(step_embedding(step)).chunk(2, dim=1)
+        modulated: Tensor = features * (1.0 + scale[..., None, None]) + shift[..., None, None]
+        return modulated
+
+
+def step_embedding(step: Tensor) -> Tensor:
+    """step (n,) -> its logarithm around the reference step, (n, 1)."""
+    return torch.log2(step / REFERENCE_STEP)[:, None] / 2.0
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(PReLU(conv(x))), 3x3."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            convolution(channels, channels), nn.PReLU(channels), convolution(channels, channels)
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add the residual."""
+        result: Tensor = x + self.body(x)
+        return result
+
+
+class ResidualSynthesis(nn.Module):
+    """Sees what is wrong with the decoded picture, with most of the work at quarter resolution.
+
+    Knows the step. `leave`, the last layer, makes a residual of its features.
+    """
+
+    def __init__(self, channels: int, deep_channels: int, blocks: int) -> None:
+        super().__init__()
+        self.enter = convolution(13, channels)
+        self.modulate = StepModulation(channels)
+        self.act = nn.PReLU(channels)
+        self.down = convolution(channels, deep_channels, stride=2)
+        self.deep = nn.Sequential(*(ResidualBlock(deep_channels) for _ in range(blocks)))
+        self.up = nn.Conv2d(deep_channels, 4 * channels, 1)
+        self.merge = nn.Sequential(convolution(channels, channels), nn.PReLU(channels))
+        self.leave = LastLayer(channels)
+
+    def forward(self, x: Tensor, step: Tensor) -> Tensor:
+        """x (n, 3, h, w) grey levels, step (n,) -> features (n, c, h/2, w/2) for the last layer."""
+        blocks = functional.pixel_unshuffle(x, 2) / 64.0
+        plane = step_embedding(step)[..., None, None].expand(-1, 1, *blocks.shape[2:])
+        features = self.act(self.modulate(self.enter(torch.cat([blocks, plane], 1)), step))
+        deep = self.deep(self.down(features))
+        merged: Tensor = self.merge(features + functional.pixel_shuffle(self.up(deep), 2))
+        return merged
+
+
+class GeneratorStage(nn.Module):
+    """Doubles the resolution as DCGAN does, and takes in the detail bands of the new scale."""
+
+    def __init__(self, inputs: int, outputs: int, detail_channels: int) -> None:
+        super().__init__()
+        self.grow = nn.ConvTranspose2d(inputs, outputs, 4, 2, 1)
+        self.detail = convolution(detail_channels, outputs) if detail_channels else None
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor, detail: Tensor | None) -> Tensor:
+        """x (n, c, h, w), detail (n, d, 2h, 2w) or None -> (n, c', 2h, 2w)."""
+        grown: Tensor = self.grow(x)
+        if self.detail is not None and detail is not None:
+            grown = grown + self.detail(detail)
+        result: Tensor = self.act(grown)
+        return result
+
+
+class Generator(nn.Module):
+    """DCGAN-style synthesis over a wavelet latent, from the coarsest band to half resolution.
+
+    Source: Radford et al., "Unsupervised representation learning with DCGANs", 2016 (4x4 transposed
+    convolutions of
+    stride 2, ReLU); Santurkar et al. 2017 use it as a decoder. Batch normalisation is left out:
+    batches are small, and
+    a decoder must not depend on its neighbours in a batch.
+    """
+
+    def __init__(self, levels: int, channels: int) -> None:
+        super().__init__()
+        widths = [
+            min(channels * 2 ** max(level - 1, 0), 3 * channels) for level in range(levels + 1)
+        ]
+        self.enter = convolution(12, widths[levels])
+        self.modulate = StepModulation(widths[levels])
+        self.stages = nn.ModuleList(
+            GeneratorStage(widths[level], widths[level - 1], 9) for level in range(levels, 1, -1)
+        )
+        self.refine = ResidualBlock(widths[1])
+        self.leave = LastLayer(widths[1])
+
+    def forward(self, bands: Sequence[Tensor], step: Tensor) -> Tensor:
+        """Bands in grey levels and step (n,) -> features (n, c, h/2, w/2) for the last layer."""
+        low = bands[0] / 256.0
+        details = [torch.cat(list(bands[i : i + 3]), 1) / 32.0 for i in range(1, len(bands), 3)]
+        x = functional.relu(self.modulate(self.enter(torch.cat([low, details[0]], 1)), step))
+        for stage, detail in zip(self.stages, details[1:], strict=True):
+            x = stage(x, detail)
+        refined: Tensor = self.refine(x)
+        return refined

@@ -1,0 +1,291 @@
+"""The networks: pictures <-> latents. A latent is a list of bands, coarse to fine.
+
+    x (n, 3, h, w) --colour, residual net--> --wavelet, contrast gain--> y: bands (n, c, h/stride,
+    w/stride)
+    y_hat --contrast gain, wavelet--> x0 --residual net(step)--> --colour--> x_hat (n, 3, h, w)
+
+Every network keeps a linear path (an orthonormal luma/chroma rotation and a 9/7 wavelet) beside its
+convolutions,
+and the convolutions start at zero: an untrained network is already a wavelet codec, training only
+    has to improve it.
+Latents are in grey levels (1/255 of the picture's range), so that `step`, the quantisation step,
+reads like one.
+
+`ARCHITECTURES` names them all: `cae` (the codec), `generative` (DCGAN-style synthesis), `cae2018`
+(Cheng 2018) and `ncode` (Santurkar 2018). The last two are as published: no linear path.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from linocut.entropy.fixed_codes import HALF_RANGE
+from linocut.entropy.latents import Band, wavelet_bands
+from linocut.lab.config.arch_config import (
+    ArchConfig,
+    Cae2018Config,
+    CaeConfig,
+    GenerativeConfig,
+    NcodeConfig,
+)
+from linocut.lab.networks.dcgan import BLOCK_PX, BlockEncoder, BlockGenerator
+from linocut.lab.networks.last_layer import LastLayer, quiet_and_busy
+from linocut.lab.networks.layers import (
+    RESIDUAL_GAIN,
+    ColourRotation,
+    Generator,
+    ResidualAnalysis,
+    ResidualSynthesis,
+    WaveletPyramid,
+    convolution,
+)
+
+
+class Network(nn.Module):
+    """What every architecture offers.
+
+    Attributes:
+        architecture: its name in `ARCHITECTURES`.
+        config: its dataclass of numbers.
+        bands: the shape of its latent, in coding order.
+        multiple: sides of the pictures it takes are multiples of this, px.
+        reach: how far a pixel's influence goes through analysis and synthesis together, px;
+            pictures cut into
+            tiles need this much around each tile to show no seam.
+        colour: RGB <-> the three channels that most of the network works on.
+        fixed_bits: where samples of the latent have codes of fixed length, the numbers of bits
+            that make the rate points; empty where symbols are entropy-coded.
+    """
+
+    architecture: str
+    config: ArchConfig
+    bands: tuple[Band, ...]
+    multiple: int
+    reach: int
+    colour: ColourRotation
+    fixed_bits: tuple[int, ...] = ()
+
+    def analysis(self, x: Tensor) -> list[Tensor]:
+        """g_a: x (n, 3, h, w) in [0, 1], sides multiples of `multiple` -> bands in grey levels."""
+        raise TypeError(f"{type(self).__name__} has no analysis")
+
+    def synthesis(
+        self, y_hat: Sequence[Tensor], step: Tensor, *, linear_gradient: bool = True,
+        scale: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """g_s: bands in grey levels and step (n,) -> x_hat (n, 3, h, w), not clipped.
+
+        Without `linear_gradient` the linear path keeps no graph: half the cost when only the rest
+        learns. `scale` suits the last layer to one picture, where `last_layer` is not None.
+        """
+        raise TypeError(f"{type(self).__name__} has no synthesis")
+
+    @property
+    def last_layer(self) -> LastLayer | None:
+        """The layer that a picture may have of its own, see `linocut.codec.correction`."""
+        return None
+
+    def halves(self, y_hat: Sequence[Tensor], step: Tensor) -> tuple[Tensor, Tensor]:
+        """The linear path's rotated grey levels (n, 3, h, w) and the features of `last_layer`."""
+        raise TypeError(f"{type(self).__name__} has no linear path")
+
+    def linear_parameters(self) -> Iterator[nn.Parameter]:
+        """The lifting weights: few, each acting on the whole picture, so they learn slowly."""
+        for name, parameter in self.named_parameters():
+            if "pyramid.levels" in name:
+                yield parameter
+
+    def analysis_parameters(self) -> Iterator[nn.Parameter]:
+        """The parameters of the encoder's side."""
+        for name, parameter in self.named_parameters():
+            if name.startswith("analysis"):
+                yield parameter
+
+
+class Cae(Network):
+    """Convolutional autoencoder codec: a wavelet as linear path, residual nets on both sides."""
+
+    architecture = "cae"
+
+    def __init__(self, config: CaeConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.bands = wavelet_bands(config.levels)
+        self.multiple = 2**config.levels
+        self.reach = 8 * self.multiple
+        self.colour = ColourRotation()
+        self.analysis_net = ResidualAnalysis(config.analysis_channels, config.analysis_layers)
+        self.analysis_pyramid = WaveletPyramid(config.levels, config.gain_channels)
+        self.synthesis_pyramid = WaveletPyramid(config.levels, config.gain_channels)
+        self.synthesis_net = ResidualSynthesis(
+            config.synthesis_channels, config.synthesis_deep_channels, config.synthesis_blocks
+        )
+
+    def analysis(self, x: Tensor) -> list[Tensor]:
+        """Colour rotation, residual net, wavelet, contrast gains."""
+        bands: list[Tensor] = self.analysis_pyramid(self.analysis_net(self.colour(x)))
+        return bands
+
+    @property
+    def last_layer(self) -> LastLayer:
+        """See `Network`."""
+        return self.synthesis_net.leave
+
+    def synthesis(
+        self, y_hat: Sequence[Tensor], step: Tensor, *, linear_gradient: bool = True,
+        scale: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """The mirror image of the analysis, then a residual net that knows the step."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and linear_gradient):
+            x0 = self.synthesis_pyramid.inverse(y_hat)
+        places = None if scale is None else quiet_and_busy(x0, step)
+        residual = self.last_layer(self.synthesis_net(x0, step), scale, places)
+        return self.colour.inverse(x0 + residual_gain(step) * residual)
+
+    def halves(self, y_hat: Sequence[Tensor], step: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Network`."""
+        x0 = self.synthesis_pyramid.inverse(y_hat)
+        return x0, self.synthesis_net(x0, step)
+
+
+class Generative(Network):
+    """Generative compression: the encoder of `Cae`, and a DCGAN-style generator as decoder."""
+
+    architecture = "generative"
+
+    def __init__(self, config: GenerativeConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.bands = wavelet_bands(config.levels)
+        self.multiple = 2**config.levels
+        self.reach = 8 * self.multiple
+        self.colour = ColourRotation()
+        self.analysis_net = ResidualAnalysis(config.analysis_channels, config.analysis_layers)
+        self.analysis_pyramid = WaveletPyramid(config.levels, config.gain_channels)
+        self.synthesis_pyramid = WaveletPyramid(config.levels, config.gain_channels)
+        self.generator = Generator(config.levels, config.generator_channels)
+
+    def analysis(self, x: Tensor) -> list[Tensor]:
+        """Colour rotation, residual net, wavelet, contrast gains."""
+        bands: list[Tensor] = self.analysis_pyramid(self.analysis_net(self.colour(x)))
+        return bands
+
+    @property
+    def last_layer(self) -> LastLayer:
+        """See `Network`."""
+        return self.generator.leave
+
+    def synthesis(
+        self, y_hat: Sequence[Tensor], step: Tensor, *, linear_gradient: bool = True,
+        scale: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """The generator's output on top of the inverse wavelet."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and linear_gradient):
+            linear = self.synthesis_pyramid.inverse(y_hat)
+        places = None if scale is None else quiet_and_busy(linear, step)
+        generated = self.last_layer(self.generator(y_hat, step), scale, places)
+        return self.colour.inverse(linear + residual_gain(step) * generated)
+
+    def halves(self, y_hat: Sequence[Tensor], step: Tensor) -> tuple[Tensor, Tensor]:
+        """See `Network`."""
+        return self.synthesis_pyramid.inverse(y_hat), self.generator(y_hat, step)
+
+
+class Cae2018(Network):
+    """The autoencoder of Cheng et al. 2018, for one component at a time.
+
+    YCbCr components as pictures of their own; six 3x3 convolutions {32, 32, 64, 64, 64, 32}, in
+    pairs of stride 1 and
+    stride 2, to (h/8, w/8) x 32; PReLU; mirrored decoder. Widths scale with `channels` (32 in the
+    paper). No linear
+    path: it starts from random weights, as published.
+    """
+
+    architecture = "cae2018"
+
+    def __init__(self, config: Cae2018Config) -> None:
+        super().__init__()
+        self.config = config
+        c = config.channels
+        self.bands = tuple(Band(name, c, 8) for name in ("Y", "Cb", "Cr"))
+        self.multiple = 8
+        self.reach = 64
+        self.colour = ColourRotation()
+        widths = (1, c, c, 2 * c, 2 * c, 2 * c, c)
+        layers: list[nn.Module] = []
+        for index in range(6):
+            layers.append(convolution(widths[index], widths[index + 1], stride=1 + index % 2))
+            if index < 5:
+                layers.append(nn.PReLU(widths[index + 1]))
+        self.analysis_net = nn.Sequential(*layers)
+        layers = []
+        for index in reversed(range(6)):
+            inputs, outputs = widths[index + 1], widths[index]
+            if index % 2:
+                layers.append(nn.ConvTranspose2d(inputs, outputs, 4, 2, 1))
+            else:
+                layers.append(convolution(inputs, outputs))
+            if index:
+                layers.append(nn.PReLU(outputs))
+        self.synthesis_net = nn.Sequential(*layers)
+
+    def analysis(self, x: Tensor) -> list[Tensor]:
+        """Every component on its own."""
+        components = self.colour(x) / 64.0
+        return [64.0 * self.analysis_net(components[:, i : i + 1]) for i in range(3)]
+
+    def synthesis(
+        self, y_hat: Sequence[Tensor], step: Tensor, *, linear_gradient: bool = True,
+        scale: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Every component on its own; the published decoder does not know the step."""
+        components = torch.cat([self.synthesis_net(band / 64.0) for band in y_hat], 1)
+        return self.colour.inverse(64.0 * components)
+
+
+class Ncode(Network):
+    """Generative compression as published: blocks of 64 x 64 px, each from a latent of d numbers.
+
+    A latent is uniform in [-1, 1] while the generator learns to make blocks, so it needs no entropy
+    coder: see `linocut.entropy.fixed_codes`. In grey levels it is 128 times that, and a
+    quantised one is the lower end of its cell, which the synthesis takes for the cell's middle.
+    """
+
+    architecture = "ncode"
+
+    def __init__(self, config: NcodeConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.bands = (Band("z", config.latent, BLOCK_PX),)
+        self.multiple = BLOCK_PX
+        self.reach = 0
+        self.fixed_bits = config.bits
+        self.generator = BlockGenerator(config.latent, config.channels)
+        self.analysis_net = BlockEncoder(config.latent, config.channels)
+
+    def analysis(self, x: Tensor) -> list[Tensor]:
+        """Every block on its own."""
+        return [HALF_RANGE * self.analysis_net(x)]
+
+    def synthesis(
+        self, y_hat: Sequence[Tensor], step: Tensor, *, linear_gradient: bool = True,
+        scale: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """Every block on its own."""
+        middle = y_hat[0] + step[:, None, None, None] / 2.0
+        x_hat: Tensor = self.generator(middle / HALF_RANGE)
+        return x_hat
+
+
+def residual_gain(step: Tensor) -> Tensor:
+    """What residuals are multiplied with, (n, 1, 1, 1): the error to repair grows with the step."""
+    return RESIDUAL_GAIN * step[:, None, None, None]
+
+
+ARCHITECTURES: dict[str, Callable[..., Network]] = {
+    "cae": Cae,
+    "generative": Generative,
+    "cae2018": Cae2018,
+    "ncode": Ncode,
+}

@@ -1,0 +1,126 @@
+"""Networks on disk: model.safetensors (weights) and model.json (what they are).
+
+    save_model(folder, network, about) -> model.safetensors + model.json -> load_model(folder)
+
+Nothing is pickled: a file from a stranger can at worst hold wrong numbers.
+"""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from linocut.errors import CheckpointError, ConfigError
+from linocut.lab.config.arch_config import ARCH_CONFIGS
+from linocut.lab.config.schema import from_mapping
+from linocut.lab.networks.networks import ARCHITECTURES, Network
+
+WEIGHTS = "model.safetensors"
+DESCRIPTION = "model.json"
+
+
+def save_model(
+    folder: pathlib.Path,
+    network: Network,
+    description: Mapping[str, Any],
+    extra: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write a network, and further tensors beside its weights.
+
+    Args:
+        folder: made if missing.
+        network: of any architecture.
+        description: JSON-like facts for people; kept as `description["about"]`.
+        extra: further tensors, by names that start with a dot-free prefix of their own.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = {f"network.{k}": v.detach().contiguous() for k, v in network.state_dict().items()}
+    tensors |= {name: tensor.contiguous() for name, tensor in (extra or {}).items()}
+    save_file(tensors, folder / WEIGHTS)
+    text = json.dumps(
+        {
+            "format": 1,
+            "architecture": network.architecture,
+            "config": dataclasses.asdict(network.config),
+            "about": dict(description),
+        },
+        indent=2,
+    )
+    (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+
+
+def read_description(folder: pathlib.Path) -> dict[str, Any]:
+    """The content of model.json.
+
+    Raises:
+        CheckpointError: it is missing or is not a description.
+    """
+    path = folder / DESCRIPTION
+    try:
+        description = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} holds no model: {DESCRIPTION} is missing") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from None
+    if not isinstance(description, dict) or description.get("format") != 1:
+        raise CheckpointError(f"{path} is not a model description of format 1")
+    return description
+
+
+def load_tensors(folder: pathlib.Path) -> dict[str, Tensor]:
+    """All tensors of model.safetensors by name.
+
+    Raises:
+        CheckpointError: it is missing or damaged.
+    """
+    path = folder / WEIGHTS
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}") from None
+
+
+def load_model(folder: pathlib.Path) -> Network:
+    """The network of a folder, in evaluation mode, on the CPU.
+
+    Raises:
+        CheckpointError: files are missing or damaged, or do not fit together.
+    """
+    description = read_description(folder)
+    name = description.get("architecture")
+    if name not in ARCHITECTURES:
+        known = ", ".join(ARCHITECTURES)
+        raise CheckpointError(f"{folder} has architecture {name!r}, expected one of {known}")
+    try:
+        config = from_mapping(ARCH_CONFIGS[name], description.get("config"))
+    except ConfigError as error:
+        raise CheckpointError(f"{folder / DESCRIPTION}: {error}") from None
+    network = ARCHITECTURES[name](config)
+    prefix = "network."
+    weights = {
+        key.removeprefix(prefix): value
+        for key, value in load_tensors(folder).items()
+        if key.startswith(prefix)
+    }
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CheckpointError(
+            f"{folder / WEIGHTS} does not fit its {DESCRIPTION}: {reason}"
+        ) from None
+    network.eval()
+    return network
+
+
+def as_tensors(arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Tensor]:
+    """numpy arrays -> tensors, for `save_model`'s extra."""
+    import torch
+
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}

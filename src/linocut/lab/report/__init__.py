@@ -1,0 +1,4 @@
+"""What people read: Markdown, one HTML page, figures. Reads files and runs nothing.
+
+rows, curves, files --build--> report.md, report.html, metrics.json, plots/
+"""

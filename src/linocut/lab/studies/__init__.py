@@ -1,0 +1,1 @@
+"""Questions beside the grid: restoration, bit errors, twin decoders, tolerance of noise."""

@@ -1,0 +1,105 @@
+"""How noise in its input reaches the decoded picture: learned codecs beside JPEG 2000.
+
+    x + noise --codec, at a fixed rate--> decoded, compared with the clean x
+
+Coding at a rate that cannot hold the noise removes a part of it; the question is which codec spends
+more of its bits on the noise.
+"""
+
+import functools
+import pathlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from linocut.codec.analysis import Analysed
+from linocut.codec.codec import Codec
+from linocut.codec.rate_control import fit_bytes
+from linocut.lab.data.degradation import EFFORT, add_noise
+from linocut.lab.evaluation.anchors import decode, encode_near
+from linocut.lab.evaluation.workers import map_in_processes
+from linocut.pictures.image import read_image
+from linocut.pictures.metrics import psnr_db
+
+COARSEST_STEP = 1024.0
+"""Strong noise needs steps coarser than those of the training, up to the largest of the format."""
+
+
+@dataclass(frozen=True)
+class NoiseRow:
+    """One picture with noise of `sigma` grey levels through one codec.
+
+    Attributes:
+        input_psnr_db: of the noisy picture.
+        psnr_db: of the decoded picture, against the clean one.
+    """
+
+    codec: str
+    picture: str
+    sigma: float
+    bpp: float
+    input_psnr_db: float
+    psnr_db: float
+
+
+@dataclass(frozen=True)
+class NoiseTask:
+    """All that is done with one picture.
+
+    Attributes:
+        codecs: folders by name.
+        picture: a clean PNG.
+        index: of the picture, for its noise.
+        sigmas: of the noise, grey levels.
+        bpp: of every file.
+        seed: of the noise.
+    """
+
+    codecs: Mapping[str, pathlib.Path]
+    picture: pathlib.Path
+    index: int
+    sigmas: Sequence[float]
+    bpp: float
+    seed: int
+
+
+def noise_tolerance(
+    codecs: Mapping[str, pathlib.Path],
+    pictures: Sequence[pathlib.Path],
+    sigmas: Sequence[float],
+    bpp: float,
+    seed: int,
+) -> list[NoiseRow]:
+    """Code every picture with every noise to files of `bpp`, JPEG 2000 to the same sizes.
+
+    Arguments as in `NoiseTask`.
+    """
+    tasks = [
+        NoiseTask(codecs, path, index, sigmas, bpp, seed) for index, path in enumerate(pictures)
+    ]
+    return [row for rows in map_in_processes(_rows_of, tasks, label="noise") for row in rows]
+
+
+def _rows_of(task: NoiseTask) -> list[NoiseRow]:
+    codecs = {title: Codec.load(folder) for title, folder in task.codecs.items()}
+    clean, name = read_image(task.picture), task.picture.stem
+    pixels = clean.shape[0] * clean.shape[1]
+    most = round(task.bpp * pixels / 8)
+    rows = []
+    for sigma in task.sigmas:
+        noisy = add_noise(clean, sigma, np.random.default_rng([task.seed, 6, task.index]))
+        before = psnr_db(clean, noisy)
+        files = {"JPEG 2000": (encode_near("jpeg2000", noisy, most), decode)}
+        for title, codec in codecs.items():
+            encode = functools.partial(_encode, codec, codec.analyse(noisy))
+            data = fit_bytes(encode, most, (codec.step_range[0], COARSEST_STEP))
+            files[title] = (data, codec.decompress)
+        for title, (data, decoder) in files.items():
+            after = psnr_db(clean, decoder(data))
+            rows.append(NoiseRow(title, name, sigma, 8 * len(data) / pixels, before, after))
+    return rows
+
+
+def _encode(codec: Codec, analysed: Analysed, step: float) -> bytes:
+    return codec.encode(analysed, step=step, effort=EFFORT)

@@ -1,0 +1,288 @@
+"""What wrong bits do to a picture: files of equal size, bits flipped at random, decoded, measured.
+
+prepared/test/*.png --arms at one rate--> files --flip bits at a rate, many trials--> decode
+    --> robustness/<cell>/{errors.csv, pictures/}, robustness/classical/{errors.csv, pictures/}
+
+Every file, its header and its protection included, has at most the wanted rate. Trials with the
+same number flip bits from the same seed in all arms. What does not decode is shown as a viewer
+would show it: as a grey picture.
+"""
+
+from __future__ import annotations
+
+import functools
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from linocut.codec.rate_control import fit_bytes
+from linocut.errors import BitstreamError, DataError
+from linocut.format import bitstream
+from linocut.lab.evaluation.anchors import encode as encode_anchor
+from linocut.lab.evaluation.decode import spread
+from linocut.lab.evaluation.rows import write_rows
+from linocut.lab.evaluation.workers import map_in_processes
+from linocut.lab.studies import classical_errors
+from linocut.lab.studies.classical_errors import decode_classical, jpeg_near
+from linocut.lab.studies.fixed_length import decode_fixed, encode_fixed, header_bytes
+from linocut.pictures.image import RgbArray, read_image, write_png
+from linocut.pictures.metrics import measure
+
+if TYPE_CHECKING:
+    from linocut.codec.codec import Codec
+    from linocut.format.bitstream import LinoFile
+    from linocut.lab.config.robustness_config import RobustnessConfig
+
+LEARNED = ("fixed", "lino", "resilient")
+CLASSICAL = ("jpeg", "jpeg_restart", "jpeg2000")
+CLASSICAL_CELL = "classical"
+PROTECTION = ("payload", "all")
+"""Where bits are wrong: behind the header only, or anywhere."""
+
+_STEPS = (1.0, 1024.0)
+_GREY = 128
+
+
+@dataclass(frozen=True)
+class ErrorRow:
+    """One file of one arm, damaged once.
+
+    `decoded` is 0 where the decoder refused; its quality is then that of a grey picture.
+    `concealed` is the share of squares that the decoder says are blurred or concealed.
+    """
+
+    arm: str
+    picture: str
+    errors_in: str
+    ber: float
+    trial: int
+    bpp: float
+    wrong_bits: int
+    decoded: int
+    psnr_db: float
+    ms_ssim: float
+    concealed: float
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A file, and how it is read when it is damaged.
+
+    Attributes:
+        name: of the arm.
+        data: the undamaged file.
+        header: bytes that do not count as payload.
+        decode: damaged bytes to the picture and the share of it that is said to be lost, or None
+            where the decoder refuses.
+    """
+
+    name: str
+    data: bytes
+    header: int
+    decode: Callable[[bytes], tuple[RgbArray, float] | None]
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One picture, all arms of a cell (a codec's folder) or the classical ones (None)."""
+
+    codec_folder: Path | None
+    picture: Path
+    out_folder: Path
+    config: RobustnessConfig
+    seed: int
+    shown: bool
+
+
+def run_robustness(
+    codec_folder: Path | None,
+    test_folder: Path,
+    out_folder: Path,
+    config: RobustnessConfig,
+    seed: int,
+) -> None:
+    """Measure one cell, or the classical codecs.
+
+    Args:
+        codec_folder: a complete codec; None for the classical ones.
+        test_folder: PNGs, of which `config.pictures` are used.
+        out_folder: errors.csv and pictures/ are written here.
+        config: rates, trials, pictures.
+        seed: of the flips.
+
+    Raises:
+        DataError: no pictures.
+    """
+    names = spread(sorted(path.stem for path in test_folder.glob("*.png")), config.pictures)
+    pictures = [test_folder / f"{name}.png" for name in names]
+    if not pictures:
+        raise DataError(f"{test_folder} holds no PNG, expected the test pictures")
+    tasks = [
+        _Task(codec_folder, picture, out_folder, config, seed, number == 0)
+        for number, picture in enumerate(pictures)
+    ]
+    results = map_in_processes(_measure, tasks, label="robustness")
+    out_folder.mkdir(parents=True, exist_ok=True)
+    write_rows(out_folder / "errors.csv", ErrorRow, [row for found in results for row in found])
+
+
+def flip_bits(data: bytes, header: int, ber: float, rng: np.random.Generator) -> tuple[bytes, int]:
+    """Each bit behind the header is wrong with probability `ber`; also the number of wrong ones."""
+    count = 8 * (len(data) - header)
+    wrong = int(rng.binomial(count, ber))
+    places = rng.choice(count, wrong, replace=False) + 8 * header
+    damaged = np.frombuffer(data, np.uint8).copy()
+    np.bitwise_xor.at(damaged, places // 8, (0x80 >> places % 8).astype(np.uint8))
+    return damaged.tobytes(), wrong
+
+
+def learned_arms(codec: Codec, picture: RgbArray, size: int) -> list[Arm]:
+    """The arms of a codec, each file of at most `size` bytes."""
+    shape = (picture.shape[0], picture.shape[1])
+    analysed = codec.analyse(picture)
+    arms = []
+    if codec.network.fixed_bits:  # as its files are; there is nothing to compare them with
+        own = fit_bytes(lambda step: codec.encode(analysed, step=step), size, _STEPS)
+        start = len(own) - bitstream.unpack(own).payload_bytes
+        return [Arm("fixed", own, start, _reading(_plain, codec, shape))]
+    if codec.rotation is not None:  # one for each picture would have to be protected, too
+        fixed = encode_fixed(codec, picture, size)
+        arms.append(Arm("fixed", fixed, header_bytes(codec), _reading(_fixed, codec, shape)))
+    plain = fit_bytes(lambda step: codec.encode(analysed, step=step), size, _STEPS)
+    start = len(plain) - bitstream.unpack(plain).payload_bytes
+    arms.append(Arm("lino", plain, start, _reading(_plain, codec, shape)))
+    resilient = fit_bytes(
+        lambda step: codec.encode(analysed, step=step, resilient=True), size, _STEPS
+    )
+    start = bitstream.header_bytes(resilient)
+    decode = functools.partial(_resilient, bitstream.unpack(resilient), codec.decompress(resilient))
+    arms.append(Arm("resilient", resilient, start, _reading(decode, codec, shape)))
+    return arms
+
+
+def classical_arms(picture: RgbArray, size: int) -> list[Arm]:
+    """JPEG without and with restart markers, and JPEG 2000, each of at most `size` bytes."""
+    shape = (picture.shape[0], picture.shape[1])
+    files = {
+        "jpeg": jpeg_near(picture, size, restart=False),
+        "jpeg_restart": jpeg_near(picture, size, restart=True),
+        "jpeg2000": encode_anchor("jpeg2000", picture, picture.size / (0.998 * size)),
+    }
+    return [
+        Arm(name, data, classical_errors.header_bytes(data), functools.partial(_classical, shape))
+        for name, data in files.items()
+    ]
+
+
+def _reading(
+    decode: Callable[[Codec, bytes, tuple[int, int]], tuple[RgbArray, float]],
+    codec: Codec,
+    shape: tuple[int, int],
+) -> Callable[[bytes], tuple[RgbArray, float] | None]:
+    def read(data: bytes) -> tuple[RgbArray, float] | None:
+        try:
+            picture, lost = decode(codec, data, shape)
+        except BitstreamError:
+            return None
+        return (picture, lost) if picture.shape[:2] == shape else None
+
+    return read
+
+
+def _fixed(codec: Codec, data: bytes, shape: tuple[int, int]) -> tuple[RgbArray, float]:
+    return decode_fixed(codec, data, shape), 0.0
+
+
+def _plain(codec: Codec, data: bytes, shape: tuple[int, int]) -> tuple[RgbArray, float]:
+    """A decoder that does not look at the checksum: it is put right first."""
+    checked = zlib.crc32(data[9:]).to_bytes(4, "little")
+    return codec.decompress(data[:5] + checked + data[9:], max_pixels=shape[0] * shape[1]), 0.0
+
+
+def _resilient(
+    whole: LinoFile, picture: RgbArray, codec: Codec, data: bytes, shape: tuple[int, int]
+) -> tuple[RgbArray, float]:
+    """What could be repaired altogether needs no second decoding: it is the file `whole` again."""
+    file = bitstream.unpack(data, max_pixels=shape[0] * shape[1])
+    if file.resilience and replace(file, resilience=replace(file.resilience, repaired=0)) == whole:
+        return picture, 0.0
+    found = codec.decode(data, max_pixels=shape[0] * shape[1])
+    damage = found.damage
+    lost = (damage.blurred + damage.concealed) / damage.segments if damage else 0.0
+    return found.picture, lost
+
+
+def _classical(shape: tuple[int, int], data: bytes) -> tuple[RgbArray, float] | None:
+    picture = decode_classical(data, shape)
+    return None if picture is None else (picture, 0.0)
+
+
+@functools.lru_cache(maxsize=1)
+def _load(folder: Path) -> Codec:
+    from linocut.codec.codec import Codec
+
+    return Codec.load(folder)
+
+
+def _measure(task: _Task) -> list[ErrorRow]:
+    config = task.config
+    picture = centre(read_image(task.picture), config.crop_px)
+    size = int(config.bpp * picture.shape[0] * picture.shape[1] / 8)
+    if task.codec_folder is None:
+        arms = classical_arms(picture, size)
+    else:
+        arms = learned_arms(_load(task.codec_folder), picture, size)
+    rows: list[ErrorRow] = []
+    for arm in arms:
+        rows += _trials(arm, picture, task)
+    return rows
+
+
+def _trials(arm: Arm, picture: RgbArray, task: _Task) -> list[ErrorRow]:
+    clean = arm.decode(arm.data)
+    if clean is None:
+        raise DataError(f"the undamaged file of {arm.name} does not decode")
+    config, name = task.config, task.picture.stem
+    bpp = 8 * len(arm.data) / (picture.shape[0] * picture.shape[1])
+    best = measure(picture, clean[0])
+    worst = measure(picture, np.full_like(picture, _GREY))
+    whole = ErrorRow(
+        arm.name, name, "none", 0.0, 0, bpp, 0, 1, best.psnr_db, best.ms_ssim, clean[1]
+    )
+    rows = [whole]
+    for errors_in in PROTECTION:
+        for index, ber in enumerate(config.rates):
+            for trial in range(config.trials):
+                rng = np.random.default_rng([task.seed, zlib.crc32(name.encode()), index, trial])
+                start = arm.header if errors_in == "payload" else 0
+                data, wrong = flip_bits(arm.data, start, ber, rng)
+                row = replace(whole, errors_in=errors_in, ber=ber, trial=trial, wrong_bits=wrong)
+                found = arm.decode(data) if wrong else clean
+                if found is None:
+                    row = replace(row, decoded=0, psnr_db=worst.psnr_db, ms_ssim=worst.ms_ssim)
+                elif not np.array_equal(found[0], clean[0]):
+                    quality = measure(picture, found[0])
+                    row = replace(row, psnr_db=quality.psnr_db, ms_ssim=quality.ms_ssim)
+                    row = replace(row, concealed=found[1])
+                rows.append(row)
+                if task.shown and trial == 0 and errors_in == "payload" and ber in config.shown:
+                    image = found[0] if found else np.full_like(picture, _GREY)
+                    _write(task.out_folder, f"{name}-{arm.name}-{ber:g}.png", image)
+    if task.shown:
+        _write(task.out_folder, f"{name}-{arm.name}-0.png", clean[0])
+    return rows
+
+
+def centre(picture: RgbArray, side: int) -> RgbArray:
+    """At most `side` px of the middle of each side."""
+    top, left = (max(0, (length - side) // 2) for length in picture.shape[:2])
+    return np.ascontiguousarray(picture[top : top + side, left : left + side])
+
+
+def _write(folder: Path, name: str, image: RgbArray) -> None:
+    (folder / "pictures").mkdir(parents=True, exist_ok=True)
+    write_png(folder / "pictures" / name, image)

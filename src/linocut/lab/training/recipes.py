@@ -1,0 +1,244 @@
+"""The two trainings behind a cell: the base network of its architecture, and its own.
+
+    first weights --train_base, L2--> base network --train_cell, its loss--> network of the cell
+
+With `init: base` all losses of an architecture start from one base network, which makes many cells
+affordable and favours none of them. With `scratch` the base network is the untrained one and every
+cell is trained for both lengths together; with `release` it is the one that the package ships, or
+one trained here where the package ships none of the architecture.
+With `shipped` nothing is trained: every cell is the codec of its name that the package ships.
+
+For `ncode` the two trainings are the two stages of its paper, see `linocut.lab.training.ncode`: the
+base network has a generator and no encoder yet, and a cell adds the encoder. Both are always
+trained here.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import pathlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from linocut.errors import DataError
+from linocut.lab.config.arch_config import GenerativeConfig, NcodeConfig
+from linocut.lab.config.params import Params, ScheduleConfig
+from linocut.lab.networks.dcgan import BLOCK_PX
+from linocut.lab.networks.losses import build_loss, l2
+from linocut.lab.networks.networks import ARCHITECTURES, Network
+from linocut.lab.networks.store import load_model, load_tensors, save_model
+from linocut.lab.training.adversary import Adversary, Discriminator, Game
+from linocut.lab.training.device import pick_device
+from linocut.lab.training.ncode import EncoderTrainer, GeneratorTrainer
+from linocut.lab.training.resume import ResumeState
+from linocut.lab.training.trainer import Distortion, Log, Row, Trainer
+from linocut.models import shipped as models
+from linocut.pictures.image import read_image
+
+HISTORY_COLUMNS = (
+    "megapixels",
+    "loss",
+    "rate_bpp",
+    "distortion",
+    "psnr_db",
+    "learning_rate",
+    "seconds",
+)
+VALIDATION_PX = 256
+_DISCRIMINATOR = "discriminator."
+
+
+@dataclass(frozen=True)
+class TrainingPlace:
+    """Where a training reads and writes.
+
+    Attributes:
+        prepared: folder with train.npy and validation/.
+        out: folder for model.safetensors, model.json and history.csv.
+        state: folder for checkpoints.
+    """
+
+    prepared: pathlib.Path
+    out: pathlib.Path
+    state: pathlib.Path
+
+
+def train_base(params: Params, arch: str, place: TrainingPlace, log: Log | None = None) -> None:
+    """Train the network that all cells of one architecture start from."""
+    train = params.train
+    config = params.arch[arch]
+    torch.manual_seed(params.seed)
+    if isinstance(config, NcodeConfig):
+        _train_generator(params, config, ARCHITECTURES[arch](config), place, log)
+        return
+    released = train.init == "release" and f"{arch}-l2" in models.available()
+    if released or train.init == "shipped":
+        network = load_model(models.folder_of(f"{arch}-l2"))
+    else:
+        network = ARCHITECTURES[arch](config)
+    schedule = train.base
+    if released or train.init in ("scratch", "shipped"):
+        schedule = dataclasses.replace(schedule, megapixels=0.0)
+    _train(params, network, l2, schedule, None, place, log, {"arch": arch, "loss": "l2"})
+
+
+def train_cell(
+    params: Params,
+    arch: str,
+    loss: str,
+    base: pathlib.Path,
+    place: TrainingPlace,
+    log: Log | None = None,
+) -> None:
+    """Train one architecture for one loss, from the base network in the folder `base`."""
+    train = params.train
+    config = params.arch[arch]
+    if isinstance(config, NcodeConfig):
+        _train_encoder(params, config, loss, base, place, log)
+        return
+    shipped = train.init == "shipped"
+    network = load_model(models.folder_of(f"{arch}-{loss}") if shipped else base)
+    torch.manual_seed(params.seed)
+    adversary = (
+        Adversary(config, train.learning_rate) if isinstance(config, GenerativeConfig) else None
+    )
+    distortion = build_loss(loss, params.loss[loss])
+    more = train.base.megapixels if train.init == "scratch" else 0.0
+    megapixels = 0.0 if shipped else train.megapixels + more
+    schedule = dataclasses.replace(train, megapixels=megapixels)
+    about = {"arch": arch, "loss": loss} | dataclasses.asdict(params.loss[loss])
+    _train(params, network, distortion, schedule, adversary, place, log, about)
+
+
+def _train_generator(
+    params: Params, config: NcodeConfig, network: Network, place: TrainingPlace, log: Log | None
+) -> None:
+    """Stage one of NCode; the discriminator's weights go beside the network's."""
+    schedule = dataclasses.replace(
+        params.train.base,
+        batch_size=config.blocks,
+        crop_px=BLOCK_PX,
+        learning_rate=config.learning_rate,
+    )
+    game = Game(config.channels, adversarial_weight=1.0, feature_weight=0.0)
+    pace = config.discriminator_learning_rate / config.learning_rate
+    adversary = Adversary(game, config.learning_rate, pace)
+    history = GeneratorTrainer(
+        network=network,
+        distortion=lambda x_hat, x: x_hat.new_zeros(len(x_hat)),
+        crops=np.load(place.prepared / "train.npy", mmap_mode="c"),
+        validation=validation_centres(place.prepared / "validation", network.multiple),
+        config=params.train,
+        schedule=schedule,
+        seed=params.seed,
+        device=pick_device(),
+        adversary=adversary,
+        resume=ResumeState(place.state),
+        log=log,
+    ).run()
+    weights = adversary.discriminator.to("cpu").state_dict()
+    about = {"arch": "ncode", "stage": 1, "megapixels": schedule.megapixels, "seed": params.seed}
+    extra = {_DISCRIMINATOR + name: value for name, value in weights.items()}
+    save_model(place.out, network, about, extra)
+    write_history(place.out / "history.csv", history)
+
+
+def _train_encoder(
+    params: Params,
+    config: NcodeConfig,
+    loss: str,
+    base: pathlib.Path,
+    place: TrainingPlace,
+    log: Log | None,
+) -> None:
+    """Stage two of NCode, against the loss of the cell."""
+    network = load_model(base)
+    discriminator = Discriminator(config.channels)
+    tensors = load_tensors(base).items()
+    discriminator.load_state_dict(
+        {k.removeprefix(_DISCRIMINATOR): v for k, v in tensors if k.startswith(_DISCRIMINATOR)}
+    )
+    schedule = dataclasses.replace(
+        params.train,
+        megapixels=config.encoder_share * params.train.base.megapixels,
+        learning_rate=config.learning_rate,
+        batch_size=1,  # a crop has several blocks, and iterations count for more than blocks
+        crop_px=max(params.train.crop_px // BLOCK_PX, 1) * BLOCK_PX,
+    )
+    torch.manual_seed(params.seed)
+    history = EncoderTrainer(
+        network=network,
+        distortion=build_loss(loss, params.loss[loss]),
+        crops=np.load(place.prepared / "train.npy", mmap_mode="c"),
+        validation=validation_centres(place.prepared / "validation", network.multiple),
+        config=params.train,
+        schedule=schedule,
+        seed=params.seed,
+        device=pick_device(),
+        resume=ResumeState(place.state),
+        log=log,
+        discriminator=discriminator,
+        feature_weight=config.feature_weight,
+    ).run()
+    about = {"arch": "ncode", "loss": loss, "megapixels": schedule.megapixels, "seed": params.seed}
+    save_model(place.out, network, about)
+    write_history(place.out / "history.csv", history)
+
+
+def _train(
+    params: Params,
+    network: Network,
+    distortion: Distortion,
+    schedule: ScheduleConfig,
+    adversary: Adversary | None,
+    place: TrainingPlace,
+    log: Log | None,
+    about: dict[str, Any],
+) -> None:
+    history: list[Row] = []
+    if schedule.megapixels > 0:
+        history = Trainer(
+            network=network,
+            distortion=distortion,
+            crops=np.load(place.prepared / "train.npy", mmap_mode="c"),
+            validation=validation_centres(place.prepared / "validation", network.multiple),
+            config=params.train,
+            schedule=schedule,
+            seed=params.seed,
+            device=pick_device(),
+            adversary=adversary,
+            resume=ResumeState(place.state),
+            log=log,
+        ).run()
+    about |= {"megapixels": schedule.megapixels, "init": params.train.init, "seed": params.seed}
+    save_model(place.out, network, about)
+    write_history(place.out / "history.csv", history)
+
+
+def validation_centres(folder: pathlib.Path, multiple: int) -> NDArray[np.uint8]:
+    """Centres of the validation pictures, all as large as the smallest allows: (n, s, s, 3)."""
+    pictures = [read_image(path) for path in sorted(folder.glob("*.png"))]
+    if not pictures:
+        raise DataError(f"{folder} holds no PNG, expected the validation pictures")
+    smallest = min(VALIDATION_PX, *(min(picture.shape[:2]) for picture in pictures))
+    side = smallest // multiple * multiple
+    centres = []
+    for picture in pictures:
+        top, left = ((length - side) // 2 for length in picture.shape[:2])
+        centres.append(picture[top : top + side, left : left + side])
+    return np.stack(centres)
+
+
+def write_history(path: pathlib.Path, rows: Sequence[Row]) -> None:
+    """The history of a training as CSV; columns that a row lacks stay empty."""
+    columns = list(dict.fromkeys([*HISTORY_COLUMNS, *(name for row in rows for name in row)]))
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
