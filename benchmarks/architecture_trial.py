@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from linocut.codec.codec import Codec
 from linocut.codec.windows import synthesise
 from linocut.entropy.coder import EntropyCoder
-from linocut.entropy.quantization import dequantise, quantise, step_index, step_of
+from linocut.entropy.planes import dequantise, quantise, step_index, step_of
 from linocut.lab.config.arch_config import CaeConfig
 from linocut.lab.config.params import Params, load_params
 from linocut.lab.evaluation.rd import bd_rate

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from linocut.codec.codec import Codec
 from linocut.codec.picture_files import Target, compress_picture
-from linocut.entropy.quantization import step_of
+from linocut.entropy.planes import step_of
 from linocut.format.bitstream import unpack
 from linocut.lab.data.sources import sample_files
 from linocut.lab.evaluation import anchors

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from linocut.codec import rotation
 from linocut.codec.codec import Codec
-from linocut.entropy.quantization import quantise, step_of
+from linocut.entropy.planes import quantise, step_of
 from linocut.format import correction_block
 from linocut.format.alpha import pack_alpha
 from linocut.format.bitstream import ALPHA, CORRECTION, EXIF, HINTS, ICC_PROFILE

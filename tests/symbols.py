@@ -7,10 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from linocut.entropy.context_network import ContextNetwork
-from linocut.entropy.contexts import BINS, MAGNITUDE_INPUTS, SIGN_INPUTS
-from linocut.entropy.latents import Band
-from linocut.entropy.planes import planes_of
+from linocut.entropy.contexts import BINS, MAGNITUDE_INPUTS, SIGN_INPUTS, ContextNetwork
+from linocut.entropy.planes import Band, planes_of
 from linocut.entropy.tables import SIGN_BINS, SIGN_CLASSES, TOKENS, EntropyTables
 from linocut.lab.fitting.entropy_fit import whole_frequencies
 

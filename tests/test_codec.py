@@ -18,7 +18,7 @@ from linocut.codec.latent_store import LatentStore
 from linocut.codec.rotation import identity
 from linocut.codec.windows import analyse_window, synthesise_window
 from linocut.entropy.choice import ROUNDING
-from linocut.entropy.quantization import step_index
+from linocut.entropy.planes import step_index
 from linocut.errors import BitstreamError, CheckpointError, DataError
 from linocut.format import correction_block, lino_file
 from linocut.format.bitstream import CORRECTION, ICC_PROFILE, ROTATION, LinoFile, pack, unpack

@@ -8,7 +8,7 @@ from linocut.codec import rotation
 from linocut.codec.windows import synthesise
 from linocut.entropy.choice import choose_symbols
 from linocut.entropy.coder import EntropyCoder
-from linocut.entropy.quantization import dequantise, step_index, step_of
+from linocut.entropy.planes import dequantise, step_index, step_of
 from linocut.lab.config.params import TuningConfig
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.fitting import decoder_tuning

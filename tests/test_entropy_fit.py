@@ -6,10 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linocut.entropy.coder import EntropyCoder
-from linocut.entropy.context_network import LARGEST_WEIGHT
-from linocut.entropy.contexts import MAGNITUDE_INPUTS
-from linocut.entropy.latents import Band, wavelet_bands
-from linocut.entropy.planes import planes_of
+from linocut.entropy.contexts import LARGEST_WEIGHT, MAGNITUDE_INPUTS
+from linocut.entropy.planes import Band, planes_of, wavelet_bands
 from linocut.entropy.tables import BIN_SHIFT
 from linocut.lab.fitting.entropy_fit import (
     ContextNetworks,

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy import stats
 
-from linocut.entropy.latents import Band, wavelet_bands
+from linocut.entropy.planes import Band, wavelet_bands
 from linocut.lab.training.rate_proxy import RateProxy, laplace_bits, round_straight_through
 from tiny import untrained
 

@@ -6,7 +6,7 @@ from sklearn.decomposition import PCA
 
 from linocut.codec import rotation
 from linocut.codec.rotation import Rotation, rotation_from, rotation_tensors
-from linocut.entropy.latents import Band
+from linocut.entropy.planes import Band
 from linocut.errors import BitstreamError
 
 BANDS = (Band("low", 3, 8, smooth=True), Band("high", 5, 4))

@@ -9,7 +9,7 @@ import pytest
 
 from linocut.codec.codec import Codec
 from linocut.codec.segments import Damage, decode_segments, fill, layer_bands
-from linocut.entropy.latents import Band, wavelet_bands
+from linocut.entropy.planes import Band, wavelet_bands
 from linocut.errors import BitstreamError
 from linocut.format.bitstream import header_bytes, unpack
 from linocut.lab.data.dead_leaves import dead_leaves

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from linocut.codec.tiling import join, padded, tiles, windows
-from linocut.entropy.latents import wavelet_bands
+from linocut.entropy.planes import wavelet_bands
 from linocut.format.bitstream import TILE_PX
 
 SIDES = st.integers(1, 3 * TILE_PX + 5)

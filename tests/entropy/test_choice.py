@@ -5,8 +5,7 @@ import pytest
 
 from linocut.entropy.choice import EFFORTS, PRICE, choose_symbols, optimise
 from linocut.entropy.coder import EntropyCoder
-from linocut.entropy.latents import wavelet_bands
-from linocut.entropy.quantization import step_of
+from linocut.entropy.planes import step_of, wavelet_bands
 from linocut.errors import DataError
 from linocut.lab.fitting.entropy_fit import fit_networks, fit_tables
 from symbols import laplace_latent

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import reference_decoder
 from linocut.entropy.coder import EntropyCoder
-from linocut.entropy.latents import Band, wavelet_bands
+from linocut.entropy.planes import Band, wavelet_bands
 from linocut.entropy.tables import (
     TOKEN_EXTRA_BITS,
     TOKEN_START,

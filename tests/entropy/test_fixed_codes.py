@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 
 from linocut.entropy.fixed_codes import MOST_BITS, FixedCodes, bits_of, index_of
-from linocut.entropy.latents import Band
-from linocut.entropy.quantization import step_of
+from linocut.entropy.planes import Band, step_of
 from linocut.errors import BitstreamError
 
 BANDS = (Band("z", 5, 64),)

@@ -1,10 +1,26 @@
-"""Every symbol is coded once, in an order in which what it leans on is already there."""
+"""Bands and steps are those of files; every symbol is coded once, after all that it leans on."""
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from linocut.entropy.latents import Band, wavelet_bands
-from linocut.entropy.planes import Pass, plane_passes, planes_of, smooth_prediction
+from linocut.entropy.planes import (
+    LARGEST_SYMBOL,
+    STEPS_PER_OCTAVE,
+    Band,
+    Pass,
+    dequantise,
+    plane_passes,
+    planes_of,
+    quantise,
+    smooth_prediction,
+    step_index,
+    step_of,
+    wavelet_bands,
+)
+from linocut.errors import DataError
+from linocut.format.bitstream import MAX_STEP_INDEX
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 7), (5, 1), (2, 2), (9, 17), (16, 24)])
@@ -76,3 +92,84 @@ def test_a_pass_knows_its_shape():
     passes = list(plane_passes(planes_of([Band("b", 1, 2)])[0], (5, 4)))
     assert [place.shape((5, 4)) for place in passes] == [(3, 2), (2, 2), (3, 2), (2, 2)]
     assert sum(place.size((5, 4)) for place in passes) == 20
+
+
+def test_wavelet_bands_go_from_coarse_to_fine():
+    bands = wavelet_bands(2)
+    assert [band.name for band in bands] == ["LL2", "HL2", "LH2", "HH2", "HL1", "LH1", "HH1"]
+    assert [band.stride for band in bands] == [4, 4, 4, 4, 2, 2, 2]
+    assert {band.channels for band in bands} == {3}
+
+
+def test_every_finer_detail_names_the_same_orientation_as_parent():
+    bands = wavelet_bands(4)
+    for band in bands[4:]:
+        parent = bands[band.parent]
+        assert (parent.name[:2], parent.stride) == (band.name[:2], 2 * band.stride)
+    assert all(band.parent is None for band in bands[:4])
+
+
+def test_only_the_low_pass_band_is_smooth():
+    assert [band.smooth for band in wavelet_bands(3)] == [True] + 9 * [False]
+
+
+def test_as_many_samples_as_pixels():
+    assert sum(band.channels / band.stride**2 for band in wavelet_bands(5, 3)) == 3
+
+
+def test_a_band_is_not_smooth_and_has_no_parent_unless_said():
+    assert Band("Y", 32, 8) == Band("Y", 32, 8, None, False)
+
+
+def test_every_index_of_the_format_is_found_again():
+    indices = range(MAX_STEP_INDEX + 1)
+    assert [step_index(step_of(index)) for index in indices] == list(indices)
+
+
+def test_the_grid_covers_1_to_1024_grey_levels():
+    assert (step_of(0), step_of(MAX_STEP_INDEX)) == (1.0, 1024.0)
+    assert step_of(STEPS_PER_OCTAVE) == 2.0
+
+
+@given(st.floats(1.0, 1024.0))
+def test_the_nearest_step_is_within_half_a_64th_of_an_octave(step):
+    assert abs(np.log2(step_of(step_index(step)) / step)) <= 0.5 / 64 + 1e-12
+
+
+@pytest.mark.parametrize("step", [0.0, -3.0, 0.999, 1025.0, float("inf"), float("nan")])
+def test_other_steps_are_refused(step):
+    with pytest.raises(DataError, match=r"outside 1\.\.1024 grey levels"):
+        step_index(step)
+
+
+def test_half_rounds_to_nearest():
+    r = np.array([-2.6, -2.4, -0.6, -0.4, 0.0, 0.4, 0.6, 2.4, 2.6], np.float32)
+    np.testing.assert_array_equal(quantise(r, 1.0), [-3, -2, -1, 0, 0, 0, 1, 2, 3])
+
+
+def test_less_than_half_widens_the_zero_bin_only_at_its_edges():
+    r = np.linspace(-3, 3, 6001).astype(np.float32)
+    zero = np.abs(r[quantise(r, 1.0, 0.4) == 0])
+    assert zero.max() == pytest.approx(0.6, abs=0.002)
+    one = r[quantise(r, 1.0, 0.4) == 1]
+    assert (one.min(), one.max()) == (pytest.approx(0.6, abs=0.002), pytest.approx(1.6, abs=0.002))
+
+
+@pytest.mark.parametrize("rounding", [0.5, 0.42, 0.33])
+def test_quantisation_is_odd(rounding):
+    r = np.random.default_rng(0).normal(0, 50, 1000).astype(np.float32)
+    np.testing.assert_array_equal(quantise(-r, 7.0, rounding), -quantise(r, 7.0, rounding))
+
+
+@given(st.floats(1.0, 1024.0), st.integers(0, 2**32 - 1))
+def test_error_is_at_most_half_a_step(step, seed):
+    r = np.random.default_rng(seed).normal(0, 4 * step, 50).astype(np.float32)
+    error = np.abs(dequantise(quantise(r, step), step) - r)
+    assert error.max() <= step * (0.5 + 1e-5)
+
+
+def test_what_lies_beyond_the_largest_symbol_is_clipped():
+    r = np.array([-1e9, 1e9, np.float32(3e38)], np.float32)
+    np.testing.assert_array_equal(
+        quantise(r, 1.0), [-LARGEST_SYMBOL, LARGEST_SYMBOL, LARGEST_SYMBOL]
+    )

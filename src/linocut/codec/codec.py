@@ -25,12 +25,12 @@ from linocut.codec.numpy_threads import numpy_on_one_thread
 from linocut.codec.rotation import Rotation, rotation_from
 from linocut.codec.segments import Decoded, damage_of, decode_segments, encode_segments, layout_of
 from linocut.codec.symbol_choice import Choice
-from linocut.codec.tiling import Symbols, Tile, tiles, windows
+from linocut.codec.tiling import Tile, tiles, windows
 from linocut.codec.windows import Picture, device_of, synthesise_window
 from linocut.entropy.choice import DEFAULT_EFFORT
 from linocut.entropy.coder import EntropyCoder
 from linocut.entropy.fixed_codes import FixedCodes
-from linocut.entropy.quantization import step_index
+from linocut.entropy.planes import Symbols, step_index
 from linocut.entropy.tables import EntropyTables
 from linocut.errors import BitstreamError, CheckpointError, DataError
 from linocut.format import bitstream, correction_block

@@ -29,8 +29,7 @@ from torch.nn import functional
 
 from linocut.codec.rotation import Rotation
 from linocut.codec.tiling import Tile
-from linocut.entropy.planes import Integers
-from linocut.entropy.quantization import dequantise, step_of
+from linocut.entropy.planes import Integers, dequantise, step_of
 from linocut.format.correction_block import LARGEST, ROWS, Numbers, code_lengths
 from linocut.lab.networks.last_layer import quiet_and_busy
 from linocut.lab.networks.networks import Network, residual_gain

@@ -26,7 +26,7 @@ from torch import Tensor
 from linocut.codec.rotation import Rotation
 from linocut.entropy.choice import PRICE, optimise
 from linocut.entropy.coder import EntropyCoder
-from linocut.entropy.quantization import LARGEST_SYMBOL, step_of
+from linocut.entropy.planes import LARGEST_SYMBOL, Integers, step_of
 from linocut.errors import CheckpointError
 from linocut.lab.config.params import LOSS_CONFIGS
 from linocut.lab.networks.losses import MIN_SIDE_PX, Distortion, build_loss, l2
@@ -35,8 +35,6 @@ from linocut.lab.networks.networks import Network
 ROUNDS = 16
 FIRST_SHARE, LAST_SHARE = 0.3, 0.02
 """Of the way to the new target, in the first and in the last round."""
-
-Symbols = list[NDArray[np.int32]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +79,7 @@ class Aim:
 def refine(
     network: Network, rotation: Rotation, coder: EntropyCoder, picture: NDArray[np.uint8],
     latent: Sequence[NDArray[np.float32]], step_index: int, aim: Aim, scale: Tensor | None,
-) -> Symbols:  # fmt: skip
+) -> list[Integers]:  # fmt: skip
     """Quantise the latent of one tile.
 
     Args:
@@ -133,7 +131,9 @@ def refine(
     return best
 
 
-def _squared_error(symbols: Symbols, latent: Sequence[NDArray[np.float32]], step: float) -> float:
+def _squared_error(
+    symbols: Sequence[Integers], latent: Sequence[NDArray[np.float32]], step: float
+) -> float:
     """Of the latent, in grey levels squared, summed; never 0."""
     pairs = zip(symbols, latent, strict=True)
     return max(sum(float(np.square(step * band - r).sum()) for band, r in pairs), 1e-9)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from linocut.entropy.latents import Band
+from linocut.entropy.planes import Band
 from linocut.errors import BitstreamError
 
 Latent = Sequence[NDArray[np.float32]]

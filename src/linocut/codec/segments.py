@@ -15,12 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linocut.entropy.coder import EntropyCoder
-from linocut.entropy.latents import Band
+from linocut.entropy.planes import Band, Integers, Symbols
 from linocut.errors import BitstreamError
 from linocut.format.bitstream import ALPHA, EXIF, ICC_PROFILE, LinoFile, Resilience, Segment
 
-Symbols = list[NDArray[np.int16]]
-Integers = NDArray[np.int32]
 Place = tuple[int, int, int, int]
 """Top, left, bottom, right, px."""
 

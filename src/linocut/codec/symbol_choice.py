@@ -20,7 +20,7 @@ from linocut.codec.tiling import Tile
 from linocut.entropy.choice import CORRECTED, PRICE, REFINED, choose_symbols
 from linocut.entropy.coder import Bins, EntropyCoder
 from linocut.entropy.fixed_codes import FixedCodes
-from linocut.entropy.quantization import step_of
+from linocut.entropy.planes import step_of
 from linocut.format.correction_block import Numbers
 from linocut.lab.networks.networks import Network
 

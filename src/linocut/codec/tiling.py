@@ -13,11 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from linocut.entropy.latents import Band
+from linocut.entropy.planes import Band, Symbols
 from linocut.format.bitstream import TILE_PX, tile_grid
-
-Symbols = list[NDArray[np.int16]]
-"""Bands (c, h, w) of one tile."""
 
 
 @dataclass(frozen=True)

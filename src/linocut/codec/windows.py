@@ -7,7 +7,7 @@ from torch import Tensor
 
 from linocut.codec.rotation import Rotation
 from linocut.codec.tiling import Tile
-from linocut.entropy.quantization import dequantise, step_of
+from linocut.entropy.planes import dequantise, step_of
 from linocut.lab.networks.networks import Network
 
 Picture = NDArray[np.uint8]

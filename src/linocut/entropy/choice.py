@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from linocut.entropy.coder import Bins, EntropyCoder
 from linocut.entropy.contexts import ContextState
-from linocut.entropy.planes import plane_passes
-from linocut.entropy.quantization import LARGEST_SYMBOL, quantise, step_of
+from linocut.entropy.planes import LARGEST_SYMBOL, plane_passes, quantise, step_of
 from linocut.entropy.tables import TOKEN_EXTRA_BITS, tokens_of
 from linocut.errors import DataError
 
@@ -29,7 +28,7 @@ besides (`linocut.codec.refinement`).
 
 DEFAULT_EFFORT = 2
 ROUNDING = {0: 0.5, 1: 0.42}
-"""Rounding offsets of the simple levels; see `linocut.entropy.quantization.quantise`."""
+"""Rounding offsets of the simple levels; see `linocut.entropy.planes.quantise`."""
 
 PRICE = 0.08
 """Squared error, in units of step^2, that one bit is worth."""

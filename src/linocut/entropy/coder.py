@@ -18,8 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linocut.entropy.contexts import BINS, ContextState, smooth_bin
-from linocut.entropy.latents import Band
-from linocut.entropy.planes import Integers, Pass, Plane, plane_passes, planes_of, smooth_prediction
+from linocut.entropy.planes import (
+    Band,
+    Integers,
+    Pass,
+    Plane,
+    plane_passes,
+    planes_of,
+    smooth_prediction,
+)
 from linocut.entropy.tables import (
     BIN_SHIFT,
     FREQUENCY_BITS,

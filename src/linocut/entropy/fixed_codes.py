@@ -15,16 +15,13 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from linocut.entropy.latents import Band
-from linocut.entropy.quantization import STEPS_PER_OCTAVE
+from linocut.entropy.planes import STEPS_PER_OCTAVE, Band, Integers
 from linocut.errors import BitstreamError
 
 HALF_RANGE = 128.0
 """Latents lie within this on both sides of zero, grey levels."""
 
 MOST_BITS = 8
-
-Integers = NDArray[np.int32]
 
 
 def index_of(bits: int) -> int:

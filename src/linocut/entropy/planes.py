@@ -1,8 +1,10 @@
-"""The order in which a latent is coded: planes, and passes over each plane.
+"""What is coded, and in which order: bands of symbols, planes, and passes over each plane.
+
+    latent (c, h, w) per band --quantise--> symbols --planes, coarse to fine--> passes of each plane
 
 A plane is one channel of one band; planes come coarse to fine. Every plane is coded in passes over
-its polyphase grid, so that each pass is one vectorised step and sees the earlier passes on all
-sides:
+its polyphase grid, so that each pass is one step over many symbols and sees the earlier passes on
+all sides:
 
     detail planes, 4 passes         smooth planes: the same refinement from a grid of 8 down to 1,
     0 2 0 2                         each value predicted from the four nearest of the coarser grid
@@ -17,9 +19,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from linocut.entropy.latents import Band
+from linocut.errors import DataError
 
 Integers = NDArray[np.int32]
+"""Symbols of a plane (h, w) or of a band (c, h, w)."""
+
+Symbols = list[NDArray[np.int16]]
+"""Symbols of a latent as decoders keep them: (c, h, w) for every band, cut to 16 bits."""
+
+STEPS_PER_OCTAVE = 64
+"""A file stores its step as an integer: step = 2^(index / 64) grey levels (1.1 % apart)."""
+
+LARGEST_SYMBOL = 32_767
+"""Largest magnitude of a symbol; the encoder clips what lies beyond."""
 
 PASSES = ((0, 0), (1, 1), (0, 1), (1, 0))
 SMOOTH_GRID = 8
@@ -33,6 +45,69 @@ NEIGHBOURS_IN_CHANNEL = 2
 """Siblings of the same channel: in the two bands of the same stride before."""
 OTHER_SIBLINGS = 4
 PARENTS = 2
+
+
+@dataclass(frozen=True)
+class Band:
+    """One tensor of a latent, (n, channels, h / stride, w / stride).
+
+    Attributes:
+        name: for people and tables.
+        channels: c.
+        stride: picture pixels per latent sample along each side.
+        parent: index of the next coarser band of the same kind, or None.
+        smooth: True when neighbouring values predict each other (the low-pass band of a wavelet).
+    """
+
+    name: str
+    channels: int
+    stride: int
+    parent: int | None = None
+    smooth: bool = False
+
+
+def wavelet_bands(levels: int, channels: int = 3) -> tuple[Band, ...]:
+    """Bands of a wavelet latent in coding order: LL, then HL, LH, HH from coarse to fine."""
+    bands = [Band(f"LL{levels}", channels, 2**levels, smooth=True)]
+    for level in range(levels, 0, -1):
+        for orientation in ("HL", "LH", "HH"):
+            parent = len(bands) - 3 if level < levels else None
+            bands.append(Band(f"{orientation}{level}", channels, 2**level, parent))
+    return tuple(bands)
+
+
+def step_index(step: float) -> int:
+    """The index of the grid step nearest to `step` (grey levels).
+
+    Raises:
+        DataError: outside 2^0 .. 2^10 grey levels.
+    """
+    if not 1.0 <= step <= 1024.0:
+        raise DataError(f"quantisation step {step!r} is outside 1..1024 grey levels")
+    return round(STEPS_PER_OCTAVE * float(np.log2(step)))
+
+
+def step_of(index: int) -> float:
+    """The step in grey levels of a grid index."""
+    return float(2.0 ** (index / STEPS_PER_OCTAVE))
+
+
+def quantise(r: NDArray[np.float32], step: float, rounding: float = 0.5) -> NDArray[np.int32]:
+    """Latent values -> integer symbols: sign(r) * floor(|r| / step + rounding).
+
+    Args:
+        r: any shape, grey levels.
+        step: grey levels.
+        rounding: 0.5 rounds to nearest; less widens the zero bin (a dead zone).
+    """
+    symbols = np.floor(np.abs(r) / np.float32(step) + np.float32(rounding))
+    signed: NDArray[np.int32] = (np.sign(r) * np.minimum(symbols, LARGEST_SYMBOL)).astype(np.int32)
+    return signed
+
+
+def dequantise(symbols: NDArray[np.int32], step: float) -> NDArray[np.float32]:
+    """Integer symbols -> latent values in grey levels."""
+    return symbols.astype(np.float32) * np.float32(step)
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,7 @@ import constriction
 import numpy as np
 from numpy.typing import NDArray
 
-from linocut.entropy.context_network import ContextNetwork
-from linocut.entropy.contexts import BINS, MAGNITUDE_INPUTS, SIGN_INPUTS
+from linocut.entropy.contexts import BINS, MAGNITUDE_INPUTS, SIGN_INPUTS, ContextNetwork
 from linocut.entropy.planes import Integers
 
 LITERALS = 16

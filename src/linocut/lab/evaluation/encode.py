@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linocut.codec.codec import Codec
-from linocut.entropy.latents import Band
+from linocut.entropy.planes import Band
 from linocut.errors import DataError
 from linocut.format.bitstream import unpack
 from linocut.lab.config.params import CodeConfig

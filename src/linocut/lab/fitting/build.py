@@ -21,7 +21,7 @@ from linocut.codec.rotation import Rotation, rotation_from, rotation_tensors
 from linocut.entropy.choice import ROUNDING, optimise
 from linocut.entropy.coder import EntropyCoder
 from linocut.entropy.fixed_codes import index_of
-from linocut.entropy.quantization import quantise, step_index, step_of
+from linocut.entropy.planes import quantise, step_index, step_of
 from linocut.entropy.tables import EntropyTables
 from linocut.errors import DataError
 from linocut.lab.config.params import CodeConfig, PcaConfig

@@ -18,14 +18,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tqdm import tqdm
 
-from linocut.entropy.context_network import (
+from linocut.entropy.contexts import (
     ACTIVATION_CAP,
+    BINS,
     LARGEST_BIAS,
     LARGEST_WEIGHT,
+    MAGNITUDE_INPUTS,
     SHIFT,
+    SIGN_INPUTS,
     ContextNetwork,
 )
-from linocut.entropy.contexts import BINS, MAGNITUDE_INPUTS, SIGN_INPUTS
 from linocut.entropy.tables import SIGN_CLASSES, TOKENS
 
 HIDDEN = {"magnitude": 16, "sign": 24}

@@ -25,7 +25,7 @@ from linocut.codec.numpy_threads import numpy_on_one_thread
 from linocut.codec.rotation import Latent, Rotation, fit
 from linocut.entropy.choice import choose_symbols
 from linocut.entropy.coder import EntropyCoder
-from linocut.entropy.quantization import dequantise, step_index, step_of
+from linocut.entropy.planes import dequantise, step_index, step_of
 from linocut.lab.config.params import TuningConfig
 from linocut.lab.networks.losses import Distortion
 from linocut.lab.networks.networks import Network

@@ -7,10 +7,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linocut.entropy.coder import EntropyCoder
-from linocut.entropy.context_network import LARGEST_WEIGHT, ContextNetwork
-from linocut.entropy.contexts import BINS, MAGNITUDE_INPUTS, SIGN_INPUTS, ContextState
-from linocut.entropy.latents import Band
-from linocut.entropy.planes import Integers, Pass, Plane, plane_passes, planes_of, smooth_prediction
+from linocut.entropy.contexts import (
+    BINS,
+    LARGEST_WEIGHT,
+    MAGNITUDE_INPUTS,
+    SIGN_INPUTS,
+    ContextNetwork,
+    ContextState,
+)
+from linocut.entropy.planes import (
+    Band,
+    Integers,
+    Pass,
+    Plane,
+    plane_passes,
+    planes_of,
+    smooth_prediction,
+)
 from linocut.entropy.tables import (
     FREQUENCY_BITS,
     SIGN_BINS,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from linocut.entropy.fixed_codes import HALF_RANGE
-from linocut.entropy.latents import Band, wavelet_bands
+from linocut.entropy.planes import Band, wavelet_bands
 from linocut.lab.config.arch_config import (
     ArchConfig,
     Cae2018Config,

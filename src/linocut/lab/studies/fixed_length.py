@@ -31,7 +31,7 @@ from linocut.errors import BitstreamError, DataError
 if TYPE_CHECKING:
     from linocut.codec.codec import Codec
     from linocut.codec.windows import Picture
-    from linocut.entropy.latents import Band
+    from linocut.entropy.planes import Band
 
 Plane = NDArray[np.float32]
 

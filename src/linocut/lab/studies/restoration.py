@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linocut.codec.codec import Codec
-from linocut.entropy.quantization import step_index, step_of
+from linocut.entropy.planes import step_index, step_of
 from linocut.errors import DataError
 from linocut.lab.config.params import LossConfig, MixLossConfig, Params
 from linocut.lab.data.degradation import EFFORT, Degradation, Picture, degradation

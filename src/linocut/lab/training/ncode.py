@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from linocut.entropy.fixed_codes import HALF_RANGE, index_of
-from linocut.entropy.quantization import step_of
+from linocut.entropy.planes import step_of
 from linocut.lab.networks.dcgan import BLOCK_PX
 from linocut.lab.networks.networks import Network
 from linocut.lab.training.adversary import Discriminator

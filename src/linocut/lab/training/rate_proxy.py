@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from linocut.entropy.latents import Band
+from linocut.entropy.planes import Band
 
 LOG2_E = 1.4426950408889634
 SMALLEST_SCALE = 0.04
