@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install 
 
 from linocut.lab.config import stage
 from linocut.lab.config.params import Params
-from linocut.lab.report import restoration_report
+from linocut.lab.report import restoration_section
 
 ARTIFACTS = ROOT / "artifacts"
 
@@ -22,7 +22,7 @@ def main(params: Params, task: str) -> None:
     bases = ARTIFACTS / "restore_base" / task
     stage.keep_only(bases, params.grid.arch)
     stage.keep_only(restored, params.grid.cells)  # or DVC would record what a larger grid left
-    text = restoration_report.report_restorations(
+    text = restoration_section.write_report(
         params, task, restored, bases, ARTIFACTS / "prepared", out
     )
     print(text)

@@ -16,7 +16,7 @@ from linocut.lab.data.degradation import DEGRADED, degradation
 from linocut.lab.evaluation.rows import read_rows
 from linocut.lab.networks.losses import l2
 from linocut.lab.networks.store import save_model
-from linocut.lab.report import restoration_report
+from linocut.lab.report import restoration_section
 from linocut.lab.studies import restoration
 from linocut.lab.studies.restoration import RestoredRow, degraded_tests, matching_step, variants
 from linocut.lab.studies.restoration_base import build_bases
@@ -116,7 +116,7 @@ def test_the_report_answers_the_hypotheses_and_shows_what_it_says(
     artifacts: pathlib.Path, params: Params
 ) -> None:
     out = artifacts / "restoration"
-    text = restoration_report.report_restorations(
+    text = restoration_section.write_report(
         params, "denoise", artifacts / "restored", artifacts / "bases",
         artifacts / "prepared", out,
     )  # fmt: skip

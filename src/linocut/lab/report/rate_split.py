@@ -13,7 +13,7 @@ from typing import Any
 
 from linocut.lab.evaluation.decode import PlaneRow
 from linocut.lab.evaluation.rows import read_rows
-from linocut.lab.report.page_figures import bare_layout, plain_axis, rounded
+from linocut.lab.report.interactive import bare_layout, plain_axis, rounded
 
 MOST_CHANNELS = 6
 """Channels with a bar of their own; the others share one."""

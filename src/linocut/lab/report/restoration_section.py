@@ -32,7 +32,7 @@ other pictures of this kind would change, not what other kinds would.
 """
 
 
-def report_restorations(
+def write_report(
     params: Params, task: str, restored: pathlib.Path, bases: pathlib.Path,
     prepared: pathlib.Path, out: pathlib.Path,
 ) -> str:  # fmt: skip
