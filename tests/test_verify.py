@@ -65,7 +65,7 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "reports").mkdir()
     with pytest.MonkeyPatch.context() as patch:  # no pictures: the numbers are what counts here
         patch.setattr("linocut.lab.report.build.side_by_side.collect", lambda *_: [])
-        for name in ("figures.draw_rd", "figures.draw_bd_rates", "line_figures.draw_lines"):
+        for name in ("figures.draw_rd", "figures.draw_bd_rates", "figures.draw_lines"):
             patch.setattr(f"linocut.lab.report.build.{name}", lambda *_: None)
         compare(CELLS, artifacts=artifacts, reports=root / "reports", config=CONFIG, seed=3)
     params = {

@@ -17,8 +17,7 @@ from linocut.lab.config.params import CompareConfig
 from linocut.lab.evaluation.comparison import BdRow, RdRow
 from linocut.lab.evaluation.rows import read_rows
 from linocut.lab.report.build import RankingRow, compare, comparison_table
-from linocut.lab.report.curve_labels import push_apart
-from linocut.lab.report.figures import colour
+from linocut.lab.report.figures import colour, push_apart
 from linocut.lab.report.side_by_side import busiest_corner, crop
 
 CONFIG = CompareConfig(bootstrap_draws=50, shown_pictures=1, shown_bpp=0.25)

@@ -218,6 +218,19 @@ def title(name: str) -> str:
     return ANCHORS[name].title if name in ANCHORS else name
 
 
+def architectures(cells: Sequence[str]) -> dict[str, list[str]]:
+    """Cells by architecture, both in their order."""
+    groups: dict[str, list[str]] = {}
+    for cell in cells:
+        groups.setdefault(cell.partition("-")[0], []).append(cell)
+    return groups
+
+
+def loss_of(cell: str) -> str:
+    """The loss in the name of a cell, `arch-loss`."""
+    return cell.partition("-")[2]
+
+
 def _point(row: MeasuredRow) -> int:
     return row.point if isinstance(row, EvaluationRow) else row.setting
 

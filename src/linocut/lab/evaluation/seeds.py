@@ -24,7 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linocut.errors import DataError, LinocutError
-from linocut.lab.evaluation.comparison import METRICS, RANKING, MeasuredRow, picture_curves, title
+from linocut.lab.evaluation.comparison import (
+    METRICS,
+    RANKING,
+    MeasuredRow,
+    architectures,
+    picture_curves,
+    title,
+)
 from linocut.lab.evaluation.rd import (
     PictureCurves,
     bd_rate_between,
@@ -33,7 +40,6 @@ from linocut.lab.evaluation.rd import (
 )
 from linocut.lab.evaluation.recorded import revisions
 from linocut.lab.evaluation.statistics import Ranked, rank
-from linocut.lab.report.figures import architectures
 from linocut.lab.report.markdown import interval_text, ranking_table, table
 from linocut.lab.tracking.results import Anchors, anchor_rows, measured
 

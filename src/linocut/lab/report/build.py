@@ -25,13 +25,13 @@ from linocut.lab.evaluation.comparison import (
     BdRow,
     Comparison,
     RdRow,
+    architectures,
     compare_curves,
     title,
 )
 from linocut.lab.evaluation.rows import read_rows, write_rows
 from linocut.lab.evaluation.statistics import Ranked, rank
-from linocut.lab.report import figures, line_figures, robustness_section, side_by_side, twin_section
-from linocut.lab.report import lines as report_lines
+from linocut.lab.report import figures, robustness_section, side_by_side, twin_section
 from linocut.lab.report import page as report_html
 from linocut.lab.report.markdown import bd_cell, report_text
 from linocut.lab.report.rate_split import read_planes
@@ -93,16 +93,16 @@ def compare(
     figures.draw_rd(cells, comparison.points, plots / "rd.png")
     figures.draw_bd_rates(comparison, plots / "bd_rate.png")
     drawable = {
-        "pca.png": report_lines.energy(cells, artifacts / "rotated"),
-        "training.png": report_lines.training(cells, artifacts / "trained"),
+        "pca.png": figures.energy_lines(cells, artifacts / "rotated"),
+        "training.png": figures.training_lines(cells, artifacts / "trained"),
         "twin.png": twin_section.lines(artifacts / "studies/twin"),
         "bit_errors.png": robustness_section.lines(artifacts / "studies/robustness"),
     }
     lines = {name: one for name, one in drawable.items() if one is not None}
     for name, one in lines.items():
-        line_figures.draw_lines(one, plots / name)
+        figures.draw_lines(one, plots / name)
     exhibits = side_by_side.collect(comparison, artifacts, _shown_anchors(comparison))
-    columns = max(len(group) for group in figures.architectures(cells).values())
+    columns = max(len(group) for group in architectures(cells).values())
     for exhibit in exhibits:
         side_by_side.draw_matched(exhibit, plots / f"matched-{exhibit.picture}.png")
         side_by_side.draw_cells(exhibit, plots / f"cells-{exhibit.picture}.png", columns)
@@ -132,7 +132,7 @@ def rank_losses(comparison: Comparison) -> dict[tuple[str, str], list[Ranked]]:
     return {
         (metric, arch): rank({cell: curves[cell] for cell in cells}, comparison.draws)
         for metric, curves in comparison.curves.items()
-        for arch, cells in figures.architectures(tuple(comparison.cells)).items()
+        for arch, cells in architectures(tuple(comparison.cells)).items()
     }
 
 

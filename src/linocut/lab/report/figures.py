@@ -1,4 +1,6 @@
-"""The figures of the comparison, curves and BD-rates, and the style that all figures share.
+"""The figures: curves and BD-rates of a comparison, lines over anything else, and their style.
+
+rows, history.csv, energy.csv --> Lines and points --> PNGs (the page draws the same data itself)
 
 One colour a loss everywhere (Okabe and Ito's, told apart by colour-blind readers), one panel an
 architecture; reference codecs in grey. Curves carry their names at their ends instead of a legend.
@@ -8,19 +10,33 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from linocut.lab.evaluation.comparison import METRICS, Comparison, RdRow, title
+from linocut.lab.evaluation.comparison import (
+    METRICS,
+    Comparison,
+    RdRow,
+    architectures,
+    loss_of,
+    title,
+)
 from linocut.lab.evaluation.published import DRAWN, TITLES
 from linocut.lab.evaluation.rd import Floats
-from linocut.lab.report.curve_labels import FAINT, GREY, INK, label_ends
+from linocut.lab.evaluation.rows import read_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+INK, GREY, FAINT = "#222222", "#8a8a8a", "#b9b9b9"
+"""Text, reference curves, published curves."""
+
+LINE_PT = 12.0
+"""Distance of neighbouring names of curves, points."""
 
 COLOURS = {
     "l2": "#0072B2",
@@ -57,22 +73,66 @@ STYLE: Any = {
 }
 
 
+@dataclass(frozen=True)
+class Series:
+    """A line of a small-multiples figure: the loss that colours it, and its points."""
+
+    loss: str
+    x: Floats
+    y: Floats
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A figure of lines by loss, a column per architecture.
+
+    Attributes:
+        heading: what it is about.
+        caption: in a sentence.
+        xlabel: of the x axes.
+        rows: by label of the y axis, lines by architecture.
+        logarithmic: y axes that count in factors.
+        counts: x axes of whole numbers.
+    """
+
+    heading: str
+    caption: str
+    xlabel: str
+    rows: Mapping[str, Mapping[str, Sequence[Series]]]
+    logarithmic: bool = False
+    counts: bool = False
+
+    @property
+    def colours(self) -> dict[str, str]:
+        """By name of a line: a loss has its own, others take those that are left in turn."""
+        panels = [series for row in self.rows.values() for series in row.values()]
+        names = dict.fromkeys(one.loss for series in panels for one in series)
+        left = [*OTHER_COLOURS, *(ink for loss, ink in COLOURS.items() if loss not in names)]
+        others = [name for name in names if name not in COLOURS]
+        return COLOURS | {name: left[i % len(left)] for i, name in enumerate(others)}
+
+
+@dataclass(frozen=True)
+class HistoryRow:
+    """A moment of a training."""
+
+    megapixels: float
+    rate_bpp: float
+    psnr_db: float
+
+
+@dataclass(frozen=True)
+class EnergyRow:
+    """The variance of one rotated latent channel."""
+
+    band: str
+    channel: int
+    variance: float
+
+
 def colour(loss: str) -> str:
     """The colour of a loss."""
     return COLOURS.get(loss) or OTHER_COLOURS[sum(map(ord, loss)) % len(OTHER_COLOURS)]
-
-
-def architectures(cells: Sequence[str]) -> dict[str, list[str]]:
-    """Cells by architecture, both in their order."""
-    groups: dict[str, list[str]] = {}
-    for cell in cells:
-        groups.setdefault(cell.partition("-")[0], []).append(cell)
-    return groups
-
-
-def loss_of(cell: str) -> str:
-    """The loss in the name of a cell, `arch-loss`."""
-    return cell.partition("-")[2]
 
 
 def draw_rd(cells: Sequence[str], points: Sequence[RdRow], path: Path) -> None:
@@ -125,6 +185,81 @@ def draw_bd_rates(comparison: Comparison, path: Path) -> None:
     )
     panels[0][0].set_ylim(len(lines) - 1.4, -0.6)
     save(figure, path)
+
+
+def draw_lines(lines: Lines, path: Path) -> None:
+    """Small multiples: a row per quantity, a column per architecture."""
+    from matplotlib.ticker import NullFormatter
+
+    columns = max(len(row) for row in lines.rows.values())
+    figure, panels = small_multiples(len(lines.rows), columns, width=5.0, height=2.9)
+    for row, (label, by_arch) in enumerate(lines.rows.items()):
+        for column, (arch, series) in enumerate(by_arch.items()):
+            axes = panels[row][column]
+            set_title(axes, arch if row == 0 else "")
+            axes.set_ylabel(label if column == 0 else "")
+            axes.set_xlabel(lines.xlabel if row == len(lines.rows) - 1 else "")
+            ends = []
+            for one in series:
+                ink = lines.colours[one.loss]
+                axes.plot(one.x, one.y, color=ink, lw=1.6)
+                ends.append((one.loss, float(one.x[-1]), float(one.y[-1]), ink))
+            axes.locator_params(axis="x", integer=lines.counts)
+            if lines.logarithmic:
+                axes.set_yscale("log")
+                low, high = axes.get_ylim()
+                axes.yaxis.set_major_formatter("{x:g}")
+                axes.yaxis.set_minor_formatter("{x:g}" if high < 10 * low else NullFormatter())
+            label_ends(axes, ends)
+    save(figure, path)
+
+
+def training_lines(cells: Sequence[str], trained: Path) -> Lines | None:
+    """Quality and rate over the training, where there was one."""
+    histories: dict[str, list[HistoryRow]] = {}
+    for cell in cells:
+        file = trained / cell / "history.csv"
+        length = file.read_text(encoding="utf-8").count("\n") if file.exists() else 0
+        if length > 2:  # a shipped network leaves the heading alone
+            histories[cell] = read_rows(file, HistoryRow)
+    if not histories:
+        return None
+    rows_of_panels = {}
+    for label, column in {
+        "validation PSNR [dB]": "psnr_db",
+        "estimated rate [bpp]": "rate_bpp",
+    }.items():
+        lines = {
+            cell: (
+                np.array([row.megapixels for row in rows]),
+                np.array([getattr(row, column) for row in rows]),
+            )
+            for cell, rows in histories.items()
+        }
+        rows_of_panels[label] = _by_architecture(lines)
+    caption = "Validation crops while the cells were trained, from their base networks on."
+    return Lines("Training", caption, "megapixels seen", rows_of_panels)
+
+
+def energy_lines(cells: Sequence[str], rotated: Path) -> Lines | None:
+    """Energy that the strongest channels of a band leave out, mean over the bands."""
+    lines = {}
+    for cell in cells:
+        file = rotated / cell / "energy.csv"
+        bands: dict[str, list[float]] = {}
+        for row in read_rows(file, EnergyRow) if file.exists() else []:
+            bands.setdefault(row.band, []).append(row.variance)
+        channels = min(map(len, bands.values()), default=0)
+        left_out = [_left_out(variances)[: channels - 1] for variances in bands.values()]
+        if channels > 1:
+            lines[cell] = (np.arange(1.0, channels), 100 * np.mean(left_out, axis=0))
+    if not lines:
+        return None
+    caption = "Share of a band's energy outside its first principal components, mean over bands."
+    rows = {"energy outside of them [%]": _by_architecture(lines)}
+    return Lines(
+        "Energy compaction", caption, "strongest components", rows, logarithmic=True, counts=True
+    )
 
 
 def small_multiples(
@@ -233,3 +368,77 @@ def _draw_interval(axes: Axes, comparison: Comparison, name: str, metric: str, p
         fontsize=8,
         color=INK,
     )
+
+
+def label_ends(axes: Axes, ends: Sequence[tuple[str, float, float, str]]) -> None:
+    """Write names beside the right edge, pushed apart, with a thin line to each curve's end."""
+    figure, spec = axes.get_figure(root=True), axes.get_subplotspec()
+    if not ends or figure is None or spec is None:
+        return
+    axes.get_xlim(), axes.get_ylim()  # settles the limits that the transform uses
+    to_fraction = axes.transData + axes.transAxes.inverted()
+    placed = sorted(
+        ((*to_fraction.transform((x, y)), name, ink) for name, x, y, ink in ends),
+        key=lambda end: float(end[1]),
+    )
+    height_pt = 0.8 * 72 * figure.get_figheight() / spec.get_gridspec().nrows
+    gap = LINE_PT / height_pt
+    heights = push_apart([float(end[1]) for end in placed], gap)
+    for (x, y, name, ink), height in zip(placed, heights, strict=True):
+        axes.annotate(
+            name,
+            xy=(x, y),
+            xytext=(1.045, height),
+            xycoords="axes fraction",
+            textcoords="axes fraction",
+            va="center",
+            fontsize=8.5,
+            color=INK if ink in {GREY, FAINT} else ink,
+            fontweight="normal" if ink in {GREY, FAINT} else "bold",
+            arrowprops={
+                "arrowstyle": "-",
+                "color": ink,
+                "lw": 0.6,
+                "shrinkA": 1,
+                "shrinkB": 1,
+                "relpos": (0, 0.5),
+            },
+            annotation_clip=False,
+        )
+
+
+def push_apart(heights: Sequence[float], gap: float) -> list[float]:
+    """Rising heights at least `gap` apart, each group of neighbours kept about its middle.
+
+    Where there is room below, none is above 1.
+    """
+    groups: list[list[float]] = []
+    for height in heights:
+        groups.append([height])
+        while len(groups) > 1:
+            low, high = groups[-2], groups[-1]
+            top_of_low = np.mean(low) + gap * (len(low) - 1) / 2
+            bottom_of_high = np.mean(high) - gap * (len(high) - 1) / 2
+            if bottom_of_high - top_of_low >= gap:
+                break
+            groups[-2:] = [low + high]
+    placed = []
+    for group in groups:
+        first = float(np.mean(group)) - gap * (len(group) - 1) / 2
+        placed += [first + gap * index for index in range(len(group))]
+    return [min(height, 1 - gap * back) for back, height in enumerate(reversed(placed))][::-1]
+
+
+def _left_out(variances: Sequence[float]) -> Floats:
+    """Share of the energy outside the 1, 2, ... strongest of n channels, (n - 1,)."""
+    weakest_first = np.cumsum(np.sort(variances))
+    return np.asarray(weakest_first[:-1][::-1] / max(weakest_first[-1], 1e-12))
+
+
+def _by_architecture(
+    lines: Mapping[str, tuple[Floats, Floats]],
+) -> dict[str, list[Series]]:
+    return {
+        arch: [Series(loss_of(cell), *lines[cell]) for cell in group]
+        for arch, group in architectures(tuple(lines)).items()
+    }

@@ -7,11 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from linocut.lab.evaluation.comparison import METRICS, REFERENCES, Comparison, RdRow, title
+from linocut.lab.evaluation.comparison import (
+    METRICS,
+    REFERENCES,
+    Comparison,
+    RdRow,
+    architectures,
+    loss_of,
+    title,
+)
 from linocut.lab.evaluation.published import DRAWN, TITLES
-from linocut.lab.report.curve_labels import GREY
-from linocut.lab.report.figures import architectures, colour, loss_of
-from linocut.lab.report.line_figures import Lines, Series
+from linocut.lab.report.figures import GREY, Lines, Series, colour
 
 _DASHES = {"jpeg": "dot", "jpeg2000": "solid", "webp": "dashdot", "avif_444": "dash"}
 _SYMBOLS = ("circle", "square", "diamond", "x")

@@ -20,9 +20,9 @@ from PIL import Image
 from linocut.lab.evaluation.comparison import Comparison
 from linocut.lab.evaluation.decode import PlaneRow
 from linocut.lab.evaluation.published import is_kodak
-from linocut.lab.report.line_figures import Lines
-from linocut.lab.report.markdown_sections import sections
+from linocut.lab.report.figures import Lines
 from linocut.lab.report.interactive import grid_figure, lines_figure, rd_figure
+from linocut.lab.report.markdown_sections import sections
 from linocut.lab.report.rate_split import split_figure
 from linocut.lab.report.side_by_side import Exhibit, busiest_corner
 from linocut.pictures.image import RgbArray

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from linocut.lab.evaluation.rows import read_rows
-from linocut.lab.report.line_figures import Lines, Series
+from linocut.lab.report.figures import Lines, Series
 from linocut.lab.report.side_by_side import busiest_corner, crop, labelled_row
 from linocut.lab.studies.robustness import CLASSICAL, CLASSICAL_CELL, LEARNED, ErrorRow
 from linocut.pictures.image import RgbArray, read_image, write_png
