@@ -75,7 +75,7 @@ verify: setup ## derive the numbers of README and report again from files and pi
 	python benchmarks/verify.py
 
 ui: setup ## open MLflow on the runs (http://127.0.0.1:5000)
-	python -m linocut.lab.tracking.live sync
+	python -m linocut.lab.tracking.sync
 	mlflow server --backend-store-uri sqlite:///$(CURDIR)/.mlflow/mlflow.db \
 	  --artifacts-destination $(CURDIR)/.mlflow/artifacts --workers 1
 
@@ -84,7 +84,7 @@ exps: setup ## table of the DVC experiments
 	  --drop 'artifacts|stages|src|data/|rate_over|^arch|^loss|Executor|State|files'
 
 seeds: setup ## compare the cells over the seeds of all experiments
-	@python -m linocut.lab.evaluation.seeds
+	@python -m linocut.lab.report.seeds
 
 bench: setup ## measure speed: training throughput, compress and decompress
 	python -m benchmarks

@@ -7,8 +7,8 @@ import pytest
 
 from fake_checkout import FakeCheckout
 from linocut.errors import DataError
-from linocut.lab.evaluation import seeds
 from linocut.lab.evaluation.decode import EvaluationRow
+from linocut.lab.report import seeds
 
 
 @pytest.fixture

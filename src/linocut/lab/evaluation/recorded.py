@@ -14,15 +14,21 @@ import pathlib
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from linocut.lab.evaluation.anchors import AnchorRow
+from linocut.lab.evaluation.decode import EvaluationRow
+from linocut.lab.evaluation.rows import read_rows
 
 CELL_STAGES = ("train", "fit_pca", "entropy_code", "evaluate")
 TEST = "artifacts/prepared/test"
 """What the anchors and every cell are measured on."""
 Files = Mapping[str, pathlib.Path]
 """Names inside an output folder, each with the file in the cache that holds its content."""
+Anchors = Mapping[str, Sequence[AnchorRow]]
+"""Rows of the classical codecs, by their names."""
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,19 @@ def revisions(root: pathlib.Path) -> Iterator[Revision]:
         if match:  # the other references are DVC's own
             text = _git(root, "show", f"{commit}:dvc.lock")
             yield Revision(match[1], commit, _stages(text), cache)
+
+
+def measured(cell: Cell) -> list[EvaluationRow]:
+    """What was measured on the files of a cell."""
+    return read_rows(cell.files["evaluate"]["evaluation.csv"], EvaluationRow)
+
+
+def anchor_rows(files: Files | None) -> Anchors:
+    """The classical codecs of a revision; none where they were not run."""
+    anchors: dict[str, list[AnchorRow]] = {}
+    for row in read_rows(files["anchors.csv"], AnchorRow) if files else ():
+        anchors.setdefault(row.codec, []).append(row)
+    return anchors
 
 
 @functools.lru_cache(maxsize=256)

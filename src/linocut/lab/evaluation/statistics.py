@@ -7,7 +7,7 @@ picture would be a coin toss. The best is known only after looking, so Holm's co
 all pairs of losses and not only over those with the best. With n pictures no p-value is below
 2^(1-n) before the correction: with few pictures nothing can be significant, and then nothing is.
 
-All this is about pictures; `linocut.lab.evaluation.seeds` draws the seeds of the training, too.
+All this is about pictures; `linocut.lab.report.seeds` draws the seeds of the training, too.
 
 Source: Fisher, "The Design of Experiments", 1935 (permutation of signs); Holm, "A simple
 sequentially rejective multiple test procedure", Scand. J. Statist. 1979.

@@ -1,19 +1,17 @@
-"""A window on training: curves in MLflow while a stage runs, all results afterwards.
+"""A window on training: its curves appear in MLflow while the stage runs.
 
-    with tracking.run("cae-l1", arch="cae", loss="l1", params=..., fingerprint=...) as log:
+    with live.run("cae-l1", arch="cae", loss="l1", params=..., fingerprint=...) as log:
         log({"loss": 0.5, "psnr_db": 27.1}, megapixels=1.5)
-
-    python -m linocut.lab.tracking.live sync        make or complete a run for every result DVC has
 
 A stage neither fails nor waits because of MLflow: a thread of its own does the writing, gives up at
 the first error and says so once. Nothing is lost by that, because the same numbers are in the
-stage's outputs, from which `sync` makes the runs: also of results that came from DVC's cache, whose
-stages never ran, and of those that a colleague pushed. MLflow is never read by the pipeline.
+stage's outputs, from which `linocut.lab.tracking.sync` makes the runs. MLflow is never read by the
+pipeline. The load of processor and memory is logged beside the curves where MLflow's own switch
+asks for it (`MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING=true`).
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import logging
 import os
@@ -22,7 +20,7 @@ import queue
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from linocut.lab.tracking import store
@@ -106,7 +104,7 @@ class _Writer(threading.Thread):
         try:
             self._write()
         except Exception as error:
-            reason = " ".join(str(error).split())[:160]
+            reason = store.without_secrets(" ".join(str(error).split()))[:160]
             logger.warning("MLflow is out of reach, going on without it: %s. %s", reason, _LATER)
 
     def _write(self) -> None:
@@ -150,8 +148,8 @@ class _Writer(threading.Thread):
 
     @contextlib.contextmanager
     def _watched(self, run_id: str) -> Iterator[None]:
-        """Log the load of processor, memory and GPU meanwhile, unless that is switched off."""
-        if os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true").lower() == "false":
+        """Log the load of processor, memory and GPU meanwhile, where that is switched on."""
+        if os.environ.get("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "").lower() != "true":
             yield
             return
         from mlflow.system_metrics import system_metrics_monitor
@@ -165,7 +163,7 @@ class _Writer(threading.Thread):
             monitor.finish()
 
 
-_LATER = "`python -m linocut.lab.tracking.live sync` makes the run from the stage's outputs."
+_LATER = "`python -m linocut.lab.tracking.sync` makes the run from the stage's outputs."
 
 
 def _origin() -> dict[str, str]:
@@ -187,25 +185,3 @@ def _origin() -> dict[str, str]:
         "mlflow.note.content": note,
     }
     return {name: text for name, text in tags.items() if text}
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """The command line; 0 when the store could be written."""
-    parser = argparse.ArgumentParser(
-        prog="linocut.lab.tracking.live", description="MLflow runs of linocut."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("sync", help="make or complete a run for every result that DVC has")
-    parser.parse_args(arguments)
-    from linocut.lab.tracking import sync
-
-    try:
-        print(sync.sync(pathlib.Path.cwd()))
-    except Exception as error:
-        print(f"linocut.lab.tracking.live: {' '.join(str(error).split())[:200]}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,7 +1,7 @@
 """The codec as an MLflow model: a picture in, the decoded picture and its rate out.
 
     model = mlflow.pyfunc.load_model("models:/linocut@champion")
-    result = model.predict(picture, params={"step": 0.1})     # picture (h, w, 3) uint8, sRGB
+    result = model.predict(picture, params={"step": 24.0})    # picture (h, w, 3) uint8, sRGB
     result["picture"], result["bpp"], result["file"]
 
 MLflow keeps this file, the package and the codec's folder, and runs the file when it loads the
@@ -33,7 +33,8 @@ class CodecService:
         Args:
             context: what `load_context` had; unused here.
             model_input: picture (h, w, 3), sRGB, uint8.
-            params: `step`, the quantisation step: larger is smaller and worse.
+            params: `step`, the quantisation step in grey levels, 1 to 1024: larger is smaller and
+                worse.
 
         Returns:
             A dictionary: `picture` (h, w, 3) uint8, `bpp` of the file, header included, and the

@@ -21,6 +21,13 @@ MODEL = "linocut"
 ALIAS = "champion"
 REQUIREMENTS = ("constriction", "numpy", "pillow", "safetensors", "torch")
 """What a decoder imports; the package itself is stored with the model."""
+DESCRIPTION = """\
+The codec of the working tree that needs the fewest bits at equal PSNR, networks and tables in it.
+
+`mlflow.pyfunc.load_model("models:/linocut@champion").predict(picture, params={"step": 24.0})`: a
+picture (h, w, 3) uint8 sRGB in; the decoded `picture`, its `bpp` and the `file` out. `step` is the
+quantisation step in grey levels, 1 to 1024: larger is smaller and worse.
+"""
 
 
 def crown(
@@ -49,9 +56,22 @@ def crown(
         client.set_terminated(run_id, info.status, info.end_time)  # it has just ended again
         for name, text in tags.items():
             client.set_model_version_tag(MODEL, version, name, text)
+        client.update_registered_model(MODEL, DESCRIPTION)
+        client.update_model_version(MODEL, version, _described(tags))
     if str(client.get_registered_model(MODEL).aliases.get(ALIAS)) != version:
         client.set_registered_model_alias(MODEL, ALIAS, version)
     return version
+
+
+def _described(tags: Mapping[str, str]) -> str:
+    """A version in a sentence."""
+    cell, out = tags.get("linocut.cell", "a cell"), tags.get("dvc.out", "")
+    bits = (
+        f", {tags['BD-rate percent']} % of bits against JPEG 2000"
+        if "BD-rate percent" in tags
+        else ""
+    )
+    return f"`{cell}`{bits}. In DVC's cache: {out}" if out else f"`{cell}`{bits}."
 
 
 def _register(run_id: str, codec: Mapping[str, pathlib.Path], step: float) -> str:
@@ -69,7 +89,7 @@ def _register(run_id: str, codec: Mapping[str, pathlib.Path], step: float) -> st
     with collected(codec) as folder, silence, mlflow.start_run(run_id=run_id):
         logged = mlflow.pyfunc.log_model(
             name="codec",
-            python_model=str(package / "mlflow_model.py"),
+            python_model=str(package / "lab/tracking/model.py"),
             code_paths=[str(package)],
             artifacts={"codec": str(folder)},
             signature=signature,

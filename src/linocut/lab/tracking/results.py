@@ -11,7 +11,7 @@ from __future__ import annotations
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,13 +29,9 @@ from linocut.lab.evaluation.comparison import (
     picture_curves,
 )
 from linocut.lab.evaluation.decode import EvaluationRow
-from linocut.lab.evaluation.recorded import Cell, Files
-from linocut.lab.evaluation.rows import read_rows
+from linocut.lab.evaluation.recorded import Anchors, Cell, measured
 from linocut.lab.report import figures
 from linocut.lab.tracking.store import KILOPIXELS, digest, flat
-
-Anchors = Mapping[str, Sequence[AnchorRow]]
-"""Rows of the classical codecs, by their names."""
 
 MILLIBPP = 1000
 """The steps of the rate-distortion curves are thousandths of a bit per pixel."""
@@ -52,19 +48,6 @@ class Point(NamedTuple):
     value: float
     step: int = 0
     seconds: float = 0.0
-
-
-def measured(cell: Cell) -> list[EvaluationRow]:
-    """What was measured on the files of a cell."""
-    return read_rows(cell.files["evaluate"]["evaluation.csv"], EvaluationRow)
-
-
-def anchor_rows(files: Files | None) -> Anchors:
-    """The classical codecs of a revision; none where they were not run."""
-    anchors: dict[str, list[AnchorRow]] = {}
-    for row in read_rows(files["anchors.csv"], AnchorRow) if files else ():
-        anchors.setdefault(row.codec, []).append(row)
-    return anchors
 
 
 def result_key(cell: Cell) -> str:

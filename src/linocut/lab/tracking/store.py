@@ -1,7 +1,10 @@
 """The MLflow store: where it is, and that nobody waits for it longer than seconds.
 
+    open_store() --> a client and the id of the experiment `linocut`
+
 `$MLFLOW_TRACKING_URI` names a server. Without it the runs are in `.mlflow/` of the checkout that
-DVC runs from, `$DVC_ROOT`: a queued experiment works in a copy that is thrown away.
+DVC runs from, `$DVC_ROOT`: a queued experiment works in a copy that is thrown away. A password in
+the address is handed to MLflow apart from it, so that no message of anybody's can show it.
 """
 
 from __future__ import annotations
@@ -12,15 +15,19 @@ import hashlib
 import logging
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import tempfile
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+logger = logging.getLogger(__name__)
 
 EXPERIMENT = "linocut"
 HIDDEN_PARAMS = (
@@ -64,9 +71,9 @@ def open_store() -> tuple[MlflowClient, str]:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "ERROR")  # it reports each table that it makes
     logging.getLogger("alembic").setLevel(logging.ERROR)
+    server = _hide_password()
     import mlflow
 
-    server = os.environ.get("MLFLOW_TRACKING_URI")
     if server:
         mlflow.set_tracking_uri(server)
         client = mlflow.MlflowClient()
@@ -74,12 +81,19 @@ def open_store() -> tuple[MlflowClient, str]:
     folder = local_folder()
     folder.mkdir(parents=True, exist_ok=True)
     database = folder / "mlflow.db"
+    artifacts = (folder / "artifacts").as_uri()
     with _locked(folder / "init.lock"):  # making the tables twice at once fails
+        _set_aside_copy(folder, database)
         if not database.exists():
-            _make_database(database, (folder / "artifacts").as_uri())
+            _make_database(database, artifacts)
     mlflow.set_tracking_uri(f"sqlite:///{database}")
     client = mlflow.MlflowClient()
-    return client, _experiment(client, artifact_location=(folder / "artifacts").as_uri())
+    return client, _experiment(client, artifact_location=artifacts)
+
+
+def without_secrets(text: str) -> str:
+    """A text in which no address shows who logs in, nor with which password."""
+    return re.sub(r"://[^/@\s]+@", "://***@", text)
 
 
 def find_run(client: MlflowClient, experiment: str, **tags: str) -> Run | None:
@@ -140,6 +154,41 @@ def git_commit() -> str:
             command, capture_output=True, check=True, text=True, timeout=5
         ).stdout.strip()
     return ""
+
+
+def _hide_password() -> str:
+    """`$MLFLOW_TRACKING_URI` without name and password, which MLflow takes from variables too."""
+    address = os.environ.get("MLFLOW_TRACKING_URI", "")
+    parts = urllib.parse.urlsplit(address)
+    if parts.scheme not in ("http", "https") or "@" not in parts.netloc:
+        return address
+    user, _, host = parts.netloc.rpartition("@")
+    name, _, password = user.partition(":")
+    os.environ.setdefault("MLFLOW_TRACKING_USERNAME", urllib.parse.unquote(name))
+    os.environ.setdefault("MLFLOW_TRACKING_PASSWORD", urllib.parse.unquote(password))
+    address = urllib.parse.urlunsplit(parts._replace(netloc=host))
+    os.environ["MLFLOW_TRACKING_URI"] = address
+    return address
+
+
+def _set_aside_copy(folder: pathlib.Path, database: pathlib.Path) -> None:
+    """Put the database of a checkout that was copied or moved here aside, and say so.
+
+    MLflow writes absolute paths into it: runs of this checkout would put their files into the other
+    one, or into nothing. `sync` makes the runs again from what DVC has.
+    """
+    note = folder / "place"
+    place = note.read_text(encoding="utf-8").strip() if note.is_file() else str(folder)
+    if place != str(folder) and database.exists():
+        number = len(list(folder.glob("mlflow.db.elsewhere-*"))) + 1
+        aside = database.with_name(f"mlflow.db.elsewhere-{number}")
+        database.rename(aside)
+        logger.warning(
+            "%s was made in %s and names files there: kept as %s, a new store begins, "
+            "and `make ui` fills it",
+            database, place, aside.name,
+        )  # fmt: skip
+    note.write_text(f"{folder}\n", encoding="utf-8")
 
 
 def _make_database(database: pathlib.Path, artifact_location: str) -> None:

@@ -1,5 +1,7 @@
 """Runs in MLflow for all results that DVC has, whoever and whatever made them.
 
+    python -m linocut.lab.tracking.sync         (`make ui`)
+
     dvc.lock, DVC's cache --> a run per cell --> a parent per study --> the champion
 
 Doing it twice changes nothing. The run that a training wrote while it went on is completed; a
@@ -9,17 +11,27 @@ its data and its numbers: the whole grid, and each part of it that was run for i
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pathlib
+import sys
+import urllib.parse
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from linocut.errors import DataError
-from linocut.lab.evaluation.recorded import Cell, Revision, revisions
-from linocut.lab.tracking import registry, results, view
-from linocut.lab.tracking.results import Anchors, Point
-from linocut.lab.tracking.store import all_runs, collected, digest, open_store, shown_params
+from linocut.lab.evaluation.recorded import Anchors, Cell, Revision, anchor_rows, revisions
+from linocut.lab.tracking import registry, results
+from linocut.lab.tracking.results import BD_RATES, Point
+from linocut.lab.tracking.store import (
+    all_runs,
+    collected,
+    digest,
+    open_store,
+    shown_params,
+    without_secrets,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -27,6 +39,10 @@ if TYPE_CHECKING:
 
 STUDY_PARAMS = ("seed", "data", "prepare", "train", "pca", "code")
 UPLOAD_TIMEOUT_S = 120
+TABLE = urllib.parse.urlencode(
+    {"orderByKey": f"metrics.`{BD_RATES}/PSNR vs jpeg2000`", "orderByAsc": "true"}
+)
+"""How the table of runs opens: the fewest bits first."""
 
 
 def sync(root: pathlib.Path) -> str:
@@ -39,31 +55,40 @@ def sync(root: pathlib.Path) -> str:
     sync = _Sync(*open_store())
     anchors: dict[str, Anchors] = {}
     studies: dict[str, dict[str, tuple[Cell, Run]]] = {}
-    contenders: list[tuple[float, Cell, Run]] = []
+    ranked: list[tuple[float, str, Cell, Run]] = []
     older = 0
     for revision in revisions(root):
         for cell in revision.cells():
             study = _study(cell)
             try:
-                references = results.anchor_rows(revision.files("anchors"))
+                references = anchor_rows(revision.files("anchors"))
                 run = sync.put_cell(cell, revision, references)
             except DataError:  # tables of another version of this package
                 older += 1
                 continue
             anchors.setdefault(study, references)
             studies.setdefault(study, {}).setdefault(cell.name, (cell, run))
-            if not revision.experiment:
-                contenders.append((results.ranking(cell, references), cell, run))
+            place = (results.ranking(cell, references), revision.experiment)
+            ranked.append((*place, cell, run))
     for study, members in studies.items():
         sync.put_study(study, members, anchors[study])
     done = sync.counts()
     if older:
         done += f", {older} left out: their tables are those of another version"
-    if contenders:
-        done += sync.crown(*min(contenders, key=lambda contender: contender[0]))
+    here = [candidate for candidate in ranked if not candidate[1]]
+    if here:
+        bd_rate, _, cell, run = min(here, key=lambda candidate: candidate[0])
+        done += sync.crown(bd_rate, cell, run)
+        other, experiment, best, _ = min(ranked, key=lambda candidate: candidate[0])
+        if other < bd_rate:
+            done += (
+                f"\n{best.name} of the experiment {experiment} needs fewer bits ({other:+.1f} % "
+                f"against {bd_rate:+.1f} %): `dvc exp apply {experiment}` makes it the champion"
+            )
     uri = os.environ.get("MLFLOW_TRACKING_URI", "")
     server = uri.rstrip("/") if uri.startswith("http") else "http://127.0.0.1:5000"
-    return f"{done}\nTable of the cells, while the server runs: {server}{sync.save_view()}"
+    table = f"{server}/#/experiments/{sync.experiment}/runs?{TABLE}"
+    return f"{done}\nTable of the cells, while the server runs: {without_secrets(table)}"
 
 
 class _Sync:
@@ -74,7 +99,7 @@ class _Sync:
         self._completed: set[str] = set()
         self._kept: set[str] = set()
         self._client = client
-        self._experiment = experiment
+        self.experiment = experiment
         self._runs = {run.info.run_id: run for run in all_runs(client, experiment)}
 
     def put_cell(self, cell: Cell, revision: Revision, anchors: Anchors) -> Run:
@@ -125,7 +150,7 @@ class _Sync:
         cells = [cell for cell, _ in members.values()]
         parent = self._find({"linocut.study": study})
         if parent is None:
-            parent = self._client.create_run(self._experiment, run_name=_title(cells[0]))
+            parent = self._client.create_run(self.experiment, run_name=_title(cells[0]))
             shared = {name: cells[0].params.get(name, {}) for name in STUDY_PARAMS}
             self._params(parent, shared, {})
             self._tag(parent, {"linocut.study": study, "mlflow.source.name": "dvc.yaml"})
@@ -153,12 +178,7 @@ class _Sync:
                 "BD-rate percent": f"{bd_rate:.2f}",
             },
         )
-        return f"; champion: {cell.name}, version {version}"
-
-    def save_view(self) -> str:
-        """Describe the table of runs; gives its path on the server."""
-        parents = [name for name, run in self._runs.items() if "linocut.study" in run.data.tags]
-        return view.save_view(self._client, self._experiment, parents)
+        return f"; champion: {cell.name} of the working tree, version {version}"
 
     def _find(self, tags: Mapping[str, str | None]) -> Run | None:
         for run in self._runs.values():
@@ -170,7 +190,7 @@ class _Sync:
         curve = results.history(cell)
         end = cell.files["train"]["history.csv"].stat().st_mtime
         start = int(1000 * (end - max((point.seconds for point in curve), default=0.0)))
-        run = self._client.create_run(self._experiment, start_time=start, run_name=cell.name)
+        run = self._client.create_run(self.experiment, start_time=start, run_name=cell.name)
         self._points(run, curve)
         self._client.set_terminated(run.info.run_id, end_time=int(1000 * end))
         return self._client.get_run(run.info.run_id)
@@ -292,3 +312,23 @@ def _note(cell: Cell, revision: Revision) -> str:
         "Steps of `train/`: thousands of pixels seen. Steps of `rd/`: thousandths of a bit per "
         "pixel. `BD-rate/`: per cent of bits at equal quality, less is better."
     )
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0 when the store could be written."""
+    parser = argparse.ArgumentParser(
+        prog="linocut.lab.tracking.sync",
+        description="Make or complete an MLflow run for every result that DVC has.",
+    )
+    parser.parse_args(arguments)
+    try:
+        print(sync(pathlib.Path.cwd()))
+    except Exception as error:
+        reason = without_secrets(" ".join(str(error).split()))[:200]
+        print(f"linocut.lab.tracking.sync: {reason}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

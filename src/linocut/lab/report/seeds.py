@@ -1,7 +1,7 @@
 """What another seed of the training would change: the same cells, trained with several seeds.
 
     dvc exp run --queue -S seed=0,1,2 && dvc queue start
-    python -m linocut.lab.evaluation.seeds            (`make seeds`)
+    python -m linocut.lab.report.seeds            (`make seeds`)
 
 dvc.lock of the tree and of its experiments + DVC's cache --> cells by seed --> tables
 
@@ -38,10 +38,9 @@ from linocut.lab.evaluation.rd import (
     bd_rate_draws,
     percentile_interval,
 )
-from linocut.lab.evaluation.recorded import revisions
+from linocut.lab.evaluation.recorded import Anchors, anchor_rows, measured, revisions
 from linocut.lab.evaluation.statistics import Ranked, rank
 from linocut.lab.report.markdown import interval_text, ranking_table, table
-from linocut.lab.tracking.results import Anchors, anchor_rows, measured
 
 SHARED_PARAMS = ("data", "prepare", "train", "pca", "code")
 """What cells must have in common to differ by their seed alone, besides the test pictures."""
@@ -176,7 +175,7 @@ def _rows(curves: PictureCurves, rows: NDArray[np.intp]) -> PictureCurves:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the tables of all studies; 1 where there is none."""
     parser = argparse.ArgumentParser(
-        prog="linocut.lab.evaluation.seeds",
+        prog="linocut.lab.report.seeds",
         description="Compare cells over the seeds of their trainings.",
     )
     parser.parse_args(arguments)
@@ -184,11 +183,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         found = studies(Path.cwd())
         texts = [study_text(study) for study in found]
     except LinocutError as error:
-        print(f"linocut.lab.evaluation.seeds: {error}", file=sys.stderr)
+        print(f"linocut.lab.report.seeds: {error}", file=sys.stderr)
         return 1
     if not texts:
         print(
-            "linocut.lab.evaluation.seeds: no cell has two seeds: run "
+            "linocut.lab.report.seeds: no cell has two seeds: run "
             "`dvc exp run --queue -S seed=0,1,2`, then `dvc queue start`",
             file=sys.stderr,
         )

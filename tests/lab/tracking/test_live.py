@@ -1,7 +1,9 @@
 """A stage never fails nor waits because of MLflow, and no result is missing from it in the end."""
 
 import logging
+import os
 import pathlib
+import shutil
 import socket
 import subprocess
 import sys
@@ -11,7 +13,7 @@ import pytest
 import yaml
 
 from linocut.lab.config.compose import compose
-from linocut.lab.tracking import live
+from linocut.lab.tracking import live, sync
 from linocut.lab.tracking import store as tracking_store
 from linocut.lab.tracking.sync import STUDY_PARAMS
 
@@ -101,13 +103,66 @@ def test_another_fingerprint_is_another_run(store):
     assert len(store()) == 2
 
 
-def test_system_metrics_are_logged_beside_the_curves(store, monkeypatch):
+@pytest.mark.parametrize("switch", ["true", None])
+def test_the_load_of_the_machine_is_logged_where_mlflow_is_asked_for_it(store, monkeypatch, switch):
+    monkeypatch.delenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", raising=False)
+    if switch:
+        monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", switch)
     monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.2")
     monkeypatch.setattr(live, "FLUSH_S", 0.1)
     with live.run("cae-l1", arch="cae", loss="l1", params={}, fingerprint="f"):
         time.sleep(1.5)
     (run,) = store()
-    assert any(name.startswith("system/cpu") for name in run.data.metrics)
+    logged = any(name.startswith("system/cpu") for name in run.data.metrics)
+    assert logged == (switch == "true")
+
+
+# --- secrets, copies ------------------------------------------------------------------------------
+
+
+def test_a_password_in_the_address_is_shown_to_nobody(monkeypatch, caplog, capfd):
+    for name in ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://ada:se%21cret@127.0.0.1:9")
+    with caplog.at_level(logging.DEBUG):
+        train()
+        assert sync.main([]) == 1
+    shown = caplog.text + "".join(capfd.readouterr())
+    assert "going on without it" in shown
+    assert "se%21cret" not in shown
+    assert "se!cret" not in shown
+    assert os.environ["MLFLOW_TRACKING_URI"] == "http://127.0.0.1:9"
+    assert os.environ["MLFLOW_TRACKING_PASSWORD"] == "se!cret"
+
+
+def test_texts_of_other_packages_lose_their_secrets():
+    text = "cannot reach postgresql://ada:secret@db/x, nor http://db:5000/?a=b@c"
+    shown = tracking_store.without_secrets(text)
+    assert shown == "cannot reach postgresql://***@db/x, nor http://db:5000/?a=b@c"
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_copied_checkout_begins_a_store_of_its_own(store, monkeypatch, tmp_path, caplog, moved):
+    train()
+    first = tmp_path / ".mlflow"
+    other = tmp_path / "other"
+    other.mkdir()
+    (shutil.move if moved else shutil.copytree)(first, other / ".mlflow")
+    before = [] if moved else sorted(first.rglob("*"))
+    monkeypatch.setenv("DVC_ROOT", str(other))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)  # MLflow left it to this process
+    train(fingerprint="f2")
+    assert f"was made in {first}" in caplog.text
+    (run,) = store()
+    assert run.data.tags["linocut.fingerprint"] == "f2"
+    assert run.info.artifact_uri.startswith((other / ".mlflow").as_uri())
+    assert (other / ".mlflow" / "mlflow.db.elsewhere-1").is_file()
+    assert moved or sorted(first.rglob("*")) == before
+    caplog.clear()
+    train(fingerprint="f3")  # said once
+    assert "was made in" not in caplog.text
+    assert len(store()) == 2
 
 
 # --- out of reach ---------------------------------------------------------------------------------
@@ -136,7 +191,7 @@ def test_a_dead_server_costs_less_than_five_seconds_and_one_warning(
     assert time.monotonic() - started < 5
     ours = [record for record in caplog.records if record.name.startswith("linocut")]
     assert len(ours) == 1
-    assert "live sync" in ours[0].getMessage()
+    assert "tracking.sync" in ours[0].getMessage()
 
 
 def test_a_store_that_cannot_be_written_does_not_stop_the_training(tmp_path, monkeypatch, caplog):
@@ -180,10 +235,3 @@ def test_importing_tracking_does_not_import_mlflow():
     script = "import sys; from linocut.lab.tracking import live; sys.exit('mlflow' in sys.modules)"
     path = str(pathlib.Path(live.__file__).parents[3])
     subprocess.run([sys.executable, "-c", script], env={"PYTHONPATH": path}, check=True, timeout=60)
-
-
-def test_sync_on_a_dead_server_says_so_in_one_line(monkeypatch, capsys, tmp_path):
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
-    monkeypatch.chdir(tmp_path)
-    assert live.main(["sync"]) == 1
-    assert len(capsys.readouterr().err.splitlines()) == 1

@@ -8,7 +8,7 @@ import pytest
 from conftest import isolate, list_runs
 from fake_checkout import RATES_BPP, FakeCheckout
 from linocut.errors import DataError
-from linocut.lab.evaluation.recorded import revisions
+from linocut.lab.evaluation.recorded import anchor_rows, revisions
 from linocut.lab.tracking import live, registry, results, sync
 from linocut.lab.tracking import store as tracking_store
 from linocut.lab.tracking.results import draw_curves
@@ -223,11 +223,35 @@ def test_a_cell_that_is_not_in_the_cache_is_left_out(checkout, store):
 
 def test_the_champion_needs_the_fewest_bits(synced):
     assert set(synced.champions) == {"cae-l2"}
+    assert "champion: cae-l2 of the working tree, version 1" in synced.summary
+
+
+def test_a_better_cell_of_an_experiment_is_named_beside_the_champion(checkout, store):
+    assert "dvc exp apply" not in sync.sync(checkout.root)
+    lock = (checkout.root / "dvc.lock").read_text()
+    checkout.add_cell("cae-l1", gain_db=3.0, megapixels=30.0)
+    checkout.save_experiment("tidy-moth")
+    (checkout.root / "dvc.lock").write_text(lock)
+    summary = sync.sync(checkout.root)
+    assert "champion: cae-l2 of the working tree" in summary
+    assert "cae-l1 of the experiment tidy-moth needs fewer bits" in summary
+    assert "dvc exp apply tidy-moth" in summary
+
+
+def test_the_address_of_the_table_sorts_it_by_bits(synced):
+    assert "runs?orderByKey=metrics.%60BD-rate%2FPSNR+vs+jpeg2000%60" in synced.summary
+
+
+def test_sync_on_a_dead_server_says_so_in_one_line(monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.chdir(tmp_path)
+    assert sync.main([]) == 1
+    assert len(capsys.readouterr().err.splitlines()) == 1
 
 
 def test_the_figure_of_a_run_is_a_picture(tmp_path):
     checkout = two_cells(tmp_path / "checkout")
     (revision,) = revisions(checkout.root)
-    anchors = results.anchor_rows(revision.files("anchors"))
+    anchors = anchor_rows(revision.files("anchors"))
     draw_curves(list(revision.cells()), anchors, tmp_path / "rd.png")
     assert (tmp_path / "rd.png").read_bytes().startswith(b"\x89PNG")
