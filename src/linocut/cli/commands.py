@@ -14,8 +14,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linocut.cli.batch import Outcome, naming, run_jobs
-from linocut.cli.jobs import STREAM, Job, plan_jobs
+from linocut.cli.files import STREAM, Job, Outcome, naming, plan_jobs, run_jobs
 from linocut.codec.picture_files import (
     Target,
     compress_picture,

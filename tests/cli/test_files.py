@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from linocut.cli.jobs import Job, plan_jobs, require_free
+from linocut.cli.files import Job, plan_jobs, require_free
 from linocut.errors import DataError
 
 READABLE = frozenset({".png", ".jpg"})

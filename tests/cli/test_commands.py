@@ -21,8 +21,8 @@ from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.pictures.image import read_picture, write_png
 from linocut.pictures.metrics import psnr_db
 
-SOURCE = Path(__file__).parents[1] / "src"
-GOLDEN = Path(__file__).parent / "golden/wavelet"
+SOURCE = Path(__file__).parents[2] / "src"
+GOLDEN = Path(__file__).parents[1] / "golden/wavelet"
 LEAVES = dead_leaves(40, 56, seed=8)
 
 
