@@ -1,8 +1,8 @@
-"""The parts of README.md that are written by other files.
+"""The parts of README.md and docs/results.md that are written by other files.
 
     python tests/readme_blocks.py --write      rewrite them (`make readme`)
 
-`modules`: the first line of every module's docstring. `results`: the summary of reports/report.md.
+`modules`: the first line of every room's docstring. `results`: the summary of reports/report.md.
 `kodak`, `kodak-published`: two blocks of docs/kodak/report.md, which `make kodak` writes.
 `side-by-side`: the table of docs/side-by-side.md, which a benchmark writes.
 """
@@ -18,15 +18,23 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 REPORT = ROOT / "reports/report.md"
 KODAK = ROOT / "docs/kodak/report.md"
+RESULTS = ROOT / "docs/results.md"
+ROOMS = (
+    "cli/", "pillow.py", "codec/", "entropy/", "format/", "pictures/", "models/", "errors.py",
+    "lab/config/", "lab/data/", "lab/networks/", "lab/training/", "lab/fitting/",
+    "lab/evaluation/", "lab/studies/", "lab/report/", "lab/tracking/",
+)  # fmt: skip
+"""The parts of src/linocut/, as README lists them."""
 
 
 def modules() -> str:
-    """One table row per module of the library."""
-    rows = ["| `src/linocut/` | |", "|---|---|"]
-    for path in sorted((ROOT / "src/linocut").glob("*.py")):
-        docstring = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
-        rows.append(f"| `{path.name}` | {docstring.partition(chr(10))[0]} |")
-    rows.append("| `conf/` | Every parameter, in groups: `arch`, `loss`, `data`, `profile`. |")
+    """One table row per room of the library, the codec's first, in the order of the data."""
+    rows = ["| room | |", "|---|---|"]
+    for name in ROOMS:
+        path = ROOT / "src/linocut" / name
+        module = path if path.is_file() else path / "__init__.py"
+        docstring = ast.get_docstring(ast.parse(module.read_text(encoding="utf-8"))) or ""
+        rows.append(f"| `{name}` | {docstring.partition(chr(10))[0]} |")
     return "\n".join(rows)
 
 
@@ -47,28 +55,31 @@ def with_block(text: str, name: str, content: str) -> str:
 
 
 BLOCKS = {
-    "results": (REPORT, "results"),
-    "kodak": (KODAK, "results"),
-    "kodak-published": (KODAK, "published"),
-    "side-by-side": (ROOT / "docs/side-by-side.md", "table"),
+    "kodak": (README, KODAK, "results"),
+    "kodak-published": (RESULTS, KODAK, "published"),
+    "results": (RESULTS, REPORT, "results"),
+    "side-by-side": (RESULTS, ROOT / "docs/side-by-side.md", "table"),
 }
-"""Blocks of README by name: the file and its block that they repeat."""
+"""Blocks by name: the page that repeats one, the file that has it, and its name there."""
 
 
 def repeated(name: str) -> str | None:
-    """What README should hold in one of `BLOCKS`; None where its source does not exist yet."""
-    path, of_path = BLOCKS[name]
+    """What a page should hold in one of `BLOCKS`; None where its source does not exist yet."""
+    _, path, of_path = BLOCKS[name]
     return block(path.read_text(encoding="utf-8"), of_path) if path.exists() else None
 
 
-def written() -> str:
-    """README.md as it should be."""
-    text = with_block(README.read_text(encoding="utf-8"), "modules", modules())
-    for name in BLOCKS:
+def written() -> dict[pathlib.Path, str]:
+    """README.md and docs/results.md as they should be."""
+    texts = {path: path.read_text(encoding="utf-8") for path in (README, RESULTS)}
+    texts[README] = with_block(texts[README], "modules", modules())
+    for name, (page, _, _) in BLOCKS.items():
         found = repeated(name)
-        text = text if found is None else with_block(text, name, found)
-    return text
+        if found is not None:
+            texts[page] = with_block(texts[page], name, found)
+    return texts
 
 
 if __name__ == "__main__" and sys.argv[1:] == ["--write"]:
-    README.write_text(written(), encoding="utf-8")
+    for path, text in written().items():
+        path.write_text(text, encoding="utf-8")
