@@ -40,8 +40,9 @@ from linocut.lab.networks.networks import ARCHITECTURES, Network
 from linocut.lab.training.device import pick_device
 from linocut.lab.training.trainer import Trainer
 from linocut.models import shipped
+from linocut.pictures.crop import centre
 from linocut.pictures.image import RgbArray, read_image
-from linocut.pictures.metrics import psnr_db
+from linocut.pictures.quality import psnr_db
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = (8.0, 16.0, 32.0, 64.0, 128.0)
@@ -212,7 +213,9 @@ def trial(
     began = time.perf_counter()
     trainer.run()
     seconds = time.perf_counter() - began
-    pictures = [_middle(read_image(path)) for path in sorted(prepared.glob("validation/*.png"))]
+    pictures = [
+        centre(read_image(path), *SIZE_PX) for path in sorted(prepared.glob("validation/*.png"))
+    ]
     crops = prepared / "train.npy"
     if seed not in starts:
         starts[seed] = curve(build("default"), pictures, crops, seed)
@@ -304,11 +307,6 @@ def _trainer(
         seed=seed,
         device=pick_device(),
     )
-
-
-def _middle(picture: RgbArray) -> RgbArray:
-    top, left = (max(0, (a - b) // 2) for a, b in zip(picture.shape[:2], SIZE_PX, strict=True))
-    return np.ascontiguousarray(picture[top : top + SIZE_PX[0], left : left + SIZE_PX[1]])
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ from linocut.lab.evaluation import anchors
 from linocut.lab.evaluation.anchors import ANCHORS
 from linocut.models import shipped
 from linocut.pictures.image import Picture, read_image
-from linocut.pictures.metrics import measure, ssimulacra2
+from linocut.pictures.quality import measure, ssimulacra2
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "side-by-side.md"

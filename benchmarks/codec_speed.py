@@ -31,7 +31,7 @@ from linocut.codec.rotation import Rotation
 from linocut.entropy.choice import EFFORTS
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.pictures.image import read_image
-from linocut.pictures.metrics import psnr_db
+from linocut.pictures.quality import psnr_db
 
 PARTS = ("network", "rotation", "choice", "coding", "rest")
 Picture = NDArray[np.uint8]

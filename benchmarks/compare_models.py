@@ -31,7 +31,7 @@ from linocut.lab.evaluation.rd import (
     resample_pictures,
 )
 from linocut.pictures.image import read_image
-from linocut.pictures.metrics import measure, ssimulacra2, to_db
+from linocut.pictures.quality import measure, ssimulacra2, to_db
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = (5.0, 8.0, 13.0, 21.0, 34.0, 55.0, 89.0, 144.0)

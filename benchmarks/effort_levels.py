@@ -33,7 +33,7 @@ from linocut.lab.evaluation.rd import (
 )
 from linocut.models import shipped
 from linocut.pictures.image import read_image
-from linocut.pictures.metrics import measure, to_db
+from linocut.pictures.quality import measure, to_db
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = (8.0, 16.0, 32.0, 64.0, 120.0)

@@ -20,9 +20,8 @@ from numpy.typing import NDArray
 from linocut.codec import rotation
 from linocut.codec.codec import Codec
 from linocut.entropy.planes import quantise, step_of
-from linocut.format import correction_block
-from linocut.format.alpha import pack_alpha
 from linocut.format.bitstream import ALPHA, CORRECTION, EXIF, HINTS, ICC_PROFILE
+from linocut.format.blocks import ROWS, pack_alpha, pack_correction
 from linocut.lab.config.arch_config import ArchConfig, Cae2018Config, CaeConfig
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.fitting.entropy_fit import fit_networks, fit_tables
@@ -127,10 +126,10 @@ def _network(name: str) -> Network:
 def _correction(network: Network) -> bytes:
     """Numbers of every length, and a row of zeros."""
     assert network.last_layer is not None
-    shape = (correction_block.ROWS, network.last_layer.in_channels)
+    shape = (ROWS, network.last_layer.in_channels)
     numbers = np.random.default_rng(3).integers(-40, 41, shape).astype(np.int8)
     numbers[0, 0], numbers[1, 0], numbers[2] = 127, -127, 0
-    return correction_block.pack(numbers)
+    return pack_correction(numbers)
 
 
 def _blocks(height: int, width: int) -> Mapping[int, bytes]:

@@ -29,7 +29,7 @@ from linocut.lab.evaluation.anchors import (
 )
 from linocut.lab.evaluation.rows import read_rows
 from linocut.pictures.image import read_image, write_png
-from linocut.pictures.metrics import psnr_db
+from linocut.pictures.quality import psnr_db
 
 Rgb = NDArray[np.uint8]
 

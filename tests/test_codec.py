@@ -20,11 +20,11 @@ from linocut.codec.windows import analyse_window, synthesise_window
 from linocut.entropy.choice import ROUNDING
 from linocut.entropy.planes import step_index
 from linocut.errors import BitstreamError, CheckpointError, DataError
-from linocut.format import correction_block, lino_file
+from linocut.format import bitstream
 from linocut.format.bitstream import CORRECTION, ICC_PROFILE, ROTATION, LinoFile, pack, unpack
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.fitting.build import COARSER
-from linocut.pictures.metrics import psnr_db
+from linocut.pictures.quality import psnr_db
 from tiny import awake
 
 SMALL_TILE_PX = 64
@@ -50,7 +50,7 @@ def lively(plain, tables):
 @pytest.fixture
 def small_tiles(monkeypatch):
     """Tiles of 64 px, so that small pictures have many, with a frame that leaves a middle."""
-    for module in (lino_file, tiling):
+    for module in (bitstream, tiling):
         monkeypatch.setattr(module, "TILE_PX", SMALL_TILE_PX)
     monkeypatch.setattr(correction, "FRAME", SMALL_TILE_PX // 8)
 
@@ -154,7 +154,7 @@ def test_tiled_synthesis_is_the_synthesis_of_the_whole(which, request, small_til
     block, scale = unpack(data).extras.get(CORRECTION), None
     assert (block is not None) == (which == "lively"), "a silent layer has nothing to correct"
     if block is not None:
-        scale = correction.scale_of(correction_block.unpack(block, used.network))
+        scale = correction.scale_of(correction.numbers_of(block, used.network))
     expected = synthesise_window(used.network, used.rotation, whole, step_index(24.0), scale)
     difference = used.decompress(data).astype(int) - expected
     assert np.abs(difference).max() <= 1

@@ -24,7 +24,7 @@ from linocut.lab.networks.losses import l2
 from linocut.lab.networks.store import save_model
 from linocut.models import shipped
 from linocut.pictures.image import read_image, write_png
-from linocut.pictures.metrics import psnr_db
+from linocut.pictures.quality import psnr_db
 from tiny import awake
 
 MODES = ("none", "global", "per_image")

@@ -11,15 +11,19 @@ from hypothesis.extra.numpy import arrays
 
 from linocut.codec import correction
 from linocut.codec.codec import Codec
-from linocut.codec.correction import NormalEquations, middle, scale_of
+from linocut.codec.correction import NormalEquations, middle, numbers_of, scale_of
 from linocut.codec.tiling import Tile
 from linocut.errors import BitstreamError
-from linocut.format import correction_block
 from linocut.format.bitstream import CORRECTION, unpack
-from linocut.format.correction_block import code_lengths, pack
+from linocut.format.blocks import (
+    ROWS,
+    code_lengths,
+    pack_correction,
+    unpack_correction,
+)
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.networks.networks import Ncode
-from linocut.pictures.metrics import psnr_db
+from linocut.pictures.quality import psnr_db
 from tiny import awake
 
 STEP = 24.0
@@ -31,7 +35,7 @@ def network(request):
 
 
 def numbers_for(network, seed=0, largest=3):
-    shape = (correction_block.ROWS, network.last_layer.in_channels)
+    shape = (ROWS, network.last_layer.in_channels)
     return np.random.default_rng(seed).integers(-largest, largest + 1, shape).astype(np.int8)
 
 
@@ -200,12 +204,10 @@ def test_bits_are_paid_for(network):
 
 @given(numbers=arrays(np.int8, (5, 8), elements=st.integers(-127, 127)))
 def test_blocks_survive(numbers):
-    network = awake("cae")
-    network.synthesis_net.leave = type(network.synthesis_net.leave)(8)
-    block = pack(numbers)
+    block = pack_correction(numbers)
     bits = 5 + sum(int(code_lengths(row).sum()) for row in numbers if row.any())
     assert len(block) == -(-bits // 8)
-    np.testing.assert_array_equal(correction_block.unpack(block, network), numbers)
+    np.testing.assert_array_equal(unpack_correction(block, 8), numbers)
 
 
 @pytest.mark.parametrize(
@@ -221,9 +223,9 @@ def test_blocks_survive(numbers):
     ],
 )
 def test_damaged_blocks_are_refused(network, change):
-    block = pack(numbers_for(network, 8, largest=100))
+    block = pack_correction(numbers_for(network, 8, largest=100))
     with pytest.raises(BitstreamError, match="correction"):
-        correction_block.unpack(change(block), network)
+        numbers_of(change(block), network)
 
 
 def test_an_architecture_without_such_a_layer_says_so(monkeypatch):
@@ -231,7 +233,7 @@ def test_an_architecture_without_such_a_layer_says_so(monkeypatch):
     assert Ncode.last_layer.fget(network) is None
     assert NormalEquations.of(network) is None
     with pytest.raises(BitstreamError, match="ncode lacks"):
-        correction_block.unpack(b"\x80", network)
+        numbers_of(b"\x80", network)
 
 
 PICTURE = dead_leaves(192, 256, 9)

@@ -16,7 +16,7 @@ from linocut.lab.fitting.decoder_tuning import tune_decoder
 from linocut.lab.fitting.entropy_fit import fit_tables, no_contexts
 from linocut.lab.networks.losses import l2
 from linocut.lab.training.resume import ResumeState
-from linocut.pictures.metrics import psnr_db
+from linocut.pictures.quality import psnr_db
 from tiny import awake
 
 STEP = 40.0

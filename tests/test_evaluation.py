@@ -25,7 +25,7 @@ from linocut.lab.evaluation.decode import (
 )
 from linocut.lab.evaluation.rows import read_rows, write_rows
 from linocut.pictures.image import read_image, write_png
-from linocut.pictures.metrics import measure, ssimulacra2
+from linocut.pictures.quality import measure, ssimulacra2
 
 Rgb = NDArray[np.uint8]
 CONFIG = CompareConfig(bootstrap_draws=100, shown_pictures=1, shown_bpp=1.0)

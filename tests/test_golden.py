@@ -18,8 +18,8 @@ from linocut.codec import correction
 from linocut.codec.codec import Codec
 from linocut.codec.picture_files import decompress_picture
 from linocut.errors import BitstreamError
-from linocut.format import correction_block
 from linocut.format.bitstream import unpack
+from linocut.format.blocks import pack_correction
 from linocut.pictures.image import read_image
 from tiny import awake
 
@@ -93,7 +93,7 @@ def test_the_second_synthesis_is_that_of_every_architecture(architecture):
     blocks: list[tuple[bytes, torch.Tensor | None]] = [(b"", None)]
     if network.last_layer is not None:
         numbers = rng.integers(-9, 10, (5, network.last_layer.in_channels)).astype(np.int8)
-        blocks.append((correction_block.pack(numbers), correction.scale_of(numbers)))
+        blocks.append((pack_correction(numbers), correction.scale_of(numbers)))
     for block, scale in blocks:
         found = reference_synthesis.Synthesis(architecture, tensors, block)(bands, 11.0)
         with torch.inference_mode():

@@ -19,7 +19,7 @@ from linocut.errors import BitstreamError, ConfigError
 from linocut.format import bitstream
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.pictures.image import Picture
-from linocut.pictures.metrics import psnr_db
+from linocut.pictures.quality import psnr_db
 
 RNG = np.random.default_rng(0)
 LEAVES = dead_leaves(60, 90, seed=4)

@@ -16,7 +16,7 @@ import linocut.pillow
 from linocut.errors import ConfigError
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.models import shipped
-from linocut.pictures.metrics import psnr_db
+from linocut.pictures.quality import psnr_db
 
 LEAVES = dead_leaves(48, 64, seed=5)
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -13,7 +13,7 @@ from linocut.lab.evaluation.published import (
     published_curves,
 )
 from linocut.lab.evaluation.rd import PictureCurves
-from linocut.pictures.metrics import to_db
+from linocut.pictures.quality import to_db
 
 NAME = "BPG 4:4:4 (0.9.8 x265, CompressAI)"
 UNITS = {"psnr_db": None, "ms_ssim_db": to_db}

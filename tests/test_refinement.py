@@ -11,7 +11,7 @@ from linocut.errors import CheckpointError
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.evaluation.rd import bd_rate
 from linocut.lab.networks.losses import MS_SSIM_MIN_SIDE_PX, l2
-from linocut.pictures.metrics import ms_ssim, psnr_db, to_db
+from linocut.pictures.quality import ms_ssim, psnr_db, to_db
 
 PICTURE = dead_leaves(192, 256, 9)
 STEPS = (16.0, 36.0, 80.0)

@@ -22,7 +22,7 @@ from linocut.lab.studies.restoration import RestoredRow, degraded_tests, matchin
 from linocut.lab.studies.restoration_base import build_bases
 from linocut.lab.studies.restoration_training import RestorationTrainer, restore
 from linocut.pictures.image import write_png
-from linocut.pictures.metrics import psnr_db
+from linocut.pictures.quality import psnr_db
 from tiny import CONFIGS, untrained
 
 PARAMS = pathlib.Path(__file__).resolve().parents[1] / "params.yaml"

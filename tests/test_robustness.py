@@ -18,7 +18,7 @@ from linocut.lab.studies.classical_errors import decode_classical, jpeg_near
 from linocut.lab.studies.fixed_length import decode_fixed, encode_fixed, header_bytes
 from linocut.lab.studies.robustness import CLASSICAL, LEARNED, ErrorRow, flip_bits, run_robustness
 from linocut.pictures.image import write_png
-from linocut.pictures.metrics import psnr_db
+from linocut.pictures.quality import psnr_db
 
 GOLDEN = Path(__file__).parent / "golden"
 PICTURE = dead_leaves(192, 224, 21)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from test_resilient_file import flipped
 
 from linocut.codec.codec import Codec
 from linocut.codec.segments import Damage, decode_segments, fill, layer_bands
@@ -13,8 +14,7 @@ from linocut.entropy.planes import Band, wavelet_bands
 from linocut.errors import BitstreamError
 from linocut.format.bitstream import header_bytes, unpack
 from linocut.lab.data.dead_leaves import dead_leaves
-from linocut.pictures.metrics import psnr_db
-from test_resilient_file import flipped
+from linocut.pictures.quality import psnr_db
 
 GOLDEN = Path(__file__).parent / "golden"
 STEP = 12.0

@@ -11,8 +11,8 @@ import torch
 
 from linocut.codec.codec import Codec
 from linocut.errors import DataError
-from linocut.format import correction_block
 from linocut.format.bitstream import CORRECTION, unpack
+from linocut.format.blocks import ROWS, pack_correction
 from linocut.lab.config.params import Params, load_params
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.evaluation.decode import TWIN_DECODERS, CodedRow, TwinRow
@@ -50,8 +50,8 @@ def result(
     np.save(prepared / "train.npy", np.stack([dead_leaves(64, 64, seed) for seed in range(3)]))
     write_png(prepared / "validation" / "a.png", dead_leaves(64, 64, 5))
     codec, rows = Codec.load(codec_folder), []
-    strange = np.full((correction_block.ROWS, codec.network.last_layer.in_channels), 100, np.int8)
-    blocks = {CORRECTION: correction_block.pack(strange)}
+    strange = np.full((ROWS, codec.network.last_layer.in_channels), 100, np.int8)
+    blocks = {CORRECTION: pack_correction(strange)}
     for name in ("one", "two"):
         picture = dead_leaves(64, 72, len(rows))
         write_png(prepared / "test" / f"{name}.png", picture)

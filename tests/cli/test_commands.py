@@ -19,7 +19,7 @@ from linocut.cli.main import main
 from linocut.format.bitstream import unpack
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.pictures.image import read_picture, write_png
-from linocut.pictures.metrics import psnr_db
+from linocut.pictures.quality import psnr_db
 
 SOURCE = Path(__file__).parents[2] / "src"
 GOLDEN = Path(__file__).parents[1] / "golden/wavelet"

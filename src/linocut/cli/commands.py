@@ -78,7 +78,7 @@ def decompress(options: Namespace) -> int:
 
 def compare(options: Namespace) -> int:
     """How close two pictures are."""
-    from linocut.pictures.metrics import measure
+    from linocut.pictures.quality import measure
 
     original = read_picture(options.original)
     content = _read(Path(options.decoded))

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from linocut.codec import analysis, rotation
 from linocut.codec.analysis import Analysed
-from linocut.codec.correction import scale_of
+from linocut.codec.correction import numbers_of, scale_of
 from linocut.codec.numpy_threads import numpy_on_one_thread
 from linocut.codec.rotation import Rotation, rotation_from
 from linocut.codec.segments import Decoded, damage_of, decode_segments, encode_segments, layout_of
@@ -33,8 +33,9 @@ from linocut.entropy.fixed_codes import FixedCodes
 from linocut.entropy.planes import Symbols, step_index
 from linocut.entropy.tables import EntropyTables
 from linocut.errors import BitstreamError, CheckpointError, DataError
-from linocut.format import bitstream, correction_block
+from linocut.format import bitstream
 from linocut.format.bitstream import LinoFile
+from linocut.format.blocks import pack_correction
 from linocut.lab.networks.networks import Network
 from linocut.lab.networks.store import load_model, load_tensors, read_description
 from linocut.models import shipped
@@ -190,7 +191,7 @@ class Codec:
             blocks[bitstream.ROTATION] = analysed.rotation.pack()
         correction = chosen.correction()
         if correction is not None:
-            blocks[bitstream.CORRECTION] = correction_block.pack(correction)
+            blocks[bitstream.CORRECTION] = pack_correction(correction)
         height, width = analysed.picture.shape[:2]
         layout = layout_of(self.network.bands, segments) if resilient else None
         model_id = bytes.fromhex(self.model_id)
@@ -236,7 +237,7 @@ class Codec:
         block = file.extras.get(bitstream.CORRECTION)
         scale = None
         if block is not None:
-            scale = scale_of(correction_block.unpack(block, self.network))
+            scale = scale_of(numbers_of(block, self.network))
         picture = np.empty((file.height, file.width, 3), dtype=np.uint8)
         squares = np.zeros(2, dtype=np.int64)
 

@@ -9,7 +9,7 @@ much. How strongly each feature should speak is a least-squares problem, and the
 in whole numbers s, with every bit of theirs paid for like those of symbols. The decoder scales the
 weights of its last layer. Quiet and busy places are those of
 `linocut.lab.networks.last_layer.quiet_and_busy`;
-`linocut.format.correction_block` has how s lies in a file.
+`linocut.format.blocks` has how s lies in a file.
 
 Related: van Rozendaal, Huijben, Cohen, "Overfitting for fun and profit: instance-adaptive data
 compression", 2021, which sends updates of whole networks, found by training.
@@ -30,7 +30,8 @@ from torch.nn import functional
 from linocut.codec.rotation import Rotation
 from linocut.codec.tiling import Tile
 from linocut.entropy.planes import Integers, dequantise, step_of
-from linocut.format.correction_block import LARGEST, ROWS, Numbers, code_lengths
+from linocut.errors import BitstreamError
+from linocut.format.blocks import LARGEST, ROWS, Numbers, code_lengths, unpack_correction
 from linocut.lab.networks.last_layer import quiet_and_busy
 from linocut.lab.networks.networks import Network, residual_gain
 
@@ -260,6 +261,19 @@ def middle(tile: Tile, shape: Sequence[int], unit: int, tiles: int) -> tuple[int
         ends.append((start, start + side))
     (top, bottom), (left, right) = ends
     return top, left, bottom, right
+
+
+def numbers_of(block: bytes, network: Network) -> Numbers:
+    """The numbers (5, c) of a file's block for the network.
+
+    Raises:
+        BitstreamError: the block is not one, or the network has no such layer.
+    """
+    if network.last_layer is None:
+        raise BitstreamError(
+            f"the file corrects a last layer, which the architecture {network.architecture} lacks"
+        )
+    return unpack_correction(block, network.last_layer.in_channels)
 
 
 def scale_of(numbers: Numbers) -> Tensor:

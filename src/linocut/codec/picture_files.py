@@ -4,7 +4,7 @@ rgb ─────────────────────────�
 alpha, ICC profile, EXIF, grey ──────────> blocks of the file, without loss
 
 block         content
-ALPHA         `linocut.format.alpha`
+ALPHA         `linocut.format.blocks`
 ICC_PROFILE   size as u32, little-endian, then a zlib stream of that size
 EXIF          packed like the profile
 HINTS         one byte, bit 0: the picture is grey, a decoder may give one channel
@@ -23,7 +23,6 @@ import numpy as np
 
 from linocut.codec.rate_control import fit_bytes, fit_psnr, quality_step, step_quality
 from linocut.errors import BitstreamError, CheckpointError
-from linocut.format.alpha import inflate, pack_alpha, unpack_alpha
 from linocut.format.bitstream import (
     ALPHA,
     CORRECTION,
@@ -35,6 +34,7 @@ from linocut.format.bitstream import (
     LinoFile,
     unpack,
 )
+from linocut.format.blocks import inflate, pack_alpha, unpack_alpha
 from linocut.models import shipped
 from linocut.pictures.image import Picture, RgbArray
 
@@ -118,7 +118,7 @@ def compress_picture(
     if target.kind == "psnr":
 
         def encode_and_measure(step: float) -> tuple[bytes, float]:
-            from linocut.pictures.metrics import psnr_db
+            from linocut.pictures.quality import psnr_db
 
             data = encode(step=step)
             return data, psnr_db(picture.rgb, codec.decompress(data))

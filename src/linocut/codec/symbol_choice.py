@@ -21,7 +21,7 @@ from linocut.entropy.choice import CORRECTED, PRICE, REFINED, choose_symbols
 from linocut.entropy.coder import Bins, EntropyCoder
 from linocut.entropy.fixed_codes import FixedCodes
 from linocut.entropy.planes import step_of
-from linocut.format.correction_block import Numbers
+from linocut.format.blocks import Numbers
 from linocut.lab.networks.networks import Network
 
 Chosen = tuple[Tile, list[NDArray[np.int32]], Bins | None]

@@ -1,4 +1,6 @@
 """Fields <-> bytes: the .lino file in its two layouts, and its blocks.
 
-size, step, model, payloads, blocks --bitstream | resilient--> bytes
+alpha, correction, ... --blocks--> blocks
+size, step, model, payloads, blocks --bitstream--> bytes of the plain layout
+                                    --resilient, reed_solomon--> bytes that survive bit errors
 """

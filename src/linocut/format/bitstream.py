@@ -19,41 +19,99 @@ This is the plain layout, `linocut.format.resilient` has the other; `pack` and `
 A varint is little-endian base 128: seven bits a byte, the high bit set on all but the last.
 """
 
+from __future__ import annotations
+
 import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from linocut.errors import BitstreamError
-from linocut.format import resilient as resilient_file
-from linocut.format.lino_file import (
-    ALPHA,
-    CORRECTION,
-    EXIF,
-    HINTS,
-    ICC_PROFILE,
-    MAGIC,
-    MAX_PIXELS,
-    MAX_SIDE_PX,
-    MAX_STEP_INDEX,
-    MUST_UNDERSTAND,
-    ROTATION,
-    TILE_PX,
-    VERSION,
-    LinoFile,
-    Reader,
-    Resilience,
-    Segment,
-    require_size,
-    tile_grid,
-    varint,
-)
 
-__all__ = [
-    "ALPHA", "CORRECTION", "EXIF", "HINTS", "ICC_PROFILE", "MAGIC", "MAX_PIXELS", "MAX_SIDE_PX",
-    "MAX_STEP_INDEX", "ROTATION", "TILE_PX", "VERSION", "LinoFile", "Resilience", "Segment",
-    "header_bytes", "looks_like_lino", "pack", "tile_grid", "unpack", "varint",
-]  # fmt: skip
+MAGIC = b"LINO"
+VERSION = 1
+TILE_PX = 1024
+MAX_PIXELS = 2**28
+"""Largest picture a decoder accepts unless told otherwise, about 268 megapixels."""
+
+MAX_SIDE_PX = 2**24
+MAX_STEP_INDEX = 640
+
+ALPHA, ICC_PROFILE, ROTATION, EXIF, HINTS, CORRECTION = 1, 2, 3, 4, 6, 8
+"""Kinds of blocks: alpha plane, ICC profile, rotation of the latent, EXIF, hints (bit 0: the
+picture was grey), and the picture's own last layer (`linocut.codec.correction`).
+"""
+
+MUST_UNDERSTAND = frozenset({ALPHA, ROTATION})
 
 _TOLERATED_BITS = 6
 """Of the 40 of magic and version, in a file of the resilient layout."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A square of a tile, coded on its own: one payload, cut into layers.
+
+    Attributes:
+        layers: the payload's parts. The first alone decodes to the coarsest bands, the first two
+            to more, all of them to all; what was lost is empty.
+        good: how many layers, from the first on, are as they were written.
+    """
+
+    layers: tuple[bytes, ...]
+    good: int
+
+
+@dataclass(frozen=True)
+class Resilience:
+    """The resilient layout of a file.
+
+    Attributes:
+        segment_px: side of the squares.
+        layer_bands: how many bands the first layer holds, and how many the first two.
+        segments: of each tile, row by row.
+        repaired: bytes that were wrong and could be repaired.
+        lost_blocks: kinds of blocks that could not.
+    """
+
+    segment_px: int
+    layer_bands: tuple[int, int]
+    segments: Sequence[Sequence[Segment]]
+    repaired: int = 0
+    lost_blocks: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class LinoFile:
+    """The fields of a file.
+
+    Attributes:
+        width, height: of the picture, px.
+        step_index: index of the quantisation step.
+        model_id: 8 bytes.
+        tiles: payload of every tile, row by row; none where the layout is resilient.
+        extras: blocks by kind.
+        resilience: the other layout, or None.
+    """
+
+    width: int
+    height: int
+    step_index: int
+    model_id: bytes
+    tiles: Sequence[bytes]
+    extras: Mapping[int, bytes] = field(default_factory=dict)
+    resilience: Resilience | None = None
+
+    def without(self, kind: int) -> LinoFile:
+        """The same but for the block of one kind."""
+        return replace(self, extras={k: block for k, block in self.extras.items() if k != kind})
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of all tiles together, without protection."""
+        if self.resilience is None:
+            return sum(len(tile) for tile in self.tiles)
+        tiles = self.resilience.segments
+        return sum(len(part) for tile in tiles for segment in tile for part in segment.layers)
 
 
 def pack(file: LinoFile) -> bytes:
@@ -62,6 +120,8 @@ def pack(file: LinoFile) -> bytes:
     Raises:
         BitstreamError: a field is out of range.
     """
+    from linocut.format import resilient  # which is built on this module
+
     require_size(file.width, file.height, MAX_SIDE_PX**2)
     rows, columns = tile_grid(file.width, file.height)
     tiles = file.resilience.segments if file.resilience else file.tiles
@@ -78,7 +138,7 @@ def pack(file: LinoFile) -> bytes:
         if not 1 <= kind <= 255:
             raise BitstreamError(f"block kind {kind} is outside 1..255")
     if file.resilience:
-        return resilient_file.pack(file)
+        return resilient.pack(file)
     body = bytearray()
     for number in (file.width, file.height, file.step_index):
         body += varint(number)
@@ -96,15 +156,19 @@ def pack(file: LinoFile) -> bytes:
 
 def looks_like_lino(start: bytes) -> bool:
     """Whether bytes begin like a file of either layout; in the resilient one bits may be wrong."""
-    mark = int.from_bytes(start[:5]) ^ int.from_bytes(resilient_file.MARK)
+    from linocut.format import resilient
+
+    mark = int.from_bytes(start[:5]) ^ int.from_bytes(resilient.MARK)
     return start[:4] == MAGIC or (len(start) > 4 and mark.bit_count() <= _TOLERATED_BITS)
 
 
 def header_bytes(data: bytes) -> int:
     """Length of what an undamaged file holds before its blocks and payload."""
-    resilient = resilient_file.header_bytes(data)
-    if resilient is not None:
-        return resilient
+    from linocut.format import resilient
+
+    protected = resilient.header_bytes(data)
+    if protected is not None:
+        return protected
     reader = Reader(data, 9)
     for what in ("length", "width", "height", "step"):
         reader.varint(what)
@@ -122,18 +186,20 @@ def unpack(data: bytes, *, max_pixels: int = MAX_PIXELS) -> LinoFile:
         BitstreamError: not a .lino file, another version, truncated, damaged, too large, or
         trailing bytes.
     """
+    from linocut.format import resilient
+
     plain = None
     if data[:5] == MAGIC + bytes([VERSION]):
         try:
             return _unpack_plain(data, max_pixels)
         except BitstreamError as error:
             plain = error
-    header = resilient_file.header_of(data)
+    header = resilient.header_of(data)
     if header is not None:
-        return resilient_file.unpack(data, header, max_pixels)
+        return resilient.unpack(data, header, max_pixels)
     if plain is not None:
         raise plain
-    if data[:5] == resilient_file.MARK:
+    if data[:5] == resilient.MARK:
         raise BitstreamError("the header of the resilient file is damaged beyond repair")
     return _unpack_plain(data, max_pixels)
 
@@ -188,3 +254,62 @@ def _unpack_plain(data: bytes, max_pixels: int) -> LinoFile:
     if reader.position != len(data):
         raise BitstreamError(f"{len(data) - reader.position} bytes follow the last tile")
     return LinoFile(width, height, step_index, model_id, tiles, extras)
+
+
+def tile_grid(width: int, height: int) -> tuple[int, int]:
+    """Rows and columns of tiles."""
+    return -(-height // TILE_PX), -(-width // TILE_PX)
+
+
+def varint(number: int) -> bytes:
+    """A non-negative number in base 128."""
+    result = bytearray()
+    while number >= 128:
+        result.append(128 | number & 127)
+        number >>= 7
+    result.append(number)
+    return bytes(result)
+
+
+def require_size(width: int, height: int, max_pixels: int) -> None:
+    """Refuse sizes outside of the format or above a limit."""
+    if not (1 <= width <= MAX_SIDE_PX and 1 <= height <= MAX_SIDE_PX):
+        raise BitstreamError(
+            f"a picture of {width}x{height} px is outside 1..{MAX_SIDE_PX} px a side"
+        )
+    if width * height > max_pixels:
+        raise BitstreamError(
+            f"a picture of {width}x{height} px has {width * height} pixels, "
+            f"the limit is {max_pixels}"
+        )
+
+
+class Reader:
+    """Takes fields off the front of bytes.
+
+    Args:
+        data: to read from.
+        position: of the first field.
+    """
+
+    def __init__(self, data: bytes, position: int) -> None:
+        self.data, self.position = data, position
+
+    def take(self, count: int, what: str) -> bytes:
+        """The next `count` bytes."""
+        if count > len(self.data) - self.position:
+            raise BitstreamError(f"the {what} of {count} bytes reaches beyond the end of the file")
+        self.position += count
+        return self.data[self.position - count : self.position]
+
+    def varint(self, what: str) -> int:
+        """The next number in base 128."""
+        number = shift = 0
+        while True:
+            byte = self.take(1, what)[0]
+            number |= (byte & 127) << shift
+            if byte < 128:
+                return number
+            shift += 7
+            if shift > 35:
+                raise BitstreamError(f"the {what} is a number of more than 42 bits")

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linocut.errors import BitstreamError
-from linocut.format.lino_file import (
+from linocut.format.bitstream import (
     MAGIC,
     MAX_STEP_INDEX,
     MUST_UNDERSTAND,

@@ -1,4 +1,7 @@
 """Any file that Pillow opens <-> arrays, and how good a decoded picture is.
 
-file --image--> uint8 (h, w, 3), alpha, notes;  two pictures --metrics--> PSNR, SSIM, ...
+PNG, JPEG, TIFF, ... --image--> Picture: rgb uint8 (h, w, 3), alpha, ICC, EXIF, notes
+Picture              --image--> PNG, TIFF, WebP, ... without loss
+original, decoded    --quality--> PSNR, SSIM, MS-SSIM, SSIMULACRA 2
+picture              --crop--> its middle, its busiest square
 """

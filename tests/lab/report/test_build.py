@@ -18,7 +18,6 @@ from linocut.lab.evaluation.comparison import BdRow, RdRow
 from linocut.lab.evaluation.rows import read_rows
 from linocut.lab.report.build import RankingRow, compare, comparison_table
 from linocut.lab.report.figures import colour, push_apart
-from linocut.lab.report.side_by_side import busiest_corner, crop
 
 CONFIG = CompareConfig(bootstrap_draws=50, shown_pictures=1, shown_bpp=0.25)
 
@@ -182,15 +181,6 @@ def test_a_comparison_without_training_or_rotation_has_fewer_figures(
     text = report(tmp_path / "artifacts", tmp_path / "reports", ("cae-l2",))
     assert "training.png" not in text
     assert "pca.png" not in text
-
-
-def test_the_crop_is_where_the_gradients_are() -> None:
-    picture = np.full((300, 400, 3), 128, np.uint8)
-    picture[40:140:2, 250:350] = 0
-    y, x = busiest_corner(picture, side=100)
-    assert (abs(y - 40) <= 1, abs(x - 250) <= 1) == (True, True)
-    assert busiest_corner(picture[:50, :60], side=100) == (0, 0)
-    assert crop(picture, (250, 350), side=100).shape == (50, 50, 3)
 
 
 def test_labels_are_pushed_apart_about_their_places_and_stay_below_the_top() -> None:

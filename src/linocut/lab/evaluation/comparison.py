@@ -28,7 +28,7 @@ from linocut.lab.evaluation.rd import (
     resample_pictures,
 )
 from linocut.lab.evaluation.rows import read_rows
-from linocut.pictures.metrics import to_db
+from linocut.pictures.quality import to_db
 
 MeasuredRow = EvaluationRow | AnchorRow
 

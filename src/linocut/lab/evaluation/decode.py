@@ -23,8 +23,7 @@ from linocut.errors import DataError, LinocutError
 from linocut.lab.evaluation.rows import read_rows, write_rows
 from linocut.lab.evaluation.workers import map_in_processes
 from linocut.pictures.image import RgbArray, read_image, write_png
-from linocut.pictures.metrics import measure
-from linocut.pictures.perceptual import Ssimulacra2
+from linocut.pictures.quality import Ssimulacra2, measure
 
 if TYPE_CHECKING:
     from linocut.lab.config.params import CompareConfig

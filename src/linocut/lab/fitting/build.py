@@ -45,10 +45,13 @@ from linocut.lab.networks.store import (
 )
 from linocut.lab.training.resume import ResumeState
 from linocut.models import shipped as models
+from linocut.pictures.crop import centre
 from linocut.pictures.image import read_image
 
 STEPS_PER_CROP = 3
 CURVE_POINTS = 8
+CURVE_PX = 256
+"""Side of the middles of the validation pictures that the rate curve is of."""
 COARSER = 1.6
 """Files may have steps this much coarser than the coarsest of the training."""
 ROTATION_FILE = "rotation.safetensors"
@@ -233,7 +236,7 @@ def rate_curve(
     pictures = [read_image(path) for path in sorted(validation.glob("*.png"))]
     if not pictures:
         raise DataError(f"{validation} holds no PNG, expected the validation pictures")
-    analysed = [codec.analyse(_centre(picture)) for picture in pictures]
+    analysed = [codec.analyse(centre(picture, CURVE_PX, CURVE_PX)) for picture in pictures]
     curve = []
     for step in np.geomspace(*step_range, CURVE_POINTS):
         rates = [
@@ -244,11 +247,6 @@ def rate_curve(
         ]
         curve.append((round(float(step), 4), round(float(np.mean(rates)), 6)))
     return curve
-
-
-def _centre(picture: NDArray[np.uint8], side_px: int = 256) -> NDArray[np.uint8]:
-    top, left = (max(0, (length - side_px) // 2) for length in picture.shape[:2])
-    return picture[top : top + side_px, left : left + side_px]
 
 
 def codec_step(codec: Codec, rate_bpp: float) -> float:

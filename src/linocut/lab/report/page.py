@@ -24,7 +24,8 @@ from linocut.lab.report.figures import Lines
 from linocut.lab.report.interactive import grid_figure, lines_figure, rd_figure
 from linocut.lab.report.markdown_sections import sections
 from linocut.lab.report.rate_split import split_figure
-from linocut.lab.report.side_by_side import Exhibit, busiest_corner
+from linocut.lab.report.side_by_side import Exhibit
+from linocut.pictures.crop import busiest_corner
 from linocut.pictures.image import RgbArray
 
 WINDOW_PX = (384, 576)

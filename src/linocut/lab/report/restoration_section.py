@@ -15,10 +15,11 @@ from linocut.lab.config.study_config import DenoiseConfig
 from linocut.lab.data.degradation import CLEAN, degradation
 from linocut.lab.evaluation.rows import read_rows, write_rows
 from linocut.lab.report import figures
-from linocut.lab.report.side_by_side import busiest_corner, crop, labelled_row
+from linocut.lab.report.side_by_side import CROP_PX, labelled_row
 from linocut.lab.studies.noise_tolerance import NoiseRow, noise_tolerance
 from linocut.lab.studies.restoration import RestoredRow, degraded_tests, variants
 from linocut.lab.studies.restoration_statistics import SCORES, ScoreRow, compare_losses
+from linocut.pictures.crop import busiest_corner, crop
 from linocut.pictures.image import read_image, write_png
 
 ARMS = ("without a bottleneck", "with the bottleneck")
@@ -200,10 +201,10 @@ def _strip(
         }
         if not all(file.exists() for file in files.values()):
             continue
-        corner = busiest_corner(test.clean)
+        corner = busiest_corner(test.clean, CROP_PX)
         versions = {"clean": test.clean, "degraded": test.degraded}
         versions |= {loss: read_image(file) for loss, file in files.items()}
-        row = labelled_row({name: crop(image, corner) for name, image in versions.items()})
+        row = labelled_row({name: crop(image, corner, CROP_PX) for name, image in versions.items()})
         names.append(f"{arch}-{test.name}.png")
         write_png(out / names[-1], row)
     return names

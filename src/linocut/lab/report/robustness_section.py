@@ -13,8 +13,9 @@ import numpy as np
 
 from linocut.lab.evaluation.rows import read_rows
 from linocut.lab.report.figures import Lines, Series
-from linocut.lab.report.side_by_side import busiest_corner, crop, labelled_row
+from linocut.lab.report.side_by_side import CROP_PX, labelled_row
 from linocut.lab.studies.robustness import CLASSICAL, CLASSICAL_CELL, LEARNED, ErrorRow
+from linocut.pictures.crop import busiest_corner, crop
 from linocut.pictures.image import RgbArray, read_image, write_png
 
 TITLES = {
@@ -180,8 +181,8 @@ def damaged(folder: Path) -> list[Damaged]:
                 files[arm] = folder / CLASSICAL_CELL / "pictures" / f"{picture}-{arm}-{rate}.png"
             if float(rate) == 0 or not all(file.is_file() for file in files.values()):
                 continue
-            corner = busiest_corner(read_image(kept / f"{picture}-lino-0.png"))
-            crops = {arm: crop(read_image(file), corner) for arm, file in files.items()}
+            corner = busiest_corner(read_image(kept / f"{picture}-lino-0.png"), CROP_PX)
+            crops = {arm: crop(read_image(file), corner, CROP_PX) for arm, file in files.items()}
             found.append(Damaged(cell, picture, rate, crops))
     return found
 

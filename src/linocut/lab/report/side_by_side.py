@@ -19,8 +19,9 @@ from PIL import Image, ImageDraw, ImageFont
 from linocut.errors import DataError
 from linocut.lab.evaluation.anchors import ANCHORS, decode, encode_near
 from linocut.lab.evaluation.comparison import Comparison
+from linocut.pictures.crop import busiest_corner, crop
 from linocut.pictures.image import RgbArray, read_image
-from linocut.pictures.metrics import Quality, measure, to_db
+from linocut.pictures.quality import Quality, measure, to_db
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
@@ -114,11 +115,11 @@ def collect(
 
 def draw_matched(exhibit: Exhibit, path: Path) -> None:
     """A strip: the whole original, then the crop of original, best cell and anchors."""
-    corner = busiest_corner(exhibit.original.image)
+    corner = busiest_corner(exhibit.original.image, CROP_PX)
     versions = [exhibit.original, exhibit.of_best, *exhibit.anchors]
     whole = _framed(exhibit.original.image, corner)
     tiles = [_tile(whole, exhibit.picture, "the frame is shown beside")]
-    tiles += [_tile(crop(one.image, corner), one.name, one.note) for one in versions]
+    tiles += [_tile(crop(one.image, corner, CROP_PX), one.name, one.note) for one in versions]
     _row(tiles).save(path, optimize=True)
 
 
@@ -130,13 +131,15 @@ def draw_cells(exhibit: Exhibit, path: Path, columns: int) -> None:
         path: the PNG to write.
         columns: how many cells are in a row.
     """
-    corner = busiest_corner(exhibit.original.image)
-    original = _tile(crop(exhibit.original.image, corner), "original", exhibit.original.note)
+    corner = busiest_corner(exhibit.original.image, CROP_PX)
+    original = _tile(
+        crop(exhibit.original.image, corner, CROP_PX), "original", exhibit.original.note
+    )
     blank = Image.new("RGB", original.size, "white")
     rows = []
     for start in range(0, len(exhibit.cells), columns):
         cells = exhibit.cells[start : start + columns]
-        tiles = [_tile(crop(one.image, corner), one.name, one.note) for one in cells]
+        tiles = [_tile(crop(one.image, corner, CROP_PX), one.name, one.note) for one in cells]
         rows.append(_row([original if start == 0 else blank, *tiles]))
     page = Image.new("RGB", (rows[0].width, sum(row.height for row in rows)), "white")
     for index, row in enumerate(rows):
@@ -147,25 +150,6 @@ def draw_cells(exhibit: Exhibit, path: Path, columns: int) -> None:
 def labelled_row(versions: Mapping[str, RgbArray]) -> RgbArray:
     """Small pictures beside each other, each under its name, as one picture."""
     return np.asarray(_row([_tile(image, name, "") for name, image in versions.items()]))
-
-
-def busiest_corner(image: RgbArray, side: int = CROP_PX) -> tuple[int, int]:
-    """Top left corner (y, x) of the square with the largest sum of absolute luma gradients."""
-    luma = image.astype(np.float64) @ (0.299, 0.587, 0.114)
-    energy = np.zeros(luma.shape)
-    energy[:, 1:] += np.abs(np.diff(luma, axis=1))
-    energy[1:, :] += np.abs(np.diff(luma, axis=0))
-    height, width = (min(side, length) for length in luma.shape)
-    total = np.pad(energy.cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-    sums = total[height:, width:] - total[:-height, width:] - total[height:, :-width]
-    sums = sums + total[:-height, :-width]
-    y, x = np.unravel_index(int(np.argmax(sums)), sums.shape)
-    return int(y), int(x)
-
-
-def crop(image: RgbArray, corner: tuple[int, int], side: int = CROP_PX) -> RgbArray:
-    """The square at a corner (y, x), smaller where the picture ends."""
-    return image[corner[0] : corner[0] + side, corner[1] : corner[1] + side]
 
 
 def _cell_version(comparison: Comparison, cell: str, path: Path, original: RgbArray) -> Version:

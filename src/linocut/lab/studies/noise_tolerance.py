@@ -20,7 +20,7 @@ from linocut.lab.data.degradation import EFFORT, add_noise
 from linocut.lab.evaluation.anchors import decode, encode_near
 from linocut.lab.evaluation.workers import map_in_processes
 from linocut.pictures.image import read_image
-from linocut.pictures.metrics import psnr_db
+from linocut.pictures.quality import psnr_db
 
 COARSEST_STEP = 1024.0
 """Strong noise needs steps coarser than those of the training, up to the largest of the format."""

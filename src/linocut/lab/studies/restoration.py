@@ -33,7 +33,7 @@ from linocut.lab.training.device import pick_device
 from linocut.lab.training.recipes import validation_centres
 from linocut.lab.training.trainer import Distortion
 from linocut.pictures.image import read_image, write_png
-from linocut.pictures.metrics import Quality, measure, ssimulacra2
+from linocut.pictures.quality import Quality, measure, ssimulacra2
 
 SHOWN_PICTURES = 2
 

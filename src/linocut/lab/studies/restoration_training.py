@@ -13,7 +13,7 @@ from linocut.lab.data.degradation import Degradation, Picture, degrade_batch
 from linocut.lab.networks.networks import Network
 from linocut.lab.training.exchange import Exchange
 from linocut.lab.training.trainer import Row, Trainer
-from linocut.pictures.metrics import psnr_db
+from linocut.pictures.quality import psnr_db
 
 CALIBRATION_BATCHES = 8
 

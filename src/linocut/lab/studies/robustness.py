@@ -29,8 +29,9 @@ from linocut.lab.evaluation.workers import map_in_processes
 from linocut.lab.studies import classical_errors
 from linocut.lab.studies.classical_errors import decode_classical, jpeg_near
 from linocut.lab.studies.fixed_length import decode_fixed, encode_fixed, header_bytes
+from linocut.pictures.crop import centre
 from linocut.pictures.image import RgbArray, read_image, write_png
-from linocut.pictures.metrics import measure
+from linocut.pictures.quality import measure
 
 if TYPE_CHECKING:
     from linocut.codec.codec import Codec
@@ -230,7 +231,7 @@ def _load(folder: Path) -> Codec:
 
 def _measure(task: _Task) -> list[ErrorRow]:
     config = task.config
-    picture = centre(read_image(task.picture), config.crop_px)
+    picture = centre(read_image(task.picture), config.crop_px, config.crop_px)
     size = int(config.bpp * picture.shape[0] * picture.shape[1] / 8)
     if task.codec_folder is None:
         arms = classical_arms(picture, size)
@@ -275,12 +276,6 @@ def _trials(arm: Arm, picture: RgbArray, task: _Task) -> list[ErrorRow]:
     if task.shown:
         _write(task.out_folder, f"{name}-{arm.name}-0.png", clean[0])
     return rows
-
-
-def centre(picture: RgbArray, side: int) -> RgbArray:
-    """At most `side` px of the middle of each side."""
-    top, left = (max(0, (length - side) // 2) for length in picture.shape[:2])
-    return np.ascontiguousarray(picture[top : top + side, left : left + side])
 
 
 def _write(folder: Path, name: str, image: RgbArray) -> None:

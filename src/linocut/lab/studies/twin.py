@@ -21,16 +21,18 @@ from linocut.lab.evaluation.rows import read_rows, write_rows
 from linocut.lab.networks.losses import build_loss
 from linocut.lab.networks.networks import Network
 from linocut.lab.networks.store import load_model, save_model
-from linocut.lab.report.side_by_side import busiest_corner, crop
 from linocut.lab.studies.patch_distance import patch_distance
 from linocut.lab.training.adversary import PairedAdversary
 from linocut.lab.training.device import pick_device
 from linocut.lab.training.recipes import validation_centres, write_history
 from linocut.lab.training.trainer import Log, Row, Trainer
+from linocut.pictures.crop import busiest_corner, crop
 from linocut.pictures.image import RgbArray, read_image, write_png
-from linocut.pictures.metrics import measure, ssimulacra2
+from linocut.pictures.quality import measure, ssimulacra2
 
 SHOWN_PICTURES = 2
+SHOWN_PX = 192
+"""Side of the crops that the report shows."""
 
 
 def compare_twins(
@@ -67,9 +69,11 @@ def compare_twins(
         for row, original, decoded in decoded_files(codec, coded, prepared, params.twin.points):
             rows.append(_measured(decoder, row, original, decoded))
             if row.point == 0:
-                corner = busiest_corner(original)
-                shown = crops.setdefault(row.picture, {"original": crop(original, corner)})
-                shown[decoder] = crop(decoded, corner)
+                corner = busiest_corner(original, SHOWN_PX)
+                shown = crops.setdefault(
+                    row.picture, {"original": crop(original, corner, SHOWN_PX)}
+                )
+                shown[decoder] = crop(decoded, corner, SHOWN_PX)
     if not rows:
         raise DataError(f"{coded} has no files, expected some of its lowest rates")
     write_rows(out / "scores.csv", TwinRow, rows)

@@ -39,6 +39,7 @@ from linocut.lab.training.ncode import EncoderTrainer, GeneratorTrainer
 from linocut.lab.training.resume import ResumeState
 from linocut.lab.training.trainer import Distortion, Log, Row, Trainer
 from linocut.models import shipped as models
+from linocut.pictures.crop import centre
 from linocut.pictures.image import read_image
 
 HISTORY_COLUMNS = (
@@ -228,11 +229,7 @@ def validation_centres(folder: pathlib.Path, multiple: int) -> NDArray[np.uint8]
         raise DataError(f"{folder} holds no PNG, expected the validation pictures")
     smallest = min(VALIDATION_PX, *(min(picture.shape[:2]) for picture in pictures))
     side = smallest // multiple * multiple
-    centres = []
-    for picture in pictures:
-        top, left = ((length - side) // 2 for length in picture.shape[:2])
-        centres.append(picture[top : top + side, left : left + side])
-    return np.stack(centres)
+    return np.stack([centre(picture, side, side) for picture in pictures])
 
 
 def write_history(path: pathlib.Path, rows: Sequence[Row]) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from linocut.errors import BitstreamError
-from linocut.format.alpha import pack_alpha, unpack_alpha
+from linocut.format.blocks import pack_alpha, unpack_alpha
 
 RNG = np.random.default_rng(0)
 RAMP = np.add.outer(np.arange(40), np.arange(60)).astype(np.uint8)
