@@ -23,7 +23,7 @@ def test_a_kill_while_writing_leaves_the_old_state(tmp_path, monkeypatch):
     resume.save({"done": 1})
 
     def killed(state, path):
-        path.write_bytes(b"half")
+        path.write(b"half")
         raise KeyboardInterrupt
 
     monkeypatch.setattr(torch, "save", killed)

@@ -19,7 +19,6 @@ from linocut.pictures.image import (
     encode_picture,
     read_image,
     read_picture,
-    write_atomically,
     write_png,
 )
 
@@ -263,10 +262,3 @@ def test_png_round_trip(tmp_path: Path) -> None:
 def test_write_png_refuses_other_arrays(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"float64, expected \(h, w, 3\) of uint8"):
         write_png(tmp_path / "a.png", RGB.astype(float))  # type: ignore[arg-type]
-
-
-def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
-    (tmp_path / "taken").mkdir()
-    with pytest.raises(DataError, match="cannot be written"):
-        write_atomically(tmp_path / "taken", b"data")
-    assert [path.name for path in tmp_path.iterdir()] == ["taken"]

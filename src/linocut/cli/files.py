@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from linocut.errors import DataError, LinocutError
-from linocut.pictures.image import write_atomically
+from linocut.files import write_atomically
 
 STREAM = "-"
 _BAR = 24

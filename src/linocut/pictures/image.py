@@ -7,8 +7,6 @@ plain form for training and measuring: three colour channels and nothing else.
 
 from __future__ import annotations
 
-import os
-import secrets
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linocut.errors import DataError
+from linocut.files import write_atomically
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -205,26 +204,6 @@ def write_png(path: str | Path, image: RgbArray) -> None:
     buffer = BytesIO()
     Image.fromarray(image).save(buffer, format="PNG")
     write_atomically(path, buffer.getvalue())
-
-
-def write_atomically(path: str | Path, data: bytes) -> None:
-    """Write bytes to a neighbour of `path` and rename it into place.
-
-    Raises:
-        DataError: when the folder cannot be written.
-    """
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with partial.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linocut.errors import DataError
+from linocut.files import write_atomically
 from linocut.lab.config.params import DataConfig, PrepareConfig
 from linocut.lab.data.crops import allot, draw_crop
 from linocut.lab.data.dead_leaves import dead_leaves
@@ -34,7 +35,7 @@ from linocut.lab.data.sources import (
     sample_files,
     training_files,
 )
-from linocut.pictures.image import RgbArray, read_image, write_atomically, write_png
+from linocut.pictures.image import RgbArray, read_image, write_png
 
 T = TypeVar("T")
 

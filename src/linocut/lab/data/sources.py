@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from linocut.errors import DataError
-from linocut.pictures.image import PICTURE_SUFFIXES, write_atomically
+from linocut.files import write_atomically
+from linocut.pictures.image import PICTURE_SUFFIXES
 
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = ("test", "validation", "train")

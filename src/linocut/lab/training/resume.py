@@ -1,11 +1,12 @@
 """Checkpoints of a training in progress: atomic, outside DVC's outputs, gone when it ends."""
 
-import os
 import pathlib
 import shutil
 from typing import Any
 
 import torch
+
+from linocut.files import replacing
 
 
 class ResumeState:
@@ -23,9 +24,8 @@ class ResumeState:
     def save(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint; a kill in the middle leaves the old one."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = self.folder / f"last.{os.getpid()}.tmp"
-        torch.save(state, temporary)
-        temporary.replace(self.file)
+        with replacing(self.file) as file:
+            torch.save(state, file)
 
     def load(self) -> dict[str, Any] | None:
         """The last checkpoint, or None."""
