@@ -37,7 +37,7 @@ from linocut.lab.networks.complexity import decoder_kmac_per_px
 from linocut.lab.networks.layers import ResidualAnalysis, ResidualSynthesis
 from linocut.lab.networks.losses import l2
 from linocut.lab.networks.networks import ARCHITECTURES, Network
-from linocut.lab.training.device import pick_device
+from linocut.lab.training.machine import pick_device
 from linocut.lab.training.trainer import Trainer
 from linocut.models import shipped
 from linocut.pictures.crop import centre

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from linocut.lab.config.params import load_params
-from linocut.lab.training.device import pick_device
+from linocut.lab.training.machine import pick_device
 from linocut.lab.training.throughput import convolution_rate, measure
 
 ROOT = Path(__file__).resolve().parents[1]

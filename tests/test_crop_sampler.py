@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from linocut.lab.training.crop_sampler import CropSampler
+from linocut.lab.training.trainer import CropSampler
 
 CPU = torch.device("cpu")
 CROPS = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3)).astype(np.uint8)

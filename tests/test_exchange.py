@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from linocut.lab.training.exchange import FLATTEST_DISTORTION, Exchange, calibrate
+from linocut.lab.training.rate import FLATTEST_DISTORTION, Exchange, calibrate
 
 RANGE = (4.0, 160.0)
 STEPS = torch.from_numpy(np.geomspace(*RANGE, 25))

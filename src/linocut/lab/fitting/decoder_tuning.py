@@ -29,7 +29,7 @@ from linocut.entropy.planes import dequantise, step_index, step_of
 from linocut.lab.config.params import TuningConfig
 from linocut.lab.networks.losses import Distortion
 from linocut.lab.networks.networks import Network
-from linocut.lab.training.device import keep_freed_memory, return_freed_memory
+from linocut.lab.training.machine import keep_freed_memory, return_freed_memory
 from linocut.lab.training.resume import ResumeState
 
 OWN_SHARE = 0.7

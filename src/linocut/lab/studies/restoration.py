@@ -29,7 +29,7 @@ from linocut.lab.networks.losses import build_loss
 from linocut.lab.networks.networks import Network
 from linocut.lab.networks.store import load_model, load_tensors, read_description, save_model
 from linocut.lab.studies.restoration_training import RestorationTrainer, restore
-from linocut.lab.training.device import pick_device
+from linocut.lab.training.machine import pick_device
 from linocut.lab.training.recipes import validation_centres
 from linocut.lab.training.trainer import Distortion
 from linocut.pictures.image import read_image, write_png

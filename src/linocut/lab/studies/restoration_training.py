@@ -11,7 +11,7 @@ from torch import Tensor
 from linocut.codec.tiling import padded
 from linocut.lab.data.degradation import Degradation, Picture, degrade_batch
 from linocut.lab.networks.networks import Network
-from linocut.lab.training.exchange import Exchange
+from linocut.lab.training.rate import Exchange
 from linocut.lab.training.trainer import Row, Trainer
 from linocut.pictures.quality import psnr_db
 

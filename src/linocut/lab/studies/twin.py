@@ -23,7 +23,7 @@ from linocut.lab.networks.networks import Network
 from linocut.lab.networks.store import load_model, save_model
 from linocut.lab.studies.patch_distance import patch_distance
 from linocut.lab.training.adversary import PairedAdversary
-from linocut.lab.training.device import pick_device
+from linocut.lab.training.machine import pick_device
 from linocut.lab.training.recipes import validation_centres, write_history
 from linocut.lab.training.trainer import Log, Row, Trainer
 from linocut.pictures.crop import busiest_corner, crop

@@ -26,7 +26,7 @@ from linocut.entropy.planes import step_of
 from linocut.lab.networks.dcgan import BLOCK_PX
 from linocut.lab.networks.networks import Network
 from linocut.lab.training.adversary import Discriminator
-from linocut.lab.training.exchange import Exchange
+from linocut.lab.training.rate import Exchange
 from linocut.lab.training.trainer import Row, Trainer
 
 FEATURE_LAYER = 2

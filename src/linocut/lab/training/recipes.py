@@ -34,7 +34,7 @@ from linocut.lab.networks.losses import build_loss, l2
 from linocut.lab.networks.networks import ARCHITECTURES, Network
 from linocut.lab.networks.store import load_model, load_tensors, save_model
 from linocut.lab.training.adversary import Adversary, Discriminator, Game
-from linocut.lab.training.device import pick_device
+from linocut.lab.training.machine import pick_device
 from linocut.lab.training.ncode import EncoderTrainer, GeneratorTrainer
 from linocut.lab.training.resume import ResumeState
 from linocut.lab.training.trainer import Distortion, Log, Row, Trainer

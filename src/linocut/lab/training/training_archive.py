@@ -4,7 +4,7 @@
     results.zip   about.json, pretrained/ARCH/, trained/CELL/, state/ of what is not finished,
                   throughput.json
 
-Both name the crops and the numbers that they belong to, see `linocut.lab.training.training_job`.
+Both name the crops and the numbers that they belong to, see `linocut.lab.training.job`.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from linocut.lab.data.sources import (
 )
 from linocut.pictures.image import write_png
 
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[3] / "data"
 
 
 def make_picture(path: Path, seed: int = 0) -> None:

@@ -24,7 +24,7 @@ from linocut.lab.training.ncode import through_cells
 from linocut.pictures.image import write_png
 from tiny import CONFIGS, untrained
 
-PARAMS = pathlib.Path(__file__).resolve().parents[1] / "params.yaml"
+PARAMS = pathlib.Path(__file__).resolve().parents[3] / "params.yaml"
 ITERATIONS = 3
 
 

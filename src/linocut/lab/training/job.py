@@ -1,8 +1,8 @@
 """Trainings on another machine: pack a job, run it where there is a GPU, take the networks home.
 
-    python -m linocut.lab.training.training_job pack job.zip      here: parameters and pictures
-    python -m linocut.lab.training.training_job run job.zip results.zip [--minutes 9]    there
-    python -m linocut.lab.training.training_job fetch results.zip    here: into artifacts/
+    python -m linocut.lab.training.job pack job.zip      here: parameters and pictures
+    python -m linocut.lab.training.job run job.zip results.zip [--minutes 9]    there
+    python -m linocut.lab.training.job fetch results.zip    here: into artifacts/
     dvc commit -f pretrain train      DVC takes the networks for its own; `dvc repro` goes on
 
 The other machine needs this package and torch, neither DVC nor MLflow nor the network. A run that
@@ -35,7 +35,7 @@ from PIL import Image
 from linocut.errors import DataError, LinocutError
 from linocut.lab.config.arch_config import NcodeConfig
 from linocut.lab.config.params import Params, load_params
-from linocut.lab.training.device import pick_device
+from linocut.lab.training.machine import pick_device
 from linocut.lab.training.recipes import TrainingPlace, train_base, train_cell
 from linocut.lab.training.throughput import convolution_rate, measure
 from linocut.lab.training.training_archive import (

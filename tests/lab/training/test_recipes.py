@@ -15,12 +15,12 @@ from linocut.lab.config.params import Params, load_params
 from linocut.lab.networks.networks import ARCHITECTURES
 from linocut.lab.networks.store import load_model, read_description
 from linocut.lab.training import recipes
-from linocut.lab.training.device import pick_device
+from linocut.lab.training.machine import pick_device
 from linocut.models import shipped as models
 from linocut.pictures.image import write_png
 from tiny import CONFIGS
 
-PARAMS = pathlib.Path(__file__).resolve().parents[1] / "params.yaml"
+PARAMS = pathlib.Path(__file__).resolve().parents[3] / "params.yaml"
 
 
 @pytest.fixture(scope="module")

@@ -1,16 +1,27 @@
-"""A differentiable estimate of the rate, for training only: files have integer tables instead.
+"""What training takes for the rate: a differentiable estimate of it, and what it may cost.
 
     bits(u) = -log2( P(u + 1/2) - P(u - 1/2) )       P: Laplace of scale b, u = y / step + noise
     b       = b0 + sum_k w_k f_k,   f_k: mean magnitudes of u around the sample, in its parent and
-    in its siblings
+                                    in its siblings
 
 The scale sees neighbours on all sides where the real coder has decoded only some of them; the two
-differ by a few
-per cent of rate, and training needs the slope, not the level.
+differ by a few per cent of rate, and training needs the slope, not the level. Files have integer
+tables instead.
+
+The exchange rate between bits and distortion is measured on the starting network:
+
+    w(step) = -(dR / d ln step) / (dD / d ln step)      R in bits per pixel, D in the loss's units
+
+At this weight a slightly finer or coarser step costs as much as it gains, so a network trained with
+it stays at the rates it began with, whatever the kind and unit of its distortion: all losses cover
+the same rates with the same steps. Both curves are quadratics in ln(step), fitted to logarithms.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -19,6 +30,9 @@ from linocut.entropy.planes import Band
 
 LOG2_E = 1.4426950408889634
 SMALLEST_SCALE = 0.04
+CALIBRATION_STEPS = 9
+FLATTEST_DISTORTION = 0.1
+"""Least d ln D / d ln step that is believed; fine quantisation gives squared errors 2."""
 
 
 def laplace_bits(u: Tensor, scale: Tensor) -> Tensor:
@@ -98,3 +112,41 @@ def round_straight_through(y: Tensor, step: Tensor) -> Tensor:
     """
     size = step[:, None, None, None]
     return y + (torch.round(y.detach() / size) * size - y.detach())
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """w(step) and R_ref(step) as polynomials of ln(step)."""
+
+    weight: tuple[float, ...]
+    rate: tuple[float, ...]
+
+    def __call__(self, step: Tensor) -> tuple[Tensor, Tensor]:
+        """Distortion weight and reference rate (bpp) for steps (n,)."""
+        x = torch.log(step)
+        weight = sum(c * x**i for i, c in enumerate(self.weight))
+        rate = sum(c * x**i for i, c in enumerate(self.rate))
+        return torch.exp(torch.as_tensor(weight)), torch.exp(torch.as_tensor(rate))
+
+
+def calibrate(
+    step_range: tuple[float, float], measure: Callable[[float], tuple[float, float]]
+) -> Exchange:
+    """Fit the exchange rate to measurements.
+
+    Args:
+        step_range: finest and coarsest step, grey levels.
+        measure: step -> (rate in bpp, distortion), both positive.
+    """
+    grid = np.linspace(math.log(step_range[0]), math.log(step_range[1]), CALIBRATION_STEPS)
+    rates, distortions = np.array([measure(math.exp(log_step)) for log_step in grid]).T
+    fit = np.polynomial.Polynomial.fit
+    log_rate = fit(grid, np.log(rates), 2).convert()
+    log_distortion = fit(grid, np.log(distortions), 2).convert()
+    rate_slope = -log_rate.deriv()(grid) * np.exp(log_rate(grid))
+    slope = np.maximum(log_distortion.deriv()(grid), FLATTEST_DISTORTION)
+    weights = np.maximum(rate_slope, 1e-6) / (slope * np.exp(log_distortion(grid)))
+    log_weight = fit(grid, np.log(weights), 2).convert()
+    return Exchange(
+        tuple(float(c) for c in log_weight.coef), tuple(float(c) for c in log_rate.coef)
+    )

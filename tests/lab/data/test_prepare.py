@@ -19,7 +19,7 @@ from linocut.lab.data.prepare import list_files, pixels_sha256, prepare, split_b
 from linocut.lab.data.sources import KODAK_VARIABLE
 from linocut.pictures.image import read_image, write_png
 
-DECLARATIONS = Path(__file__).parents[1] / "data"
+DECLARATIONS = Path(__file__).parents[3] / "data"
 SIDE = 168
 
 FOLDER = DataConfig(

@@ -6,7 +6,7 @@ import torch
 from scipy import stats
 
 from linocut.entropy.planes import Band, wavelet_bands
-from linocut.lab.training.rate_proxy import RateProxy, laplace_bits, round_straight_through
+from linocut.lab.training.rate import RateProxy, laplace_bits, round_straight_through
 from tiny import untrained
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from linocut.errors import ConfigError
-from linocut.lab.training.device import DEVICE_VARIABLE, keep_freed_memory, pick_device
+from linocut.lab.training.machine import DEVICE_VARIABLE, keep_freed_memory, pick_device
 
 
 @pytest.mark.parametrize(("there", "name", "kind"), [
@@ -36,7 +36,7 @@ def test_freed_blocks_between_used_ones_go_back():
     """Every second block of many is freed: none of them is at the end of the heap."""
     child = """
 import pathlib
-from linocut.lab.training.device import return_freed_memory
+from linocut.lab.training.machine import return_freed_memory
 def resident():
     return int(pathlib.Path("/proc/self/statm").read_text().split()[1])
 blocks = [bytearray(50_000) for _ in range(4000)]
