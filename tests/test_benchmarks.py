@@ -13,7 +13,6 @@ from linocut.entropy.choice import DEFAULT_EFFORT, EFFORTS
 from linocut.lab.config.params import load_params
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.evaluation.anchors import ANCHORS
-from linocut.lab.training import throughput
 from linocut.pictures.image import read_image, write_png
 from readme_blocks import block
 from tiny import CONFIGS
@@ -25,6 +24,7 @@ from benchmarks import (
     compare_models,
     effort_levels,
     large_pictures,
+    throughput,
 )
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,12 +8,16 @@
 The other machine needs this package and torch, neither DVC nor MLflow nor the network. A run that
 is cut short by `--minutes` keeps what is finished, and checkpoints of the rest; given the same
 results.zip, the next run goes on from there. The recipe is that of the stages: the same crops, the
-same numbers.
+same numbers. Both files name the crops and the numbers that they belong to:
+
+    job.zip       about.json, params.yaml, train/*.webp, validation/*.png
+    results.zip   about.json, pretrained/ARCH/, trained/CELL/, state/ of what is not finished
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import io
 import json
 import pathlib
@@ -28,31 +32,17 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
 from linocut.errors import DataError, LinocutError
-from linocut.lab.config.arch_config import NcodeConfig
 from linocut.lab.config.params import Params, load_params
-from linocut.lab.training.machine import pick_device
+from linocut.lab.config.schema import to_mapping
 from linocut.lab.training.recipes import TrainingPlace, train_base, train_cell
-from linocut.lab.training.throughput import convolution_rate, measure
-from linocut.lab.training.training_archive import (
-    ABOUT,
-    THROUGHPUT,
-    digest,
-    extract,
-    numbers,
-    open_job,
-    replace,
-    same_job,
-    write_results,
-)
+from linocut.pictures.image import read_image, write_atomically
 
+ABOUT = "about.json"
 MOST_MB = 60.0
-ROOF_SECONDS = 5.0
-"""Of measuring the machine's rate."""
 
 
 class OutOfTimeError(Exception):
@@ -84,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         else:
             print(fetch(chosen.root, chosen.results))
     except (LinocutError, OSError, zipfile.BadZipFile) as error:
-        print(f"training_job: {error}", file=sys.stderr)
+        print(f"job: {error}", file=sys.stderr)
         return 1
     return 0
 
@@ -114,8 +104,8 @@ def pack(root: pathlib.Path, job: pathlib.Path, most_mb: float = MOST_MB) -> str
                 )
         for path in sorted((prepared / "validation").glob("*.png")):
             archive.write(path, f"validation/{path.name}")
-        archive.writestr(ABOUT, json.dumps({"crops": digest(crops)}))
-    replace(job, file.getvalue())
+        archive.writestr(ABOUT, json.dumps({"crops": _digest(crops)}))
+    write_atomically(job, file.getvalue())
     return f"{job}: {len(crops)} crops, {job.stat().st_size / 1e6:.1f} MB"
 
 
@@ -124,37 +114,32 @@ def run(job: pathlib.Path, results: pathlib.Path, minutes: float = 0.0, at_once:
 
     Args:
         job: what `pack` wrote.
-        results: networks and histories by cell, checkpoints of what is not finished, and
-            throughput.json; replaced after every network.
+        results: networks and histories by cell, and checkpoints of what is not finished; replaced
+            after every network.
         minutes: after which no training goes on; 0 for no limit.
         at_once: cells that train beside each other.
 
     Returns:
-        What is done and how fast it was.
+        What is done, and what is left.
     """
     deadline = _clock() + 60 * minutes if minutes else float("inf")
     with tempfile.TemporaryDirectory() as name:
         work = pathlib.Path(name)
-        open_job(job, work)
+        _open_job(job, work)
         if results.is_file():
-            extract(results, work)
-            same_job(json.loads((work / ABOUT).read_text(encoding="utf-8")), job)
+            _extract(results, work)
+            _same_job(json.loads((work / ABOUT).read_text(encoding="utf-8")), job)
         params = load_params(work / "params.yaml")
         tasks = [_Task(work, arch, None, deadline) for arch in params.arch]
         cells = [_Task(work, arch, loss, deadline) for arch in params.arch for loss in params.loss]
         for group in (tasks, cells):
             for _ in _train_all([task for task in group if not task.done], at_once):
-                write_results(work, job, results)
-        if not (work / THROUGHPUT).exists() and _clock() < deadline:
-            _measure_throughput(params, work)
-        write_results(work, job, results)
+                _write_results(work, job, results)
         done = [task.name for task in cells if task.done]
         left = [task.name for task in (*tasks, *cells) if not task.done]
         lines = [f"trained: {', '.join(done) or 'nothing'}"]
         if left:
             lines.append(f"left, run again with {results}: {', '.join(left)}")
-        if (work / THROUGHPUT).exists():
-            lines += _speed_lines(json.loads((work / THROUGHPUT).read_text(encoding="utf-8")))
         return "\n".join(lines)
 
 
@@ -167,13 +152,13 @@ def fetch(root: pathlib.Path, results: pathlib.Path) -> str:
     """
     with tempfile.TemporaryDirectory() as folder:
         work = pathlib.Path(folder)
-        extract(results, work)
+        _extract(results, work)
         about = json.loads((work / ABOUT).read_text(encoding="utf-8"))
         crops = np.load(root / "artifacts/prepared/train.npy", mmap_mode="r")
-        if about["crops"] != digest(crops):
+        if about["crops"] != _digest(crops):
             raise DataError(f"{results} was trained on other crops than artifacts/prepared holds")
         params = load_params(root / "params.yaml")
-        here = numbers(params)
+        here = _numbers(params)
         for key, value in about["params"].items():
             if here.get(key) != value:
                 raise DataError(
@@ -248,30 +233,80 @@ def _train(task: _Task) -> None:
         shutil.rmtree(task.out, ignore_errors=True)
 
 
-def _measure_throughput(params: Params, work: pathlib.Path) -> None:
-    """What the trainings have made of the machine; see `linocut.lab.training.throughput`."""
-    device = pick_device()
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
-    roof = convolution_rate(device, ROOF_SECONDS)
-    rows = []
-    for arch, config in params.arch.items():
-        if not isinstance(config, NcodeConfig):
-            rows += [vars(row) for row in measure(params, arch, device, ROOF_SECONDS)]
-    found = {"device": name, "roof_flop_per_s": roof, "phases": rows}
-    (work / THROUGHPUT).write_text(json.dumps(found, indent=2), encoding="utf-8")
+def _open_job(job: pathlib.Path, work: pathlib.Path) -> None:
+    """The prepared data of a job as the trainings read it."""
+    prepared = work / "prepared"
+    (prepared / "validation").mkdir(parents=True)
+    with zipfile.ZipFile(job) as archive:
+        names = sorted(name for name in archive.namelist() if name.startswith("train/"))
+        if not names or not {ABOUT, "params.yaml"} <= set(archive.namelist()):
+            raise DataError(f"{job} is no job: `training_job pack` writes one")
+        crops = np.stack([read_image(io.BytesIO(archive.read(name))) for name in names])
+        expected = json.loads(archive.read(ABOUT))["crops"]
+        if _digest(crops) != expected:
+            raise DataError(f"{job} is damaged: its crops have the digest {_digest(crops)}")
+        np.save(prepared / "train.npy", crops)
+        for name in archive.namelist():
+            if name.startswith("validation/"):
+                (prepared / "validation" / pathlib.PurePosixPath(name).name).write_bytes(
+                    archive.read(name)
+                )
+        (work / "params.yaml").write_bytes(archive.read("params.yaml"))
 
 
-def _speed_lines(found: Mapping[str, object]) -> list[str]:
-    roof = float(str(found["roof_flop_per_s"]))
-    lines = [f"{found['device']}: convolutions {roof / 1e9:.1f} GFLOP/s"]
-    phases = found["phases"]
-    for row in phases if isinstance(phases, list) else []:
-        rate = row["pixels_per_s"] * row["flop_per_pixel"]
-        lines.append(
-            f"{row['architecture']} {row['phase']}: {row['pixels_per_s'] / 1e6:.3f} Mpx/s, "
-            f"{rate / 1e9:.1f} GFLOP/s, {rate / roof:.0%} of them"
-        )
-    return lines
+def _same_job(about: Mapping[str, object], job: pathlib.Path) -> None:
+    """Refuse results of another job."""
+    with zipfile.ZipFile(job) as archive:
+        crops = json.loads(archive.read(ABOUT))["crops"]
+    if about["job"] != _file_digest(job):
+        what = "parameters" if about["crops"] == crops else "crops"
+        raise DataError(f"the results are those of a job with other {what} than {job}")
+
+
+def _write_results(work: pathlib.Path, job: pathlib.Path, results: pathlib.Path) -> None:
+    """Everything that is finished, and checkpoints of the rest, as one file."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(job) as archive:
+        crops = json.loads(archive.read(ABOUT))["crops"]
+    about = {
+        "crops": crops,
+        "job": _file_digest(job),
+        "params": _numbers(load_params(work / "params.yaml")),
+    }
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(ABOUT, json.dumps(about))
+        for kind in ("pretrained", "trained", "state"):
+            for path in sorted((work / kind).rglob("*")):
+                if path.is_file() and path.suffix != ".tmp":
+                    archive.write(path, path.relative_to(work).as_posix())
+    write_atomically(results, file.getvalue())
+
+
+def _extract(results: pathlib.Path, work: pathlib.Path) -> None:
+    """Unpack results into the folder `work`."""
+    with zipfile.ZipFile(results) as archive:
+        if ABOUT not in archive.namelist() or "params" not in json.loads(archive.read(ABOUT)):
+            raise DataError(f"{results} holds no results: `training_job run` writes them")
+        archive.extractall(work)
+
+
+def _numbers(params: Params) -> dict[str, object]:
+    """What a training depends on, beside its crops."""
+    found = {"seed": params.seed, "train": to_mapping(params.train)}
+    found |= {f"arch.{name}": to_mapping(one) for name, one in params.arch.items()}
+    found |= {f"loss.{name}": to_mapping(one) for name, one in params.loss.items()}
+    plain: dict[str, object] = json.loads(json.dumps(found))
+    return plain
+
+
+def _digest(crops: NDArray[np.uint8]) -> str:
+    """SHA-256 of the pixels."""
+    return hashlib.sha256(np.ascontiguousarray(crops).tobytes()).hexdigest()
+
+
+def _file_digest(path: pathlib.Path) -> str:
+    """SHA-256 of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _clock() -> float:
