@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 import reference_decoder
 from linocut.entropy.coder import EntropyCoder
+from linocut.entropy.passes import exact_model
 from linocut.entropy.planes import Band, wavelet_bands
 from linocut.entropy.tables import (
     TOKEN_EXTRA_BITS,
     TOKEN_START,
     TOKENS,
     EntropyTables,
-    exact_model,
     tokens_of,
 )
 from linocut.errors import BitstreamError
@@ -251,3 +251,11 @@ def test_estimates_are_per_plane():
     assert bits.shape == (6,)
     ones = int(coder.tables.occupied[5, 0]) / 65536
     assert bits[5] == pytest.approx(-np.log2(1 - ones))
+
+
+@pytest.mark.parametrize("value", [1 << 17, -(1 << 17)])
+def test_symbols_without_a_token_are_refused(value):
+    latent = laplace_latent(PLAIN, 8, 8, 0)
+    latent[0][0, 1, 1] = value
+    with pytest.raises(ValueError, match="a symbol is 131072, expected less than 131072"):
+        CODERS["plain"].encode(latent, 0)

@@ -71,3 +71,8 @@ def test_the_nearest_step_is_always_one_of_a_number_of_bits() -> None:
         nearest = codes.nearest_index(index)
         assert 1 <= bits_of(nearest) <= MOST_BITS
         assert abs(nearest - min(index, 448)) <= 32
+
+
+def test_there_is_no_resilient_layout_to_decode_a_part_of() -> None:
+    with pytest.raises(BitstreamError, match="codes of fixed length have no resilient layout"):
+        FixedCodes(BANDS).decode(bytes(15), 128, 192, index_of(4), bands=0)

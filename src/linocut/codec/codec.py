@@ -28,7 +28,7 @@ from linocut.codec.symbol_choice import Choice
 from linocut.codec.tiling import Tile, tiles, windows
 from linocut.codec.windows import Picture, device_of, synthesise_window
 from linocut.entropy.choice import DEFAULT_EFFORT
-from linocut.entropy.coder import EntropyCoder
+from linocut.entropy.coder import Coder, EntropyCoder
 from linocut.entropy.fixed_codes import FixedCodes
 from linocut.entropy.planes import Symbols, step_index
 from linocut.entropy.tables import EntropyTables
@@ -65,7 +65,7 @@ class Codec:
         self.network = network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
         self.rotation = rotation
         bands = network.bands
-        self._codes = FixedCodes(bands) if tables is None else EntropyCoder(bands, tables)
+        self.coder: Coder = FixedCodes(bands) if tables is None else EntropyCoder(bands, tables)
         self.model_id = model_id.hex()
         self.name = name
         self.about = dict(about)
@@ -92,13 +92,6 @@ class Codec:
             )
         except (KeyError, ValueError) as error:
             raise CheckpointError(f"{folder} is not a complete codec: {error}") from None
-
-    @property
-    def coder(self) -> EntropyCoder:
-        """The entropy coder; a `BitstreamError` where the model has none."""
-        if isinstance(self._codes, FixedCodes):
-            raise BitstreamError(f"{self.name} codes with a fixed length: no resilient layout")
-        return self._codes
 
     @property
     def device(self) -> torch.device:
@@ -178,12 +171,12 @@ class Codec:
         chosen = self._choose(analysed, step, effort)
         index = chosen.index
         payloads, segments = [], []
-        bits = np.zeros(len(self._codes.planes))
+        bits = np.zeros(len(self.coder.planes))
         for _, symbols, bins in chosen:
             if resilient:
                 segments.append(encode_segments(self.coder, symbols, index))
             else:
-                payload, counted = self._codes.encode_counted(symbols, index, bins)
+                payload, counted = self.coder.encode_counted(symbols, index, bins)
                 payloads.append(payload)
                 bits += counted
         blocks = dict(extras or {})
@@ -204,7 +197,7 @@ class Codec:
         chosen = self._choose(analysed, step, effort)
         bits = 0.0
         for _, symbols, bins in chosen:
-            bits += float(self._codes.estimate_bits(symbols, chosen.index, bins).sum())
+            bits += float(self.coder.estimate_bits(symbols, chosen.index, bins).sum())
         return self.bytes_around(analysed, step=step) + bits / 8
 
     def bytes_around(self, analysed: Analysed, *, step: float) -> int:
@@ -262,8 +255,7 @@ class Codec:
         return [self._decode(file, *item)[0] for item in enumerate(grid)]
 
     def _step_index(self, step: float) -> int:
-        index = step_index(step)
-        return self._codes.nearest_index(index) if isinstance(self._codes, FixedCodes) else index
+        return self.coder.nearest_index(step_index(step))
 
     def _tiles(self, width: int, height: int) -> list[Tile]:
         return list(tiles(width, height, self.network.multiple, self.network.reach))
@@ -271,7 +263,7 @@ class Codec:
     def _choose(self, analysed: Analysed, step: float, effort: int) -> Choice:
         height, width = analysed.picture.shape[:2]
         return Choice(
-            self.network, self._codes, self.rotation, analysed, self._tiles(width, height),
+            self.network, self.coder, self.rotation, analysed, self._tiles(width, height),
             self._step_index(step), effort, self.about,
         )  # fmt: skip
 
@@ -280,5 +272,5 @@ class Codec:
         height, width = tile.bottom - tile.top, tile.right - tile.left
         if file.resilience is not None:
             return decode_segments(self.coder, file, number, (height, width))
-        symbols = self._codes.decode(file.tiles[number], height, width, file.step_index)
+        symbols = self.coder.decode(file.tiles[number], height, width, file.step_index)
         return [np.clip(band, -32768, 32767).astype(np.int16) for band in symbols], 0, 0

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from linocut.codec.rotation import Rotation
 from linocut.entropy.choice import PRICE, optimise
-from linocut.entropy.coder import EntropyCoder
+from linocut.entropy.coder import Coder
 from linocut.entropy.planes import LARGEST_SYMBOL, Integers, step_of
 from linocut.errors import CheckpointError
 from linocut.lab.config.params import LOSS_CONFIGS
@@ -77,7 +77,7 @@ class Aim:
 
 
 def refine(
-    network: Network, rotation: Rotation, coder: EntropyCoder, picture: NDArray[np.uint8],
+    network: Network, rotation: Rotation, coder: Coder, picture: NDArray[np.uint8],
     latent: Sequence[NDArray[np.float32]], step_index: int, aim: Aim, scale: Tensor | None,
 ) -> list[Integers]:  # fmt: skip
     """Quantise the latent of one tile.

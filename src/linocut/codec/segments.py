@@ -1,6 +1,6 @@
 """The resilient coding of a tile: squares coded alone, in layers; what is lost is concealed.
 
-    symbols of a tile --cut--> squares --EntropyCoder, each alone--> payloads --cut--> layers
+    symbols of a tile --cut--> squares --Coder, each alone--> payloads --cut--> layers
     layers that arrived --join--> payloads --decode what they hold--> squares --conceal--> symbols
 
 Bands are coded coarse to fine, so the beginning of a payload decodes to the coarse bands. A payload
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from linocut.entropy.coder import EntropyCoder
+from linocut.entropy.coder import Coder
 from linocut.entropy.planes import Band, Integers, Symbols
 from linocut.errors import BitstreamError
 from linocut.format.bitstream import ALPHA, EXIF, ICC_PROFILE, LinoFile, Resilience, Segment
@@ -106,10 +106,13 @@ def layer_bands(bands: Sequence[Band]) -> tuple[int, int]:
     return first, max(first, sum(band.stride > finest for band in bands))
 
 
-def encode_segments(
-    coder: EntropyCoder, symbols: Sequence[Integers], step_index: int
-) -> list[Segment]:
-    """Code the squares of one tile, row by row."""
+def encode_segments(coder: Coder, symbols: Sequence[Integers], step_index: int) -> list[Segment]:
+    """Code the squares of one tile, row by row.
+
+    Raises:
+        BitstreamError: the coder has no layers.
+    """
+    _check_layers(coder)
     bands = coder.bands
     ends = layer_bands(bands)
     height, width = (side * bands[0].stride for side in symbols[0].shape[1:])
@@ -119,7 +122,7 @@ def encode_segments(
             np.ascontiguousarray(band[_window(place, bands[index].stride)])
             for index, band in enumerate(symbols)
         ]
-        payload = coder.encode(square, step_index)
+        payload = coder.encode_counted(square, step_index)[0]
         cuts = [_cut(coder, square, step_index, payload, end) for end in ends]
         first, second = cuts[0], max(cuts)
         layers = (payload[:first], payload[first:second], payload[second:])
@@ -128,7 +131,7 @@ def encode_segments(
 
 
 def decode_segments(
-    coder: EntropyCoder, file: LinoFile, number: int, size: tuple[int, int]
+    coder: Coder, file: LinoFile, number: int, size: tuple[int, int]
 ) -> tuple[Symbols, int, int]:
     """Decode and conceal one tile.
 
@@ -147,6 +150,7 @@ def decode_segments(
     layout = file.resilience
     if layout is None:
         raise BitstreamError("the file has the plain layout, expected the resilient one")
+    _check_layers(coder)
     bands, segments, side = coder.bands, layout.segments[number], layout.segment_px
     if any(side % band.stride for band in bands) or layout.layer_bands[1] > len(bands):
         raise BitstreamError(
@@ -173,6 +177,11 @@ def decode_segments(
     if lost:
         _conceal(bands, result, lost)
     return result, blurred, len(lost)
+
+
+def _check_layers(coder: Coder) -> None:
+    if not coder.layered:
+        raise BitstreamError("codes of fixed length have no resilient layout")
 
 
 def _conceal(bands: Sequence[Band], symbols: Symbols, lost: Sequence[Place]) -> None:
@@ -227,7 +236,7 @@ def _window(place: Place, stride: int) -> tuple[slice, slice, slice]:
 
 
 def _cut(
-    coder: EntropyCoder, square: Sequence[Integers], step_index: int, payload: bytes, bands: int
+    coder: Coder, square: Sequence[Integers], step_index: int, payload: bytes, bands: int
 ) -> int:
     """The shortest beginning of a payload found that decodes to the first bands, bytes."""
     if bands == 0:
@@ -235,7 +244,7 @@ def _cut(
     if bands == len(square):
         return len(payload)
     blurred = [band if index < bands else 0 * band for index, band in enumerate(square)]
-    cut = len(coder.encode(blurred, step_index)) + _CUT_STEP
+    cut = len(coder.encode_counted(blurred, step_index)[0]) + _CUT_STEP
     stride = coder.bands[0].stride
     place = (0, 0, square[0].shape[1] * stride, square[0].shape[2] * stride)
     while cut < len(payload):
@@ -249,7 +258,7 @@ def _cut(
 
 
 def _decode(
-    coder: EntropyCoder, payload: bytes, place: Place, step_index: int, bands: int
+    coder: Coder, payload: bytes, place: Place, step_index: int, bands: int
 ) -> list[Integers] | None:
     top, left, bottom, right = place
     try:

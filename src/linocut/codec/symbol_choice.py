@@ -18,9 +18,9 @@ from linocut.codec.refinement import Aim, refine
 from linocut.codec.rotation import Rotation
 from linocut.codec.tiling import Tile
 from linocut.entropy.choice import CORRECTED, PRICE, REFINED, choose_symbols
-from linocut.entropy.coder import Bins, EntropyCoder
-from linocut.entropy.fixed_codes import FixedCodes
+from linocut.entropy.coder import Coder
 from linocut.entropy.planes import step_of
+from linocut.entropy.tables import Bins
 from linocut.format.blocks import Numbers
 from linocut.lab.networks.networks import Network
 
@@ -44,7 +44,7 @@ class Choice:
     """
 
     network: Network
-    codes: FixedCodes | EntropyCoder
+    codes: Coder
     shared: Rotation | None
     analysed: Analysed
     grid: Sequence[Tile]
@@ -58,7 +58,7 @@ class Choice:
 
     def __iter__(self) -> Iterator[Chosen]:
         """Every tile; those seen have their say in `correction`."""
-        refining = self.effort == REFINED and not isinstance(self.codes, FixedCodes)
+        refining = self.effort == REFINED and self.codes.priced
         refined = self._refined() if refining else self._plain()
         for tile, symbols, bins in refined:
             if self._sums is not None:
@@ -86,13 +86,9 @@ class Choice:
     def _plain(self) -> Iterator[Chosen]:
         for number, tile in enumerate(self.grid):
             latent = self._latent(number, tile)
-            if isinstance(self.codes, FixedCodes):
-                yield tile, self.codes.quantise(latent, self.index), None
-            else:
-                yield tile, *choose_symbols(self.codes, latent, self.index, self.effort)
+            yield tile, *choose_symbols(self.codes, latent, self.index, self.effort)
 
     def _refined(self) -> Iterator[Chosen]:
-        assert isinstance(self.codes, EntropyCoder)
         aim = Aim.of(self.about)
         first = Choice(
             self.network, self.codes, self.shared, self.analysed, self.grid, self.index, CORRECTED,

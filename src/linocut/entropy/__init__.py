@@ -1,4 +1,16 @@
 """Symbols <-> bytes, in whole numbers only.
 
-latent --quantise--> symbols --planes, passes--> contexts --tables--> range coder --> bytes
+    latent r (c, h, w) per band
+      | quantise (planes), or weigh bits against error (choice)
+    symbols, whole numbers -----> planes coarse to fine, each in passes (planes)
+      |                             | what is known around each symbol (contexts)
+      |                           levels
+      |                             | context networks (contexts)
+      |                           which table each symbol has (tables)
+      v                             |
+    tokens, signs, extra bits <-----+
+      | range coder: numpy and constriction, pass by pass (passes)
+    bytes
+
+`coder` is the face of it: `Coder` is what codecs ask of `EntropyCoder` and of `fixed_codes`.
 """

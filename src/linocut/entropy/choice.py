@@ -13,10 +13,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from linocut.entropy.coder import Bins, EntropyCoder
-from linocut.entropy.contexts import ContextState
-from linocut.entropy.planes import LARGEST_SYMBOL, plane_passes, quantise, step_of
-from linocut.entropy.tables import TOKEN_EXTRA_BITS, tokens_of
+from linocut.entropy.coder import Coder
+from linocut.entropy.planes import Integers
+from linocut.entropy.tables import Bins
 from linocut.errors import DataError
 
 CORRECTED, REFINED = 2, 3
@@ -35,8 +34,8 @@ PRICE = 0.08
 
 
 def choose_symbols(
-    coder: EntropyCoder, latent: Sequence[NDArray[np.float32]], step_index: int, effort: int
-) -> tuple[list[NDArray[np.int32]], Bins | None]:
+    coder: Coder, latent: Sequence[NDArray[np.float32]], step_index: int, effort: int
+) -> tuple[list[Integers], Bins | None]:
     """Quantise a rotated latent with one of the levels of `EFFORTS`, without asking the decoder.
 
     Returns:
@@ -48,16 +47,16 @@ def choose_symbols(
     if effort not in EFFORTS:
         raise DataError(f"effort is {effort}, expected one of {list(EFFORTS)}")
     if effort in ROUNDING:
-        return [quantise(band, step_of(step_index), ROUNDING[effort]) for band in latent], None
+        return coder.quantise(latent, step_index, ROUNDING[effort]), None
     return optimise(coder, latent, step_index)
 
 
 def optimise(
-    coder: EntropyCoder,
+    coder: Coder,
     latent: Sequence[NDArray[np.float32]],
     step_index: int,
     price: float = PRICE,
-) -> tuple[list[NDArray[np.int32]], Bins]:
+) -> tuple[list[Integers], Bins | None]:
     """Quantise a rotated latent.
 
     Args:
@@ -69,48 +68,4 @@ def optimise(
     Returns:
         int32 (c, h, w) for each band, and the table indices of these symbols.
     """
-    result = [np.zeros(band.shape, dtype=np.int32) for band in latent]
-    met: dict[tuple[int, int], NDArray[np.uint8]] = {}
-    shapes = [band.shape[1:] for band in latent for _ in range(len(band))]
-    state = ContextState(coder.planes, shapes, step_index)
-    for index, plane in enumerate(coder.planes):
-        scaled = latent[plane.band][plane.channel] / np.float32(step_of(step_index))
-        values = result[plane.band][plane.channel]
-        state.open(index)
-        if plane.smooth:
-            values[:] = np.clip(np.rint(scaled), -LARGEST_SYMBOL, LARGEST_SYMBOL)
-        else:
-            for place in plane_passes(plane, values.shape):
-                exact = scaled[place.rows, place.columns]
-                bins = met[index, place.kind] = coder.table_indices(state, index, place)
-                lengths = coder.tables.lengths[index]
-                chosen = _choose(np.abs(exact).ravel(), bins, lengths, price).reshape(exact.shape)
-                values[place.rows, place.columns] = np.where(exact < 0, -chosen, chosen)
-                state.put(place, values[place.rows, place.columns])
-        state.close(index)
-    return result, met
-
-
-def _choose(
-    u: NDArray[np.float32],
-    bins: NDArray[np.uint8],
-    lengths: NDArray[np.float32],
-    price: float,
-) -> NDArray[np.int32]:
-    """The cheapest magnitude for each u (n,), given its table and the bits (BINS, TOKENS)."""
-    best = np.zeros(u.shape, dtype=np.int32)
-    open_ = np.flatnonzero(u > 0.5)  # all others stay 0
-    u, bins = u[open_], bins[open_]
-    nearest = np.minimum(np.rint(u), LARGEST_SYMBOL).astype(np.int32)
-    chosen = np.zeros_like(nearest)
-    cost = u * u + np.float32(price) * lengths[bins, 0]
-    for lower in (1, 0):
-        m = nearest - lower
-        tokens = tokens_of(m)
-        bits = lengths[bins, tokens] + TOKEN_EXTRA_BITS[tokens] + (m > 0)
-        candidate = (u - m) ** 2 + np.float32(price) * bits
-        better = candidate < cost
-        chosen[better] = m[better]
-        cost[better] = candidate[better]
-    best[open_] = chosen
-    return best
+    return coder.optimise(latent, step_index, price)

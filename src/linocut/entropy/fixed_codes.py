@@ -15,7 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from linocut.entropy.planes import STEPS_PER_OCTAVE, Band, Integers
+from linocut.entropy.planes import STEPS_PER_OCTAVE, Band, Integers, planes_of
 from linocut.errors import BitstreamError
 
 HALF_RANGE = 128.0
@@ -50,21 +50,32 @@ class FixedCodes:
         bands: the latent's bands.
     """
 
+    layered = False
+    priced = False
+
     def __init__(self, bands: Sequence[Band]) -> None:
         self.bands = tuple(bands)
-        self.planes = tuple(band for band in bands for _ in range(band.channels))
+        self.planes = planes_of(bands)
 
     def nearest_index(self, step_index: int) -> int:
         """The index, of those that a number of bits has, that is nearest to another."""
         bits = MOST_BITS - round(step_index / STEPS_PER_OCTAVE)
         return index_of(min(max(bits, 1), MOST_BITS))
 
-    def quantise(self, latent: Sequence[NDArray[np.float32]], step_index: int) -> list[Integers]:
+    def quantise(
+        self, latent: Sequence[NDArray[np.float32]], step_index: int, _rounding: float = 0.5
+    ) -> list[Integers]:
         """Latent (c, h, w) of every band -> the cells in which its samples lie."""
         half = 1 << bits_of(step_index) >> 1
         scale = np.float32(half / HALF_RANGE)
         cells = [np.floor(band * scale).astype(np.int32) for band in latent]
         return [np.clip(band, -half, half - 1) for band in cells]
+
+    def optimise(
+        self, latent: Sequence[NDArray[np.float32]], step_index: int, _price: float
+    ) -> tuple[list[Integers], None]:
+        """The same: all codes cost as much."""
+        return self.quantise(latent, step_index), None
 
     def encode_counted(
         self, latent: Sequence[Integers], step_index: int, _bins: object = None
@@ -84,7 +95,9 @@ class FixedCodes:
         sizes = [plane.size for band in latent for plane in band]
         return np.array(sizes, dtype=np.float64) * bits_of(step_index)
 
-    def decode(self, data: bytes, height: int, width: int, step_index: int) -> list[Integers]:
+    def decode(
+        self, data: bytes, height: int, width: int, step_index: int, bands: int | None = None
+    ) -> list[Integers]:
         """Bytes -> symbols, int32 (c, h, w) for every band.
 
         Args:
@@ -92,10 +105,13 @@ class FixedCodes:
             height: of the padded picture, px.
             width: of the padded picture, px.
             step_index: as given to `encode`.
+            bands: None; codes of fixed length are decoded as a whole.
 
         Raises:
             BitstreamError: the bytes are not as many as such a latent has.
         """
+        if bands is not None:
+            raise BitstreamError("codes of fixed length have no resilient layout")
         bits = bits_of(step_index)
         shapes = [(b.channels, height // b.stride, width // b.stride) for b in self.bands]
         sizes = [int(np.prod(shape)) for shape in shapes]

@@ -1,15 +1,14 @@
 """The trained part of the entropy coder: context networks and probability tables, in integers.
 
-Frequencies sum to 2^16, and they reach constriction's range coder as whole numbers that it
-reproduces exactly: no rounding decides a bit.
+Frequencies sum to 2^16, and they reach the range coder as whole numbers that it reproduces exactly:
+no rounding decides a bit.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import constriction
 import numpy as np
 from numpy.typing import NDArray
 
@@ -22,8 +21,13 @@ TOKENS = LITERALS + 2 * 13
 so on.
 """
 
+TOKEN_LIMIT = 1 << 17
+"""Magnitudes below this have a token."""
+
 FREQUENCY_BITS = 16
-CODER_BITS = 24
+
+COST_UNIT = 1 << 20
+"""Ideal code lengths are counted in 2^-20 bit: the same sums in any order."""
 
 BIN_SHIFT = 13
 """A magnitude's table is its context network's output / 2^13, cut to 0 .. BINS - 1."""
@@ -32,6 +36,9 @@ SIGN_CLASSES = 3
 SIGN_BINS = 16
 SIGN_SHIFT = 13
 """A sign's bin is the magnitude of its context network's output / 2^13, at most SIGN_BINS - 1."""
+
+Bins = NDArray[np.uint8]
+"""Table indices of all symbols of a latent, plane by plane, flat."""
 
 TOKEN_START: Integers = np.array(
     [*range(LITERALS), *((16 << i) + half * (8 << i) for i in range(13) for half in (0, 1))],
@@ -43,7 +50,7 @@ TOKEN_EXTRA_BITS: Integers = np.array(
 
 
 _TOKEN_OF: Integers = np.repeat(np.arange(TOKENS, dtype=np.int32), [*np.diff(TOKEN_START), 1])[
-    : 1 << 17
+    :TOKEN_LIMIT
 ]
 """Token of every magnitude below the start of the last interval; that interval is the rest."""
 
@@ -73,7 +80,6 @@ class EntropyTables:
     frequencies: NDArray[np.uint16]
     agreement: NDArray[np.uint16]
     occupied: NDArray[np.uint16]
-    _models: dict[tuple[int, int], object] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         planes = len(self.frequencies)
@@ -125,21 +131,6 @@ class EntropyTables:
             tensors["tables.occupied"],
         )
 
-    def model(self, plane: int, table: int) -> object:
-        """constriction's model of one table, made on first use."""
-        key = (plane, table)
-        if key not in self._models:
-            self._models[key] = exact_model(self.frequencies[plane, table])
-        return self._models[key]
-
-    def sign_model(self, table: int) -> object:
-        """Model of the flag "not the predicted sign" of one class and bin."""
-        key = (-1, table)
-        if key not in self._models:
-            agrees = int(self.agreement.ravel()[table])
-            self._models[key] = flag_model((1 << FREQUENCY_BITS) - agrees)
-        return self._models[key]
-
     def occupancy(self, plane: int, step_index: int) -> int:
         """2^16 times the chance that a plane holds a symbol."""
         return int(self.occupied[plane, min(step_index // 64, self.occupied.shape[1] - 1)])
@@ -151,23 +142,19 @@ class EntropyTables:
         return bits.astype(np.float32)
 
     @cached_property
-    def sign_lengths(self) -> NDArray[np.float32]:
-        """Ideal bits of a sign that is (0) or is not (1) the likely one, (tables, 2)."""
-        chance = self.agreement.ravel().astype(np.float64) / (1 << FREQUENCY_BITS)
-        return -np.log2(np.stack([chance, 1.0 - chance], 1)).astype(np.float32)
+    def costs(self) -> Integers:
+        """Ideal cost of every token with its extra bits left out, (planes, BINS, TOKENS)."""
+        return _costs(self.frequencies)
+
+    @cached_property
+    def sign_costs(self) -> Integers:
+        """Ideal cost of a sign that is (0) or is not (1) the likely one, (tables, 2)."""
+        agrees = self.agreement.ravel().astype(np.int64)
+        return _costs(np.stack([agrees, (1 << FREQUENCY_BITS) - agrees], 1))
 
 
-def flag_model(ones: int) -> object:
-    """A flag that is 1 with probability ones / 2^16."""
-    return exact_model(np.array([(1 << FREQUENCY_BITS) - ones, ones]))
-
-
-def exact_model(frequencies: NDArray[np.integer]) -> object:
-    """A constriction model whose probabilities are exactly frequencies / 2^16.
-
-    constriction gives every symbol one unit of 2^-24 and shares the rest by weight. Weights 256 f -
-    1 are whole
-    numbers that sum to that rest, so its scale factor is exactly 1 and no rounding takes place.
-    """
-    weights = frequencies.astype(np.float64) * (1 << (CODER_BITS - FREQUENCY_BITS)) - 1.0
-    return constriction.stream.model.Categorical(weights, perfect=False)
+def _costs(frequencies: NDArray[Any]) -> Integers:
+    """Code lengths in 2^-20 bit."""
+    bits = FREQUENCY_BITS - np.log2(frequencies.astype(np.float64))
+    costs: Integers = np.rint(bits * COST_UNIT).astype(np.int32)
+    return costs

@@ -147,7 +147,7 @@ def test_any_step_gives_the_nearest_number_of_bits(coded: pathlib.Path) -> None:
 
 def test_the_resilient_layout_is_refused_in_one_line(coded: pathlib.Path) -> None:
     codec = Codec.load(coded / "codec")
-    with pytest.raises(BitstreamError, match="fixed length: no resilient layout"):
+    with pytest.raises(BitstreamError, match="codes of fixed length have no resilient layout"):
         codec.compress(dead_leaves(70, 70, 2), step=16.0, resilient=True)
 
 

@@ -1,4 +1,4 @@
-"""Trains the two context networks of `linocut.entropy.coder` on training latents, then rounds them.
+"""Trains the two context networks of entropy coding on training latents, then rounds them.
 
     levels of a symbol --network--> c + noise --head--> probabilities of its token
 

@@ -1,4 +1,4 @@
-"""Fits the integer networks and tables of `linocut.entropy.coder` on training latents."""
+"""Fits the integer networks and tables of `linocut.entropy.tables` on training latents."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from linocut.entropy.coder import EntropyCoder
 from linocut.entropy.contexts import (
     BINS,
     LARGEST_WEIGHT,
@@ -15,6 +14,7 @@ from linocut.entropy.contexts import (
     ContextNetwork,
     ContextState,
 )
+from linocut.entropy.passes import Passes
 from linocut.entropy.planes import (
     Band,
     Integers,
@@ -50,7 +50,7 @@ class ContextNetworks:
     """Both networks and the tables' first shape: what takes long to fit and serves many codecs.
 
     Attributes:
-        magnitude: see `linocut.entropy.coder.EntropyTables`.
+        magnitude: see `linocut.entropy.tables.EntropyTables`.
         sign: likewise.
         shapes: float64 (planes, BINS, TOKENS): probabilities that counts are added to.
     """
@@ -188,19 +188,19 @@ def fit_tables(
         np.full((SIGN_CLASSES, SIGN_BINS), 1 << 15, np.uint16),
         np.full((len(planes), OCTAVES), 1 << 15, np.uint16),
     )
-    coder = EntropyCoder(bands, empty)
+    passes = Passes(planes, empty)
     for latent, step in samples:
         flags = [bool(band[c].any()) for band in latent for c in range(len(band))]
         occupied[np.arange(len(planes)), min(step // 64, OCTAVES - 1), np.array(flags, int)] += 1
         for state, index, place, residual in _walk(planes, latent, step):
             flat = residual.ravel()
             tokens = tokens_of(np.abs(flat))
-            bins = coder.table_indices(state, index, place).astype(np.int64)
+            bins = passes.table_indices(state, index, place).astype(np.int64)
             flat_counts = np.bincount(bins * TOKENS + tokens, minlength=BINS * TOKENS)
             counts[index] += flat_counts.reshape(BINS, TOKENS)
             nonzero = np.flatnonzero(flat)
             if not planes[index].smooth:
-                tables, likely = coder.sign_tables(state, index, place, nonzero, tokens[nonzero])
+                tables, likely = passes.sign_tables(state, index, place, nonzero, tokens[nonzero])
                 agrees = (flat[nonzero] < 0) == (likely == 1)
                 np.add.at(agreement, (tables, agrees.astype(int)), 1.0)
     return EntropyTables(
