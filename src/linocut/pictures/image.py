@@ -1,13 +1,18 @@
 """Pictures in and out: any file that Pillow opens becomes 8-bit RGB samples, or a clear error.
 
+    file --read_picture--> Picture --encode_picture--> PNG, TIFF, WebP, ... without loss
+
 `read_picture` keeps everything a picture file can carry that this project knows how to carry on
 (alpha, ICC profile, EXIF) and says in `Picture.notes` what it had to change. `read_image` is the
-plain form for training and measuring: three colour channels and nothing else.
+plain form for training and measuring: three colour channels and nothing else. What Pillow leaves
+undone is done here: transparency keys of every bit depth, white-is-zero of 16 bits, samples of 12.
 """
 
 from __future__ import annotations
 
+import struct
 import warnings
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +25,16 @@ from numpy.typing import NDArray
 
 from linocut.errors import DataError
 from linocut.files import write_atomically
+from linocut.pictures.metadata import (
+    Carried,
+    Png,
+    carried_by,
+    clean_exif,
+    fitting_profile,
+    name_of_space,
+    png_of,
+    space_of_profile,
+)
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -31,10 +46,13 @@ SIXTEEN_BIT_GREY = {"I;16", "I;16L", "I;16B", "I;16N"}
 GREY_MODES = {"1", "L", "LA", "La", "I", *SIXTEEN_BIT_GREY}
 
 PICTURE_SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2"}
-    | {".avif", ".tga"}
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}
+    | {".pgm", ".pbm", ".pnm", ".jp2", ".avif", ".tga", ".ico", ".qoi"}
 )
 """File names that a folder of pictures is searched for, lower case."""
+
+MAX_PIXELS = 2**28
+"""Largest picture that is read unless told otherwise, as large as a decoder accepts."""
 
 WRITABLE = {
     ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".webp": "WEBP", ".bmp": "BMP", ".ppm": "PPM",
@@ -42,9 +60,6 @@ WRITABLE = {
 """File names that `encode_picture` writes, all without loss, and Pillow's name of the format."""
 
 _HOLDS_EXTRAS = {"PNG", "TIFF", "WEBP"}
-
-_TIFF_EXIF_TAGS = {0x010E, 0x010F, 0x0110, 0x0131, 0x0132, 0x013B, 0x8298, 0x8769, 0x8825}
-"""Description, camera, software, date, artist, copyright, EXIF and GPS: what is not layout."""
 
 
 @dataclass(frozen=True)
@@ -68,31 +83,42 @@ class Picture:
     notes: tuple[str, ...] = field(default=())
 
 
-def read_picture(source: str | Path | BinaryIO, *, name: str | None = None) -> Picture:
-    """Read one picture file of any size and Pillow mode, with EXIF orientation applied.
+def read_picture(
+    source: str | Path | BinaryIO, *, name: str | None = None, max_pixels: int = MAX_PIXELS
+) -> Picture:
+    """Read one picture file of any Pillow mode, with EXIF orientation applied.
 
     Args:
         source: a path or an open binary file.
         name: how error messages call the picture; the path when left out.
+        max_pixels: larger pictures are refused.
 
     Raises:
-        DataError: unreadable, truncated, animated or multi-page, or samples without a known range.
+        DataError: unreadable, truncated, animated or multi-page, too large, or samples without a
+            known range.
     """
-    from PIL import Image, ImageOps
-
     name = name or (str(source) if isinstance(source, str | Path) else "<stream>")
-    with _pillow_errors(name), Image.open(source) as opened:
-        _refuse_sequences(opened, name)
-        notes = _notes_before_loading(opened)
-        opened.load()
-        notes += _what_is_not_kept(opened)
-        orientation = opened.getexif().get(0x0112, 1)
-        if orientation != 1:
-            notes.append("orientation applied")
-        upright = ImageOps.exif_transpose(opened) if orientation != 1 else opened
-        icc = opened.info.get("icc_profile") or None
-        exif = upright.info.get("exif") or _exif_of_tiff(opened)
-        return _convert(upright, icc, exif, notes, name)
+    with _pillow_errors(name):
+        content = Path(source).read_bytes() if isinstance(source, str | Path) else source.read()
+        png = png_of(content)
+        with _opened(png.bare if png else content, name, max_pixels) as opened:
+            _refuse_sequences(opened, name)
+            notes = _notes_of_samples(opened)
+            carried = carried_by(opened, png)
+            raw_mode = _raw_mode(opened)
+            opened.load()
+            key = _alpha_of_key(opened, png) if png and png.key else None
+            notes += carried.notes
+            picture = _converted(opened, carried, raw_mode, notes, name)
+    alpha = picture.alpha if key is None else key
+    if carried.orientation == 1:
+        return Picture(picture.rgb, alpha, picture.grey, picture.icc, carried.exif, picture.notes)
+    turned = (*picture.notes, "orientation applied")
+    if opened.format == "TIFF":  # which Pillow turns itself
+        return Picture(picture.rgb, alpha, picture.grey, picture.icc, carried.exif, turned)
+    rgb = _upright(picture.rgb, carried.orientation)
+    alpha = None if alpha is None else _upright(alpha, carried.orientation)
+    return Picture(rgb, alpha, picture.grey, picture.icc, carried.exif, turned)
 
 
 def from_pillow(image: Image.Image, icc: bytes | None = None, exif: bytes | None = None) -> Picture:
@@ -101,42 +127,10 @@ def from_pillow(image: Image.Image, icc: bytes | None = None, exif: bytes | None
     Raises:
         DataError: samples without a known range.
     """
+    raw_mode = _raw_mode(image)
     image.load()
     notes = ["16 bits a sample reduced to 8"] if image.mode in {"I", *SIXTEEN_BIT_GREY} else []
-    return _convert(image, icc, exif, notes, "image")
-
-
-def _exif_of_tiff(opened: Image.Image) -> bytes | None:
-    """The EXIF block of a TIFF file, whose own tags hold it among those of its layout."""
-    if opened.format != "TIFF":
-        return None
-    exif = opened.getexif()
-    for tag in set(exif) - _TIFF_EXIF_TAGS:
-        del exif[tag]
-    return exif.tobytes() if len(exif) else None
-
-
-def _what_is_not_kept(opened: Image.Image) -> list[str]:
-    """What the file carries besides pixels, profile and EXIF."""
-    notes = []
-    if opened.info.get("xmp") or "XML:com.adobe.xmp" in opened.info:
-        notes.append("XMP not kept")
-    texts = set(getattr(opened, "text", ())) - {"XML:com.adobe.xmp"}
-    if texts or opened.info.get("comment"):
-        notes.append("text comments not kept")
-    gamma = opened.info.get("gamma")
-    if gamma and abs(gamma - 1 / 2.2) > 0.01 and "icc_profile" not in opened.info:
-        notes.append(f"gamma of {gamma:.3g} not kept")
-    return notes
-
-
-def _convert(
-    image: Image.Image, icc: bytes | None, exif: bytes | None, notes: list[str], name: str
-) -> Picture:
-    colour, alpha, grey = _to_eight_bit(image, icc, notes, name)
-    if grey != (image.mode in GREY_MODES) or image.mode in {"CMYK", "LAB"}:
-        icc = None  # the profile described samples that are gone
-    return Picture(colour, alpha, grey, icc, exif, tuple(notes))
+    return _converted(image, Carried(icc, exif), raw_mode, notes, "image")
 
 
 def read_image(source: str | Path | BinaryIO, *, name: str | None = None) -> RgbArray:
@@ -163,7 +157,7 @@ def encode_picture(picture: Picture, kind: str = "PNG") -> tuple[bytes, tuple[st
     """
     from PIL import Image
 
-    lost = []
+    lost: list[str] = []
     samples = picture.rgb[..., :1] if picture.grey else picture.rgb
     if picture.alpha is not None and kind in _HOLDS_EXTRAS:
         samples = np.dstack([samples, picture.alpha])
@@ -173,10 +167,13 @@ def encode_picture(picture: Picture, kind: str = "PNG") -> tuple[bytes, tuple[st
         np.ascontiguousarray(samples.squeeze(2) if samples.shape[2] == 1 else samples)
     )
     options: dict[str, Any] = {"lossless": True, "exact": True} if kind == "WEBP" else {}
-    for name, key, data in (
-        ("ICC profile", "icc_profile", picture.icc),
-        ("EXIF", "exif", picture.exif),
-    ):
+    icc, exif = picture.icc, picture.exif
+    if kind in _HOLDS_EXTRAS:  # files of earlier encoders may hold others
+        icc = fitting_profile(icc, b"GRAY" if picture.grey and kind != "WEBP" else b"RGB ", lost)
+        if exif is not None and clean_exif(exif)[2]:
+            lost.append("damaged EXIF dropped")
+            exif = None
+    for name, key, data in (("ICC profile", "icc_profile", icc), ("EXIF", "exif", exif)):
         if data is not None and kind in _HOLDS_EXTRAS:
             options[key] = data
         elif data is not None:
@@ -208,7 +205,7 @@ def write_png(path: str | Path, image: RgbArray) -> None:
 
 @contextmanager
 def _pillow_errors(name: str) -> Iterator[None]:
-    """Turn what Pillow raises on bad files into DataError, and keep its size warning quiet."""
+    """Turn what Pillow raises on bad files into DataError, and keep its warnings quiet."""
     from PIL import Image, UnidentifiedImageError
 
     try:
@@ -221,8 +218,36 @@ def _pillow_errors(name: str) -> Iterator[None]:
         raise DataError(f"{name}: no such file") from error
     except Image.DecompressionBombError as error:
         raise DataError(f"{name}: too many pixels: {error}") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, KeyError) as error:
+    except (OSError, SyntaxError, ValueError, EOFError, LookupError, TypeError) as error:
         raise DataError(f"{name}: damaged or truncated picture: {error}") from error
+    except (ArithmeticError, AttributeError, struct.error, zlib.error) as error:
+        raise DataError(f"{name}: damaged or truncated picture: {error}") from error
+
+
+def _opened(content: bytes, name: str, max_pixels: int) -> Image.Image:
+    """As `Image.open`, whose limit of pixels is one of the whole process."""
+    from PIL import Image, UnidentifiedImageError
+
+    file = BytesIO(content)
+    for register in (Image.preinit, Image.init):
+        register()
+        for kind in list(Image.ID):
+            factory, accept = Image.OPEN[kind]
+            if accept and accept(content[:16]) is not True:
+                continue
+            file.seek(0)
+            try:
+                opened = factory(file, name)
+            except (SyntaxError, LookupError, TypeError, struct.error):
+                continue
+            width, height = opened.size
+            if width * height > max_pixels:
+                raise DataError(
+                    f"{name}: {width}x{height} px are {width * height} pixels, "
+                    f"the limit is {max_pixels}"
+                )
+            return opened
+    raise UnidentifiedImageError(name)
 
 
 def _refuse_sequences(opened: Image.Image, name: str) -> None:
@@ -234,25 +259,90 @@ def _refuse_sequences(opened: Image.Image, name: str) -> None:
         raise DataError(f"{name}: {kind} of {frames} pictures, expected a single picture")
 
 
-def _notes_before_loading(opened: Image.Image) -> list[str]:
-    """Notes that need the raw mode of the file, which Pillow forgets when it loads."""
+def _raw_mode(image: Image.Image) -> str:
+    """How the file holds its samples, which Pillow forgets when it loads them."""
+    for tile in getattr(image, "tile", ()):
+        args = tile[3]
+        return str(args if isinstance(args, str) else args[0] if args else "")
+    return ""
+
+
+def _notes_of_samples(opened: Image.Image) -> list[str]:
     notes = []
     if opened.format == "MPO":
         notes.append("first of several pictures taken")
-    raw_modes = " ".join(str(tile[3]) for tile in getattr(opened, "tile", []))
-    if ";16" in raw_modes or opened.mode in {"I", *SIXTEEN_BIT_GREY}:
-        notes.append("16 bits a sample reduced to 8")
+    if opened.format == "ICO" and len(opened.info.get("sizes", ())) > 1:
+        notes.append("largest of several pictures taken")
+    bits = _bits_of_tiff(opened)
+    if ";16" in _raw_mode(opened) or opened.mode in {"I", *SIXTEEN_BIT_GREY}:
+        notes.append(f"{bits if 8 < bits < 16 else 16} bits a sample reduced to 8")
     return notes
 
 
+def _bits_of_tiff(opened: Image.Image) -> int:
+    """Bits a sample of a TIFF file, else 0."""
+    return int(getattr(opened, "tag_v2", {}).get(258, (0,))[0]) if opened.format == "TIFF" else 0
+
+
+def _alpha_of_key(opened: Image.Image, png: Png) -> NDArray[np.uint8]:
+    """Opacity of a PNG in which one grey level or colour is transparent, compared at full depth."""
+    key = png.key or ()
+    if png.colour_type == 0:
+        samples = np.asarray(opened.convert("L") if opened.mode == "1" else opened)
+        equal = samples == key[0] * {1: 255, 2: 85, 4: 17}.get(png.bit_depth, 1)
+    else:
+        high = key if png.bit_depth == 8 else tuple(sample >> 8 for sample in key)
+        equal = (np.asarray(opened) == high).all(axis=2)
+        if png.bit_depth == 16:
+            low = tuple(sample & 255 for sample in key)
+            equal &= (_low_bytes(png) == low).all(axis=2)
+    return np.where(equal, 0, 255).astype(np.uint8)
+
+
+def _low_bytes(png: Png) -> RgbArray:
+    """The low bytes of a PNG of 16-bit RGB, of which Pillow keeps the high ones.
+
+    They are the high ones of numbers whose bytes lie in the other order.
+    """
+    from PIL import PngImagePlugin
+
+    with PngImagePlugin.PngImageFile(BytesIO(png.bare)) as again:
+        again.tile = [tile._replace(args="RGB;16L") for tile in again.tile]
+        return np.array(again)
+
+
+def _upright(samples: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Samples (h, w, ...) turned by EXIF's orientation."""
+    if orientation >= 5:
+        samples = samples.swapaxes(0, 1)
+    if orientation in {2, 3, 6, 7}:
+        samples = samples[:, ::-1]
+    if orientation in {3, 4, 7, 8}:
+        samples = samples[::-1]
+    return np.ascontiguousarray(samples)
+
+
+def _converted(
+    image: Image.Image, carried: Carried, raw_mode: str, notes: list[str], name: str
+) -> Picture:
+    """A loaded image of any mode as samples, and the profile where it describes them."""
+    icc = carried.icc
+    colour, alpha, grey = _to_eight_bit(image, icc, raw_mode, notes, name)
+    if image.mode in {"CMYK", "LAB"}:
+        icc = None  # the profile described samples that are gone
+    icc = fitting_profile(icc, b"GRAY" if grey else b"RGB ", notes)
+    return Picture(colour, alpha, grey, icc, carried.exif, tuple(notes))
+
+
 def _to_eight_bit(
-    image: Image.Image, icc: bytes | None, notes: list[str], name: str
+    image: Image.Image, icc: bytes | None, raw_mode: str, notes: list[str], name: str
 ) -> tuple[RgbArray, NDArray[np.uint8] | None, bool]:
     """Colour (h, w, 3), alpha (h, w) or None, and whether the samples were grey.
 
     Args:
         image: loaded, of any mode.
         icc: its colour profile, by which CMYK is converted.
+        raw_mode: how the file held the samples.
         notes: gets a phrase for each conversion.
         name: how error messages call the picture.
 
@@ -261,9 +351,12 @@ def _to_eight_bit(
     """
     mode = image.mode
     if mode in SIXTEEN_BIT_GREY or mode == "I":
-        return _replicate(_sixteen_to_eight(np.asarray(image), name)), None, True
+        grey = _sixteen_to_eight(_full_range(np.asarray(image), image), name)
+        return _replicate(grey), None, True
     if mode == "F":
         raise DataError(f"{name}: floating-point samples have no agreed range, expected integers")
+    if "transparency" in image.info and mode in {"1", "L"}:
+        image = _with_scaled_key(image, raw_mode)
     if mode in {"LA", "La", "PA", "RGBa"} or "transparency" in image.info:
         image = image.convert("LA" if mode in {"L", "1", "LA", "La"} else "RGBA")
     if mode in {"P", "PA"}:
@@ -282,36 +375,72 @@ def _to_eight_bit(
     samples = np.array(image)
     if image.mode == "RGBA":
         alpha = np.ascontiguousarray(samples[..., 3])
-        return np.ascontiguousarray(samples[..., :3]), alpha, False
+        grey_too = raw_mode.startswith("LA;16")  # which Pillow spreads over three channels
+        return np.ascontiguousarray(samples[..., :3]), alpha, grey_too
     return samples, None, False
+
+
+def _full_range(samples: NDArray[Any], image: Image.Image) -> NDArray[Any]:
+    """Grey of a TIFF file as 0..65535, black first; Pillow gives some as they are stored."""
+    bits = _bits_of_tiff(image)
+    if 8 < bits < 16:
+        most = (1 << bits) - 1
+        samples = (samples.astype(np.uint32) * 65535 + most // 2) // most
+    if bits == 16 and getattr(image, "tag_v2", {}).get(262) == 0:
+        samples = 65535 - samples
+    return samples
+
+
+def _with_scaled_key(image: Image.Image, raw_mode: str) -> Image.Image:
+    """Grey of fewer than 8 bits is spread over 0..255 by Pillow, its transparent level is not."""
+    scale = {"1": 255, "L;2": 85, "L;4": 17}.get(raw_mode, 1)
+    key = image.info["transparency"]
+    image = image.convert("L")
+    image.info["transparency"] = key * scale if isinstance(key, int) else key
+    return image
 
 
 def _to_srgb(image: Image.Image, icc: bytes | None, notes: list[str], name: str) -> Image.Image:
     """CMYK through its profile where it has one; other colour spaces by Pillow's formulas."""
     from PIL import ImageCms
 
+    ignored = ""
     if image.mode == "CMYK" and icc is not None:
-        try:
-            profile = ImageCms.ImageCmsProfile(BytesIO(icc))
-            srgb: Any = ImageCms.createProfile("sRGB")
-            converted = ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
-        except ImageCms.PyCMSError:
-            converted = None
+        converted = _by_profile(image, icc)
         if converted is not None:
             notes.append("CMYK converted to sRGB by its profile")
             return converted
+        space = space_of_profile(icc)
+        other = space is not None and space != b"CMYK"
+        whose = f"profile for {name_of_space(space)}" if space and other else "unreadable profile"
+        ignored = f", {whose} ignored"
     if image.mode == "LAB":
         lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
         transform = ImageCms.buildTransform(lab, srgb, "LAB", "RGB")
         converted = ImageCms.applyTransform(image, transform)
         if converted is not None:
-            notes.append("LAB converted to sRGB")
+            own = icc is None or space_of_profile(icc) == b"Lab "
+            notes.append("LAB converted to sRGB" + ("" if own else ", its profile ignored"))
             return converted
     if image.mode not in {"CMYK", "YCbCr", "HSV", "RGBX"}:
         raise DataError(f"{name}: Pillow mode {image.mode!r} is not supported")
     if image.mode != "RGBX":
-        notes.append(f"{image.mode} converted to RGB")
+        notes.append(f"{image.mode} converted to RGB{ignored}")
     return image.convert("RGB")
+
+
+def _by_profile(image: Image.Image, icc: bytes) -> Image.Image | None:
+    """CMYK as sRGB, or None where the profile is damaged or of another colour space."""
+    from PIL import ImageCms
+
+    if space_of_profile(icc) != b"CMYK":
+        return None
+    try:
+        profile = ImageCms.ImageCmsProfile(BytesIO(icc))
+        srgb: Any = ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, profile, srgb, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+        return None
 
 
 def _sixteen_to_eight(samples: NDArray[Any], name: str) -> NDArray[np.uint8]:
