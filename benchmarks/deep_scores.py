@@ -25,9 +25,8 @@ from numpy.typing import NDArray
 from linocut.codec.codec import Codec
 from linocut.errors import DataError, LinocutError
 from linocut.format.bitstream import CORRECTION, unpack
-from linocut.lab.evaluation.decode import TWIN_DECODERS, CodedRow
 from linocut.lab.evaluation.rd import percentile_interval, resample_pictures
-from linocut.lab.evaluation.rows import read_rows
+from linocut.lab.evaluation.rows import TWIN_DECODERS, CodedRow, read_rows
 from linocut.lab.networks.store import load_model
 from linocut.pictures.image import RgbArray, read_image
 

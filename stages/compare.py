@@ -11,8 +11,8 @@ sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install 
 
 from linocut.lab.config import stage
 from linocut.lab.config.params import Params
+from linocut.lab.evaluation.rows import CLASSICAL_CELL
 from linocut.lab.report import build
-from linocut.lab.studies import robustness
 
 ARTIFACTS = ROOT / "artifacts"
 REPORTS = ROOT / "reports"
@@ -24,7 +24,7 @@ def main(params: Params) -> None:
     for folder in ("coded", "evaluated", "rotated", "trained"):
         stage.keep_only(ARTIFACTS / folder, cells)  # or DVC would record what a larger grid left
     studied = [f"{arch}-{loss}" for arch in params.grid.arch for loss in params.grid.bit_errors]
-    stage.keep_only(ARTIFACTS / "studies/robustness", [*studied, robustness.CLASSICAL_CELL])
+    stage.keep_only(ARTIFACTS / "studies/robustness", [*studied, CLASSICAL_CELL])
     stage.keep_only(ARTIFACTS / "studies/twin", params.grid.twins)
     build.compare(
         cells,

@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install 
 
 from linocut.lab.config import stage
 from linocut.lab.config.params import Params
-from linocut.lab.studies import restoration_base
+from linocut.lab.studies import restoration
 
 ARTIFACTS = ROOT / "artifacts"
 
@@ -20,7 +20,7 @@ def main(params: Params, task: str, arch: str) -> None:
     """Make the base network of one architecture a codec for degraded pictures."""
     out = ARTIFACTS / "restore_base" / task / arch
     network, prepared = ARTIFACTS / "pretrained" / arch, ARTIFACTS / "prepared"
-    restoration_base.build_bases(params, task, network, prepared, out)
+    restoration.build_bases(params, task, network, prepared, out)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,11 @@ sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install 
 
 from linocut.lab.config import stage
 from linocut.lab.config.params import Params
+from linocut.lab.evaluation.rows import CLASSICAL_CELL
 from linocut.lab.studies import robustness
 
 TEST = ROOT / "artifacts/prepared/test"
-CLASSICAL = ROOT / "artifacts/studies/robustness" / robustness.CLASSICAL_CELL
+CLASSICAL = ROOT / "artifacts/studies/robustness" / CLASSICAL_CELL
 
 
 def main(params: Params) -> None:

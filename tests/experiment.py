@@ -7,9 +7,7 @@ from pathlib import Path
 import numpy as np
 import skimage.data
 
-from linocut.lab.evaluation.anchors import AnchorRow
-from linocut.lab.evaluation.decode import EvaluationRow
-from linocut.lab.evaluation.rows import write_rows
+from linocut.lab.evaluation.rows import AnchorRow, EvaluationRow, write_rows
 from linocut.pictures.image import write_png
 
 CELLS = ("cae-l2", "cae-ms_ssim", "generative-l2")

@@ -10,8 +10,7 @@ import torch
 
 from linocut.codec.codec import Codec
 from linocut.lab.data.dead_leaves import dead_leaves
-from linocut.lab.evaluation.decode import CodedRow
-from linocut.lab.evaluation.rows import write_rows
+from linocut.lab.evaluation.rows import CodedRow, write_rows
 from linocut.pictures.image import write_png
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))

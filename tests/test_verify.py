@@ -23,8 +23,8 @@ from ssimulacra2 import compute_ssimulacra2
 from fake_codec import FakeCodec
 from linocut.lab.config.params import AnchorsConfig, CompareConfig
 from linocut.lab.evaluation.anchors import run_anchors
-from linocut.lab.evaluation.decode import CodedRow, evaluate_cell
-from linocut.lab.evaluation.rows import write_rows
+from linocut.lab.evaluation.decode import evaluate_cell
+from linocut.lab.evaluation.rows import CodedRow, write_rows
 from linocut.lab.report.build import compare
 from linocut.pictures.image import write_png
 

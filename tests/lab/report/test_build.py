@@ -14,8 +14,7 @@ from PIL import Image
 from experiment import CELLS, write_experiment
 from linocut.errors import DataError
 from linocut.lab.config.params import CompareConfig
-from linocut.lab.evaluation.comparison import BdRow, RdRow
-from linocut.lab.evaluation.rows import read_rows
+from linocut.lab.evaluation.rows import BdRow, RdRow, read_rows
 from linocut.lab.report.build import RankingRow, compare, comparison_table
 from linocut.lab.report.figures import colour, push_apart
 

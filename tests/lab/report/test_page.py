@@ -14,10 +14,9 @@ from browser import Browser, browser
 from experiment import CELLS, write_experiment
 from linocut.lab.config.params import CompareConfig
 from linocut.lab.data.dead_leaves import dead_leaves
-from linocut.lab.evaluation.rows import write_rows
+from linocut.lab.evaluation.rows import CLASSICAL, LEARNED, ErrorRow, write_rows
 from linocut.lab.report.build import compare
 from linocut.lab.report.markdown_sections import sections
-from linocut.lab.studies.robustness import CLASSICAL, LEARNED, ErrorRow
 from linocut.pictures.image import write_png
 
 CONFIG = CompareConfig(bootstrap_draws=20, shown_pictures=1, shown_bpp=0.25)

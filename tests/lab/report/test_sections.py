@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from linocut.lab.data.dead_leaves import dead_leaves
-from linocut.lab.evaluation.rows import write_rows
+from linocut.lab.evaluation.rows import CLASSICAL, LEARNED, ErrorRow, write_rows
 from linocut.lab.report import robustness_section
 from linocut.lab.report.figures import COLOURS, Lines, Series
-from linocut.lab.studies.robustness import CLASSICAL, LEARNED, ErrorRow
 from linocut.pictures.image import write_png
 
 

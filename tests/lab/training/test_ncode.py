@@ -13,9 +13,8 @@ from linocut.codec.codec import Codec
 from linocut.errors import BitstreamError
 from linocut.lab.config.params import Params, load_params
 from linocut.lab.data.dead_leaves import dead_leaves
-from linocut.lab.evaluation.decode import CodedRow
 from linocut.lab.evaluation.encode import entropy_code
-from linocut.lab.evaluation.rows import read_rows
+from linocut.lab.evaluation.rows import CodedRow, read_rows
 from linocut.lab.fitting.build import fit_pca
 from linocut.lab.networks.store import load_model
 from linocut.lab.studies.robustness import learned_arms

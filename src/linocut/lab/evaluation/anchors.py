@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image, features
 
 from linocut.errors import DataError
-from linocut.lab.evaluation.rows import write_rows
+from linocut.lab.evaluation.rows import AnchorRow, write_rows
 from linocut.lab.evaluation.workers import map_in_processes
 from linocut.pictures.image import RgbArray, read_image
 from linocut.pictures.quality import Ssimulacra2, measure
@@ -51,23 +51,6 @@ class Anchor:
     library: str
     ladder: tuple[int, ...]
     options: Callable[[float, int], dict[str, Any]]
-
-
-@dataclass(frozen=True)
-class AnchorRow:
-    """One picture through one anchor at one setting."""
-
-    codec: str
-    picture: str
-    setting: int
-    bytes: int
-    bpp: float
-    psnr_db: float
-    ssim: float
-    ms_ssim: float
-    ssimulacra2: float
-    encode_s: float
-    decode_s: float
 
 
 def _jpeg(setting: float, speed: int) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from linocut.errors import DataError, LinocutError
-from linocut.lab.evaluation.rows import read_rows, write_rows
+from linocut.lab.evaluation.rows import CodedRow, EvaluationRow, read_rows, write_rows
 from linocut.lab.evaluation.workers import map_in_processes
 from linocut.pictures.image import RgbArray, read_image, write_png
 from linocut.pictures.quality import Ssimulacra2, measure
@@ -34,64 +34,6 @@ class Decoder(Protocol):
 
     def decompress(self, data: bytes) -> RgbArray:
         """Decode a whole file to (h, w, 3) uint8."""
-
-
-@dataclass(frozen=True)
-class CodedRow:
-    """One compressed file, as its encoder saw it."""
-
-    picture: str
-    point: int
-    step: float
-    bytes: int
-    estimated_bpp: float
-    encode_s: float
-
-
-@dataclass(frozen=True)
-class PlaneRow:
-    """Ideal code length of one channel of one band, mean over the test pictures."""
-
-    point: int
-    band: str
-    channel: int
-    bpp: float
-
-
-TWIN_DECODERS = ("plain", "adversarial")
-
-
-@dataclass(frozen=True)
-class TwinRow:
-    """One file through one of the decoders."""
-
-    decoder: str
-    picture: str
-    point: int
-    bpp: float
-    psnr_db: float
-    ssim: float
-    ms_ssim: float
-    ssimulacra2: float
-    patch_distance: float
-
-
-@dataclass(frozen=True)
-class EvaluationRow:
-    """One compressed file, as a decoder finds it."""
-
-    picture: str
-    point: int
-    step: float
-    bytes: int
-    bpp: float
-    estimated_bpp: float
-    psnr_db: float
-    ssim: float
-    ms_ssim: float
-    ssimulacra2: float
-    encode_s: float
-    decode_s: float
 
 
 def load_codec(folder: Path) -> Decoder:

@@ -23,8 +23,7 @@ from linocut.entropy.planes import Band
 from linocut.errors import DataError
 from linocut.format.bitstream import unpack
 from linocut.lab.config.params import CodeConfig
-from linocut.lab.evaluation.decode import CodedRow, PlaneRow
-from linocut.lab.evaluation.rows import write_rows
+from linocut.lab.evaluation.rows import CodedRow, PlaneRow, write_rows
 from linocut.lab.evaluation.workers import map_in_processes
 from linocut.lab.fitting.build import build_codec, codec_step, fixed_steps
 from linocut.lab.networks.losses import Distortion

@@ -14,12 +14,17 @@ their BD-rate are computed anew.
 Source: Bjontegaard, "Calculation of average PSNR differences between RD-curves", VCEG-M33, 2001;
 Fritsch, Butland, "A method for constructing local monotone piecewise cubic interpolants", SIAM
 J. Sci. Stat. Comput. 1984; Efron, Tibshirani, "An introduction to the bootstrap", 1993.
+
+Others published curves on the 24 Kodak pictures: means over the pictures, so without intervals.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import json
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -238,3 +243,57 @@ def _end_slope(width: Floats, next_width: Floats, chord: Floats, next_chord: Flo
     slope = np.where(np.sign(slope) != np.sign(chord), 0.0, slope)
     steep = (np.sign(chord) != np.sign(next_chord)) & (np.abs(slope) > 3 * np.abs(chord))
     return np.where(steep, 3 * chord, slope)
+
+
+TITLES = {
+    "BPG 4:4:4 (0.9.8 x265, CompressAI)": "BPG 4:4:4",
+    "VTM (VVC intra, CompressAI)": "VTM",
+    "bmshj2018-factorized (MSE)": "factorized prior",
+    "bmshj2018-factorized (MS-SSIM)": "factorized prior for MS-SSIM",
+    "bmshj2018-hyperprior (MSE)": "hyperprior",
+    "bmshj2018-hyperprior (MS-SSIM)": "hyperprior for MS-SSIM",
+    "mbt2018 (MSE)": "mbt2018",
+    "cheng2020-anchor (MSE)": "cheng2020",
+}
+"""Those that tables compare with, under short names."""
+
+DRAWN = (
+    "bmshj2018-factorized (MSE)",
+    "bmshj2018-hyperprior (MSE)",
+    "cheng2020-anchor (MSE)",
+    "VTM (VVC intra, CompressAI)",
+)
+"""Those that figures show from the start."""
+
+
+def is_kodak(pictures: Sequence[str]) -> bool:
+    """Whether these are the 24 pictures that published curves are about."""
+    return sorted(pictures) == [f"kodim{number:02}" for number in range(1, 25)]
+
+
+@functools.cache
+def published_curves() -> Mapping[str, Mapping[str, list[float]]]:
+    """bpp, psnr_db and ms_ssim of each codec, from papers and repositories, with its source."""
+    file = resources.files("linocut.lab.evaluation") / "kodak_curves.json"
+    return dict(json.loads(file.read_text(encoding="utf-8")))
+
+
+def bd_rate_to_published(name: str, metric: str, curve: PictureCurves) -> float | None:
+    """BD-rate of a measured curve against a published one, per cent; None where they hardly meet.
+
+    Args:
+        name: of the published curve.
+        metric: "psnr_db" or "ms_ssim_db".
+        curve: the measured one, on the Kodak pictures.
+    """
+    published = published_curves()[name]
+    column = {"psnr_db": "psnr_db", "ms_ssim_db": "ms_ssim"}[metric]
+    if column not in published:
+        return None
+    quality = np.array(published[column])
+    if curve.unit is not None:
+        quality = curve.unit(quality)
+    try:
+        return bd_rate(published["bpp"], quality, *curve.mean())
+    except CurveError:
+        return None

@@ -18,9 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from linocut.lab.evaluation.anchors import AnchorRow
-from linocut.lab.evaluation.decode import EvaluationRow
-from linocut.lab.evaluation.rows import read_rows
+from linocut.lab.evaluation.rows import AnchorRow, EvaluationRow, read_rows
 
 CELL_STAGES = ("train", "fit_pca", "entropy_code", "evaluate")
 TEST = "artifacts/prepared/test"

@@ -22,15 +22,14 @@ from linocut.errors import DataError
 from linocut.lab.evaluation.comparison import (
     METRICS,
     REFERENCES,
-    BdRow,
     Comparison,
-    RdRow,
+    Ranked,
     architectures,
     compare_curves,
+    rank,
     title,
 )
-from linocut.lab.evaluation.rows import read_rows, write_rows
-from linocut.lab.evaluation.statistics import Ranked, rank
+from linocut.lab.evaluation.rows import BdRow, RdRow, read_rows, write_rows
 from linocut.lab.report import figures, robustness_section, side_by_side, twin_section
 from linocut.lab.report import page as report_html
 from linocut.lab.report.markdown import bd_cell, report_text

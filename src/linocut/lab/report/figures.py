@@ -16,17 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from linocut.lab.evaluation.comparison import (
-    METRICS,
-    Comparison,
-    RdRow,
-    architectures,
-    loss_of,
-    title,
-)
-from linocut.lab.evaluation.published import DRAWN, TITLES
-from linocut.lab.evaluation.rd import Floats
-from linocut.lab.evaluation.rows import read_rows
+from linocut.lab.evaluation.comparison import METRICS, Comparison, architectures, loss_of, title
+from linocut.lab.evaluation.rd import DRAWN, TITLES, Floats
+from linocut.lab.evaluation.rows import RdRow, read_rows
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

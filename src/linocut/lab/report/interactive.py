@@ -11,12 +11,12 @@ from linocut.lab.evaluation.comparison import (
     METRICS,
     REFERENCES,
     Comparison,
-    RdRow,
     architectures,
     loss_of,
     title,
 )
-from linocut.lab.evaluation.published import DRAWN, TITLES
+from linocut.lab.evaluation.rd import DRAWN, TITLES
+from linocut.lab.evaluation.rows import RdRow
 from linocut.lab.report.figures import GREY, Lines, Series, colour
 
 _DASHES = {"jpeg": "dot", "jpeg2000": "solid", "webp": "dashdot", "avif_444": "dash"}

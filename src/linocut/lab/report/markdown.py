@@ -7,17 +7,9 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from linocut.lab.evaluation.comparison import (
-    METRICS,
-    REFERENCES,
-    BdRow,
-    Comparison,
-    MeasuredRow,
-    title,
-)
-from linocut.lab.evaluation.published import TITLES, bd_rate_to_published, is_kodak
-from linocut.lab.evaluation.rd import Interval
-from linocut.lab.evaluation.statistics import Ranked
+from linocut.lab.evaluation.comparison import METRICS, REFERENCES, Comparison, Ranked, title
+from linocut.lab.evaluation.rd import TITLES, Interval, bd_rate_to_published, is_kodak
+from linocut.lab.evaluation.rows import BdRow, MeasuredRow
 
 QUOTED_BPP = (0.1, 0.25, 0.5, 1.0)
 """Rates at which the curves are read off in a table."""

@@ -18,8 +18,8 @@ import numpy as np
 from PIL import Image
 
 from linocut.lab.evaluation.comparison import Comparison
-from linocut.lab.evaluation.decode import PlaneRow
-from linocut.lab.evaluation.published import is_kodak
+from linocut.lab.evaluation.rd import is_kodak
+from linocut.lab.evaluation.rows import PlaneRow
 from linocut.lab.report.figures import Lines
 from linocut.lab.report.interactive import grid_figure, lines_figure, rd_figure
 from linocut.lab.report.markdown_sections import sections

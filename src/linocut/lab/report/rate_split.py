@@ -11,8 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from linocut.lab.evaluation.decode import PlaneRow
-from linocut.lab.evaluation.rows import read_rows
+from linocut.lab.evaluation.rows import PlaneRow, read_rows
 from linocut.lab.report.interactive import bare_layout, plain_axis, rounded
 
 MOST_CHANNELS = 6

@@ -13,11 +13,11 @@ import numpy as np
 from linocut.lab.config.params import MixLossConfig, Params
 from linocut.lab.config.study_config import DenoiseConfig
 from linocut.lab.data.degradation import CLEAN, degradation
-from linocut.lab.evaluation.rows import read_rows, write_rows
+from linocut.lab.evaluation.rows import NoiseRow, RestoredRow, read_rows, write_rows
 from linocut.lab.report import figures
 from linocut.lab.report.side_by_side import CROP_PX, labelled_row
-from linocut.lab.studies.noise_tolerance import NoiseRow, noise_tolerance
-from linocut.lab.studies.restoration import RestoredRow, degraded_tests, variants
+from linocut.lab.studies.noise_tolerance import noise_tolerance
+from linocut.lab.studies.restoration import degraded_tests, variants
 from linocut.lab.studies.restoration_statistics import SCORES, ScoreRow, compare_losses
 from linocut.pictures.crop import busiest_corner, crop
 from linocut.pictures.image import read_image, write_png

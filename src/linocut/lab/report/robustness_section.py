@@ -11,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from linocut.lab.evaluation.rows import read_rows
+from linocut.lab.evaluation.rows import CLASSICAL, CLASSICAL_CELL, LEARNED, ErrorRow, read_rows
 from linocut.lab.report.figures import Lines, Series
 from linocut.lab.report.side_by_side import CROP_PX, labelled_row
-from linocut.lab.studies.robustness import CLASSICAL, CLASSICAL_CELL, LEARNED, ErrorRow
 from linocut.pictures.crop import busiest_corner, crop
 from linocut.pictures.image import RgbArray, read_image, write_png
 

@@ -27,9 +27,10 @@ from linocut.errors import DataError, LinocutError
 from linocut.lab.evaluation.comparison import (
     METRICS,
     RANKING,
-    MeasuredRow,
+    Ranked,
     architectures,
     picture_curves,
+    rank,
     title,
 )
 from linocut.lab.evaluation.rd import (
@@ -39,7 +40,7 @@ from linocut.lab.evaluation.rd import (
     percentile_interval,
 )
 from linocut.lab.evaluation.recorded import Anchors, anchor_rows, measured, revisions
-from linocut.lab.evaluation.statistics import Ranked, rank
+from linocut.lab.evaluation.rows import MeasuredRow
 from linocut.lab.report.markdown import interval_text, ranking_table, table
 
 SHARED_PARAMS = ("data", "prepare", "train", "pca", "code")

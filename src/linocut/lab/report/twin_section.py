@@ -12,9 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from linocut.lab.evaluation.decode import TWIN_DECODERS, TwinRow
 from linocut.lab.evaluation.rd import Interval, percentile_interval, resample_pictures
-from linocut.lab.evaluation.rows import read_rows
+from linocut.lab.evaluation.rows import TWIN_DECODERS, TwinRow, read_rows
 from linocut.lab.report.figures import Lines, Series
 from linocut.lab.report.side_by_side import labelled_row
 from linocut.pictures.image import RgbArray, read_image, write_png

@@ -18,29 +18,13 @@ from linocut.codec.codec import Codec
 from linocut.codec.rate_control import fit_bytes
 from linocut.lab.data.degradation import EFFORT, add_noise
 from linocut.lab.evaluation.anchors import decode, encode_near
+from linocut.lab.evaluation.rows import NoiseRow
 from linocut.lab.evaluation.workers import map_in_processes
 from linocut.pictures.image import read_image
 from linocut.pictures.quality import psnr_db
 
 COARSEST_STEP = 1024.0
 """Strong noise needs steps coarser than those of the training, up to the largest of the format."""
-
-
-@dataclass(frozen=True)
-class NoiseRow:
-    """One picture with noise of `sigma` grey levels through one codec.
-
-    Attributes:
-        input_psnr_db: of the noisy picture.
-        psnr_db: of the decoded picture, against the clean one.
-    """
-
-    codec: str
-    picture: str
-    sigma: float
-    bpp: float
-    input_psnr_db: float
-    psnr_db: float
 
 
 @dataclass(frozen=True)

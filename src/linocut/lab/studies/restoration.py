@@ -6,62 +6,58 @@ Without the bottleneck nothing is quantised and nothing is paid for: the loss al
 Zhao et al. 2017. With it the network is a codec whose input is degraded, and the loss competes with
 the rate, at the exchange rate that a training for clean pictures has. All trainings of a task start
 from the same base network, see the same crops, degraded in the same way, and have the same length.
+
+The codecs that restorations start from are a base network with tables for what it will see:
+
+    base network + training crops, degraded --fit_pca, build_codec--> degraded/
+    base network + training crops           --fit_pca, build_codec--> clean/    for noise
+
+Every training of a task needs the first, so it is made once; the second is what noise tolerance is
+measured on.
 """
 
+import dataclasses
 import itertools
 import math
 import pathlib
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from linocut.codec.codec import Codec
+from linocut.codec.tiling import padded
 from linocut.entropy.planes import step_index, step_of
 from linocut.errors import DataError
 from linocut.lab.config.params import LossConfig, MixLossConfig, Params
-from linocut.lab.data.degradation import EFFORT, Degradation, Picture, degradation
-from linocut.lab.evaluation.rows import write_rows
+from linocut.lab.config.study_config import DenoiseConfig
+from linocut.lab.data.degradation import (
+    CLEAN,
+    DEGRADED,
+    EFFORT,
+    Degradation,
+    Picture,
+    degradation,
+    degrade_batch,
+)
+from linocut.lab.evaluation.rows import RestoredRow, write_rows
+from linocut.lab.fitting import build
 from linocut.lab.networks.losses import build_loss
 from linocut.lab.networks.networks import Network
 from linocut.lab.networks.store import load_model, load_tensors, read_description, save_model
-from linocut.lab.studies.restoration_training import RestorationTrainer, restore
 from linocut.lab.training.machine import pick_device
+from linocut.lab.training.rate import Exchange
 from linocut.lab.training.recipes import validation_centres
-from linocut.lab.training.trainer import Distortion
+from linocut.lab.training.trainer import Distortion, Row, Trainer
 from linocut.pictures.image import read_image, write_png
-from linocut.pictures.quality import Quality, measure, ssimulacra2
+from linocut.pictures.quality import Quality, measure, psnr_db, ssimulacra2
 
 SHOWN_PICTURES = 2
-
-
-@dataclass(frozen=True)
-class RestoredRow:
-    """One test picture, degraded and restored once.
-
-    Attributes:
-        bpp: of the file between the two; 0 without a bottleneck.
-        input_psnr_db: and so on: of the degraded picture, against the clean one.
-        psnr_db: and so on: of the restored picture, against the clean one.
-    """
-
-    loss: str
-    bottleneck: int
-    seed: int
-    picture: str
-    step: float
-    bpp: float
-    input_psnr_db: float
-    input_ssim: float
-    input_ms_ssim: float
-    input_ssimulacra2: float
-    psnr_db: float
-    ssim: float
-    ms_ssim: float
-    ssimulacra2: float
 
 
 @dataclass(frozen=True)
@@ -246,3 +242,131 @@ def _row(
         ms_ssim=after.ms_ssim,
         ssimulacra2=ssimulacra2(test.clean, restored),
     )
+
+
+def build_bases(
+    params: Params, task: str, network: pathlib.Path, prepared: pathlib.Path, out: pathlib.Path
+) -> None:
+    """Make the codecs of one task and one architecture.
+
+    Args:
+        params: the whole of params.yaml.
+        task: name of the degradation.
+        network: folder of the base network.
+        prepared: train.npy, validation/.
+        out: degraded/ and, for noise, clean/ are written here.
+    """
+    build_base(params, network, prepared, degradation(params.task[task]), out / DEGRADED)
+    if isinstance(params.task[task], DenoiseConfig):
+        build_base(params, network, prepared, lambda picture, rng: picture, out / CLEAN)
+
+
+def build_base(
+    params: Params,
+    network: pathlib.Path,
+    prepared: pathlib.Path,
+    degrade: Degradation,
+    folder: pathlib.Path,
+) -> None:
+    """Write a network as a complete codec, with tables fitted on degraded crops."""
+    rng = np.random.default_rng([params.seed, 5])
+    crops = np.load(prepared / "train.npy", mmap_mode="r")
+    picked = crops[rng.permutation(len(crops))[: params.restore.table_crops]]
+    with tempfile.TemporaryDirectory() as name:
+        place = pathlib.Path(name)
+        (place / "validation").mkdir()
+        np.save(place / "train.npy", np.stack([degrade(crop, rng) for crop in picked]))
+        for path in sorted((prepared / "validation").glob("*.png"))[:1]:
+            write_png(place / "validation" / path.name, degrade(read_image(path), rng))
+        pca = dataclasses.replace(params.pca, crops=len(picked))
+        build.fit_pca(network, place, place / "rotated", pca, params.seed)
+        code = dataclasses.replace(params.code, effort=EFFORT, crops=len(picked))
+        steps = params.train.step_range
+        build.build_codec(network, place / "rotated", place, folder, code, steps, params.seed)
+
+
+CALIBRATION_BATCHES = 8
+
+
+@dataclass
+class RestorationTrainer(Trainer):
+    """The training loop with a degraded input.
+
+    Attributes:
+        degrade: what happens to the input.
+        bottleneck: whether latents are quantised and their rate is paid for.
+        step: what the synthesis is told without a bottleneck, grey levels.
+        fitted: rate proxy and exchange rate of an earlier training from the same base network for
+            the same loss: filled by the first, used by the others.
+    """
+
+    degrade: Degradation = field(kw_only=True)
+    bottleneck: bool = field(kw_only=True)
+    step: float = field(kw_only=True)
+    fitted: dict[str, Any] = field(kw_only=True)
+
+    def _forward(self, x: Tensor, step: Tensor, analysis: bool) -> tuple[Tensor, Tensor]:
+        rng = np.random.default_rng(int(torch.randint(2**62, ())))  # seeded for each iteration
+        x = degrade_batch(x, self.degrade, rng)
+        if self.bottleneck:
+            return super()._forward(x, step, analysis)
+        with torch.set_grad_enabled(analysis):
+            latent = self.network.analysis(x)
+        x_hat = self.network.synthesis(latent, step, linear_gradient=analysis)
+        return torch.zeros_like(step), x_hat
+
+    def _draw_steps(self, rng: np.random.Generator, count: int) -> Tensor:
+        if self.bottleneck:
+            return super()._draw_steps(rng, count)
+        return torch.full((count,), self.step, device=self.device)
+
+    def _fit_proxy(self) -> None:
+        if not self.bottleneck:
+            return
+        if "proxy" in self.fitted:
+            self.proxy.load_state_dict(self.fitted["proxy"])
+        else:
+            super()._fit_proxy()
+            self.fitted["proxy"] = {k: v.clone() for k, v in self.proxy.state_dict().items()}
+
+    @torch.no_grad()
+    def _calibrate(self) -> Exchange:
+        """With a bottleneck as for clean pictures; without, every loss starts at about 1."""
+        if self.bottleneck:
+            if "exchange" not in self.fitted:
+                self.fitted["exchange"] = super()._calibrate()
+            exchange: Exchange = self.fitted["exchange"]
+            return exchange
+        start = []
+        for index in range(CALIBRATION_BATCHES):
+            x, rng = self.sample(2**31 + index)
+            torch.manual_seed(index)
+            _, x_hat = self._forward(x, self._draw_steps(rng, len(x)), False)
+            start.append(float(self.distortion(x_hat, x).mean()))
+        return Exchange((-math.log(float(np.mean(start))),), (0.0,))
+
+    @torch.no_grad()
+    def _validate(self) -> Row:
+        """PSNR of the averaged weights on degraded validation crops, without quantisation."""
+        trained = {k: v.clone() for k, v in self.network.state_dict().items()}
+        self.network.load_state_dict(self.average)
+        found = []
+        for index, clean in enumerate(self.validation):
+            degraded = self.degrade(clean, np.random.default_rng([self.seed, index]))
+            found.append(psnr_db(clean, restore(self.network, degraded, self.step)))
+        self.network.load_state_dict(trained)
+        return {"rate_bpp": math.nan, "psnr_db": float(np.mean(found))}
+
+
+@torch.inference_mode()
+def restore(network: Network, picture: Picture, step: float) -> Picture:
+    """A picture through analysis and synthesis, without quantisation in between."""
+    height, width = picture.shape[:2]
+    missing = [padded(side, network.multiple) - side for side in (height, width)]
+    full = np.pad(picture, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+    device = next(network.parameters()).device
+    x = torch.from_numpy(full).to(device).permute(2, 0, 1)[None].float() / 255.0
+    x_hat = network.synthesis(network.analysis(x), torch.tensor([step], device=device))
+    pixels = (x_hat[0] * 255.0).round().clamp(0, 255).to(torch.uint8)
+    restored: Picture = pixels.permute(1, 2, 0).cpu().numpy()[:height, :width]
+    return restored

@@ -14,7 +14,7 @@ import numpy as np
 
 from linocut.errors import DataError
 from linocut.lab.evaluation.rd import Floats, percentile_interval
-from linocut.lab.studies.restoration import RestoredRow
+from linocut.lab.evaluation.rows import RestoredRow
 
 SCORES = {
     "psnr_db": "PSNR [dB]",

@@ -6,11 +6,14 @@ prepared/test/*.png --arms at one rate--> files --flip bits at a rate, many tria
 Every file, its header and its protection included, has at most the wanted rate. Trials with the
 same number flip bits from the same seed in all arms. What does not decode is shown as a viewer
 would show it: as a grey picture.
+JPEG and JPEG 2000 are read as leniently as Pillow can.
 """
 
 from __future__ import annotations
 
 import functools
+import io
+import struct
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -18,16 +21,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from PIL import Image, ImageFile
 
 from linocut.codec.rate_control import fit_bytes
 from linocut.errors import BitstreamError, DataError
 from linocut.format import bitstream
 from linocut.lab.evaluation.anchors import encode as encode_anchor
 from linocut.lab.evaluation.decode import spread
-from linocut.lab.evaluation.rows import write_rows
+from linocut.lab.evaluation.rows import PROTECTION, ErrorRow, write_rows
 from linocut.lab.evaluation.workers import map_in_processes
-from linocut.lab.studies import classical_errors
-from linocut.lab.studies.classical_errors import decode_classical, jpeg_near
 from linocut.lab.studies.fixed_length import decode_fixed, encode_fixed, header_bytes
 from linocut.pictures.crop import centre
 from linocut.pictures.image import RgbArray, read_image, write_png
@@ -38,35 +40,9 @@ if TYPE_CHECKING:
     from linocut.format.bitstream import LinoFile
     from linocut.lab.config.robustness_config import RobustnessConfig
 
-LEARNED = ("fixed", "lino", "resilient")
-CLASSICAL = ("jpeg", "jpeg_restart", "jpeg2000")
-CLASSICAL_CELL = "classical"
-PROTECTION = ("payload", "all")
-"""Where bits are wrong: behind the header only, or anywhere."""
 
 _STEPS = (1.0, 1024.0)
 _GREY = 128
-
-
-@dataclass(frozen=True)
-class ErrorRow:
-    """One file of one arm, damaged once.
-
-    `decoded` is 0 where the decoder refused; its quality is then that of a grey picture.
-    `concealed` is the share of squares that the decoder says are blurred or concealed.
-    """
-
-    arm: str
-    picture: str
-    errors_in: str
-    ber: float
-    trial: int
-    bpp: float
-    wrong_bits: int
-    decoded: int
-    psnr_db: float
-    ms_ssim: float
-    concealed: float
 
 
 @dataclass(frozen=True)
@@ -174,7 +150,7 @@ def classical_arms(picture: RgbArray, size: int) -> list[Arm]:
         "jpeg2000": encode_anchor("jpeg2000", picture, picture.size / (0.998 * size)),
     }
     return [
-        Arm(name, data, classical_errors.header_bytes(data), functools.partial(_classical, shape))
+        Arm(name, data, classical_header_bytes(data), functools.partial(_classical, shape))
         for name, data in files.items()
     ]
 
@@ -281,3 +257,63 @@ def _trials(arm: Arm, picture: RgbArray, task: _Task) -> list[ErrorRow]:
 def _write(folder: Path, name: str, image: RgbArray) -> None:
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     write_png(folder / "pictures" / name, image)
+
+
+def encode_jpeg(picture: RgbArray, quality: int, *, restart: bool) -> bytes:
+    """Baseline JPEG, 4:2:0, optimised tables; `restart` puts a marker after each row of units."""
+    file = io.BytesIO()
+    rows = {"restart_marker_rows": 1} if restart else {}
+    Image.fromarray(picture).save(
+        file, "JPEG", quality=quality, optimize=True, subsampling="4:2:0", **rows
+    )
+    return file.getvalue()
+
+
+def jpeg_near(picture: RgbArray, size: int, *, restart: bool) -> bytes:
+    """The best JPEG of at most `size` bytes.
+
+    Raises:
+        DataError: the coarsest has more.
+    """
+    low, high = 0, 101
+    best = None
+    while high - low > 1:
+        quality = (low + high) // 2
+        data = encode_jpeg(picture, quality, restart=restart)
+        if len(data) <= size:
+            low, best = quality, data
+        else:
+            high = quality
+    if best is None:
+        raise DataError(f"no JPEG of this picture has {size} bytes or less")
+    return best
+
+
+def classical_header_bytes(data: bytes) -> int:
+    """Length of what precedes the entropy-coded data of a JPEG file or a JPEG 2000 codestream."""
+    if data[:4] == b"\xff\x4f\xff\x51":
+        return data.index(b"\xff\x93") + 2
+    place = 2
+    while data[place + 1] != 0xDA:
+        place += 2 + struct.unpack_from(">H", data, place + 2)[0]
+    return place + 2 + int(struct.unpack_from(">H", data, place + 2)[0])
+
+
+def decode_classical(data: bytes, shape: tuple[int, int]) -> RgbArray | None:
+    """The picture (h, w, 3) as far as it goes, or None where the decoder refuses.
+
+    Args:
+        data: a damaged file.
+        shape: height and width that the receiver expects; another size counts as refused.
+    """
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    try:
+        with Image.open(io.BytesIO(data), formats=("JPEG", "JPEG2000")) as opened:
+            if opened.size != shape[::-1]:
+                return None
+            return np.array(opened.convert("RGB"))
+    except Exception:  # whatever a decoder of Pillow raises on nonsense
+        return None
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before

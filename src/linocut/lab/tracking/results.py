@@ -19,17 +19,15 @@ import numpy as np
 
 from linocut.errors import LinocutError
 from linocut.lab.evaluation import rd
-from linocut.lab.evaluation.anchors import AnchorRow
 from linocut.lab.evaluation.comparison import (
     METRICS,
     RANKING,
     REFERENCES,
-    MeasuredRow,
     mean_points,
     picture_curves,
 )
-from linocut.lab.evaluation.decode import EvaluationRow
 from linocut.lab.evaluation.recorded import Anchors, Cell, measured
+from linocut.lab.evaluation.rows import AnchorRow, EvaluationRow, MeasuredRow
 from linocut.lab.report import figures
 from linocut.lab.tracking.store import KILOPIXELS, digest, flat
 

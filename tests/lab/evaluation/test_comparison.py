@@ -9,11 +9,9 @@ import pytest
 
 from experiment import CELLS, PICTURES, write_experiment
 from linocut.errors import DataError
-from linocut.lab.evaluation.anchors import AnchorRow
 from linocut.lab.evaluation.comparison import Comparison, compare_curves, title
-from linocut.lab.evaluation.decode import EvaluationRow
-from linocut.lab.evaluation.published import is_kodak
-from linocut.lab.evaluation.rows import read_rows, write_rows
+from linocut.lab.evaluation.rd import is_kodak
+from linocut.lab.evaluation.rows import AnchorRow, EvaluationRow, read_rows, write_rows
 
 
 @pytest.fixture

@@ -14,9 +14,8 @@ from linocut.errors import DataError
 from linocut.format.bitstream import ROTATION, unpack
 from linocut.lab.config.params import CodeConfig, PcaConfig, TuningConfig
 from linocut.lab.data.dead_leaves import dead_leaves
-from linocut.lab.evaluation.decode import CodedRow, PlaneRow
 from linocut.lab.evaluation.encode import entropy_code
-from linocut.lab.evaluation.rows import read_rows
+from linocut.lab.evaluation.rows import CodedRow, PlaneRow, read_rows
 from linocut.lab.fitting import build as codec_building
 from linocut.lab.fitting import decoder_tuning
 from linocut.lab.fitting.build import COARSER, build_codec, codec_step, fit_pca, training_latents

@@ -15,15 +15,14 @@ from linocut.format.bitstream import CORRECTION, unpack
 from linocut.format.blocks import ROWS, pack_correction
 from linocut.lab.config.params import Params, load_params
 from linocut.lab.data.dead_leaves import dead_leaves
-from linocut.lab.evaluation.decode import TWIN_DECODERS, CodedRow, TwinRow
 from linocut.lab.evaluation.rd import Interval
-from linocut.lab.evaluation.rows import read_rows, write_rows
+from linocut.lab.evaluation.rows import TWIN_DECODERS, CodedRow, TwinRow, read_rows, write_rows
 from linocut.lab.networks.store import load_model
 from linocut.lab.report import twin_section
 from linocut.lab.studies import twin
 from linocut.pictures.image import read_image, write_png
 
-PARAMS = pathlib.Path(__file__).resolve().parents[1] / "params.yaml"
+PARAMS = pathlib.Path(__file__).resolve().parents[3] / "params.yaml"
 
 
 @pytest.fixture(scope="module")

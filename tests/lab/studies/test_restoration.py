@@ -13,19 +13,24 @@ from linocut.lab.config.params import MixLossConfig, Params, PlainLossConfig, lo
 from linocut.lab.config.study_config import DenoiseConfig
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.data.degradation import DEGRADED, degradation
-from linocut.lab.evaluation.rows import read_rows
+from linocut.lab.evaluation.rows import RestoredRow, read_rows
 from linocut.lab.networks.losses import l2
 from linocut.lab.networks.store import save_model
 from linocut.lab.report import restoration_section
 from linocut.lab.studies import restoration
-from linocut.lab.studies.restoration import RestoredRow, degraded_tests, matching_step, variants
-from linocut.lab.studies.restoration_base import build_bases
-from linocut.lab.studies.restoration_training import RestorationTrainer, restore
+from linocut.lab.studies.restoration import (
+    RestorationTrainer,
+    build_bases,
+    degraded_tests,
+    matching_step,
+    restore,
+    variants,
+)
 from linocut.pictures.image import write_png
 from linocut.pictures.quality import psnr_db
 from tiny import CONFIGS, untrained
 
-PARAMS = pathlib.Path(__file__).resolve().parents[1] / "params.yaml"
+PARAMS = pathlib.Path(__file__).resolve().parents[3] / "params.yaml"
 
 
 @pytest.fixture(scope="module")

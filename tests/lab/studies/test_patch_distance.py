@@ -6,7 +6,7 @@ from PIL import Image, ImageFilter
 
 from linocut.errors import DataError
 from linocut.lab.data.dead_leaves import dead_leaves
-from linocut.lab.studies.patch_distance import patch_distance
+from linocut.lab.studies.twin import patch_distance
 
 
 def test_equal_pictures_have_no_distance() -> None:

@@ -18,16 +18,8 @@ from PIL import Image
 
 from linocut.errors import DataError
 from linocut.lab.config.params import AnchorsConfig
-from linocut.lab.evaluation.anchors import (
-    ANCHORS,
-    AnchorRow,
-    decode,
-    encode,
-    encode_near,
-    ladder,
-    run_anchors,
-)
-from linocut.lab.evaluation.rows import read_rows
+from linocut.lab.evaluation.anchors import ANCHORS, decode, encode, encode_near, ladder, run_anchors
+from linocut.lab.evaluation.rows import AnchorRow, read_rows
 from linocut.pictures.image import read_image, write_png
 from linocut.pictures.quality import psnr_db
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from linocut.lab.evaluation.comparison import holm, picture_log_rates, rank, sign_flip_p
 from linocut.lab.evaluation.rd import PictureCurves, resample_pictures
-from linocut.lab.evaluation.statistics import holm, picture_log_rates, rank, sign_flip_p
 
 BPP = np.array([0.1, 0.2, 0.4, 0.8])
 PSNR_DB = np.array([26.0, 28.5, 31.0, 34.0])

@@ -5,14 +5,14 @@ import math
 import numpy as np
 import pytest
 
-from linocut.lab.evaluation.published import (
+from linocut.lab.evaluation.rd import (
     DRAWN,
     TITLES,
+    PictureCurves,
     bd_rate_to_published,
     is_kodak,
     published_curves,
 )
-from linocut.lab.evaluation.rd import PictureCurves
 from linocut.pictures.quality import to_db
 
 NAME = "BPG 4:4:4 (0.9.8 x265, CompressAI)"

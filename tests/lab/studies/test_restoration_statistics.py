@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from linocut.errors import DataError
-from linocut.lab.studies.restoration import RestoredRow
+from linocut.lab.evaluation.rows import RestoredRow
 from linocut.lab.studies.restoration_statistics import compare_losses
 
 

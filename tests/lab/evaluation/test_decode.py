@@ -16,14 +16,8 @@ from PIL import Image
 
 from linocut.errors import BitstreamError, DataError
 from linocut.lab.config.params import CompareConfig
-from linocut.lab.evaluation.decode import (
-    CodedRow,
-    EvaluationRow,
-    evaluate_cell,
-    nearest_point,
-    spread,
-)
-from linocut.lab.evaluation.rows import read_rows, write_rows
+from linocut.lab.evaluation.decode import evaluate_cell, nearest_point, spread
+from linocut.lab.evaluation.rows import CodedRow, EvaluationRow, read_rows, write_rows
 from linocut.pictures.image import read_image, write_png
 from linocut.pictures.quality import measure, ssimulacra2
 

@@ -12,15 +12,14 @@ from linocut.errors import BitstreamError, ConfigError, DataError
 from linocut.lab.config.params import load_params
 from linocut.lab.config.robustness_config import RobustnessConfig
 from linocut.lab.data.dead_leaves import dead_leaves
-from linocut.lab.evaluation.rows import read_rows
-from linocut.lab.studies import classical_errors, robustness
-from linocut.lab.studies.classical_errors import decode_classical, jpeg_near
+from linocut.lab.evaluation.rows import CLASSICAL, LEARNED, ErrorRow, read_rows
+from linocut.lab.studies import robustness
 from linocut.lab.studies.fixed_length import decode_fixed, encode_fixed, header_bytes
-from linocut.lab.studies.robustness import CLASSICAL, LEARNED, ErrorRow, flip_bits, run_robustness
+from linocut.lab.studies.robustness import decode_classical, flip_bits, jpeg_near, run_robustness
 from linocut.pictures.image import write_png
 from linocut.pictures.quality import psnr_db
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 PICTURE = dead_leaves(192, 224, 21)
 SIZE = 12_000
 CONFIG = RobustnessConfig(("l2",), 1, 192, 2.0, (1e-5, 1e-2), 1, (1e-2,))
@@ -51,14 +50,14 @@ def test_jpeg_files_are_the_best_that_fit(restart):
 
 def test_headers_end_where_the_entropy_coded_data_begins():
     data = jpeg_near(PICTURE, SIZE, restart=True)
-    start = classical_errors.header_bytes(data)
+    start = robustness.classical_header_bytes(data)
     assert (
         data[start - 10 : start - 8] == b"\x03\x01"[:2] or b"\xff\xda" in data[start - 20 : start]
     )
     assert b"\xff\xd0" in data[start:]
     file = io.BytesIO()
     Image.fromarray(PICTURE).save(file, "JPEG2000", no_jp2=True)
-    start = classical_errors.header_bytes(file.getvalue())
+    start = robustness.classical_header_bytes(file.getvalue())
     assert file.getvalue()[start - 2 : start] == b"\xff\x93"
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from fake_checkout import FakeCheckout
 from linocut.errors import DataError
-from linocut.lab.evaluation.decode import EvaluationRow
+from linocut.lab.evaluation.rows import EvaluationRow
 from linocut.lab.report import seeds
 
 
