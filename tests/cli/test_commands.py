@@ -121,7 +121,10 @@ def test_targets(option: str, value: str, model: list[str], capsys) -> None:
 def test_existing_files_are_kept_without_force(model: list[str], capsys) -> None:
     Path("a.lino").write_bytes(b"precious")
     assert run("compress", "a.png", *model) == 1
-    assert one_line(capsys) == "linocut: a.lino: exists already (-f overwrites)"
+    assert (
+        one_line(capsys)
+        == "linocut: a.lino: exists already (-f overwrites, --skip-existing goes on)"
+    )
     assert Path("a.lino").read_bytes() == b"precious"
     assert run("compress", "a.png", "-f", *model) == 0
     assert Path("a.lino").read_bytes() != b"precious"

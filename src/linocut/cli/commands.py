@@ -7,14 +7,16 @@ import ctypes
 import json
 import math
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linocut.cli.files import STREAM, Job, Outcome, naming, plan_jobs, run_jobs
+from linocut.cli.batch import Options, Outcome, naming, run
+from linocut.cli.files import STREAM, Job, plan, read
 from linocut.codec.picture_files import (
     Target,
     compress_picture,
@@ -36,44 +38,16 @@ _WORDS = {"None": "-", "True": "yes", "False": "no"}
 
 def compress(options: Namespace) -> int:
     """Pictures to .lino files."""
-    jobs = plan_jobs(options.inputs, options.output, readable=PICTURE_SUFFIXES, suffix=SUFFIX)
-    target = _target(options)
-
-    def work(job: Job) -> Outcome:
-        content = _read(job.source)
-        picture = read_picture(BytesIO(content), name=job.name)
-        codec = _codec(options.model, options.device, options.threads)
-        data, lost = compress_picture(
-            codec,
-            picture,
-            target,
-            effort=options.effort,
-            strip=options.strip,
-            resilient=options.resilient,
-        )
-        height, width = picture.rgb.shape[:2]
-        detail = f"{width}x{height}, {8 * len(data) / (width * height):.3f} bpp"
-        return Outcome(data, len(content), width * height, detail, (*picture.notes, *lost))
-
-    return run_jobs(jobs, work, force=options.force, stop_at_error=options.debug)
+    pairs = plan(options.inputs, options.output, readable=PICTURE_SUFFIXES, suffix=SUFFIX)
+    return run(pairs, partial(_compress_one, options), _pixels_of_picture, _batch(options))
 
 
 def decompress(options: Namespace) -> int:
     """.lino files to pictures."""
-    jobs = plan_jobs(options.inputs, options.output, readable=frozenset({SUFFIX}), suffix=".png")
-    for job in jobs:
+    pairs = plan(options.inputs, options.output, readable=frozenset({SUFFIX}), suffix=".png")
+    for job in pairs.jobs:
         _pillow_format(job.target)  # before any work
-
-    def work(job: Job) -> Outcome:
-        content = _read(job.source)
-        picture = _decode(content, options)
-        data, lost = encode_picture(picture, _pillow_format(job.target))
-        height, width = picture.rgb.shape[:2]
-        return Outcome(
-            data, len(content), width * height, f"{width}x{height}", (*picture.notes, *lost)
-        )
-
-    return run_jobs(jobs, work, force=options.force, stop_at_error=options.debug)
+    return run(pairs, partial(_decompress_one, options), _pixels_of_file, _batch(options))
 
 
 def compare(options: Namespace) -> int:
@@ -81,10 +55,10 @@ def compare(options: Namespace) -> int:
     from linocut.pictures.quality import measure
 
     original = read_picture(options.original)
-    content = _read(Path(options.decoded))
+    content = read(Path(options.decoded))
     if bitstream.looks_like_lino(content):
         with naming(options.decoded):
-            decoded = _decode(content, options)
+            decoded = _decode(content, options, options.threads)
     else:
         decoded = read_picture(BytesIO(content), name=options.decoded)
     if original.rgb.shape != decoded.rgb.shape:
@@ -107,7 +81,7 @@ def info(options: Namespace) -> int:
     """What a .lino file holds, without running a network."""
     source = None if options.file == STREAM else Path(options.file)
     with naming(options.file):
-        _show(describe_file(_read(source)), as_json=options.json)
+        _show(describe_file(read(source)), as_json=options.json)
     return 0
 
 
@@ -141,11 +115,62 @@ def _describe_model(name: str, folder: Path) -> dict[str, Any]:
     }
 
 
-def _decode(content: bytes, options: Namespace) -> Picture:
+def _compress_one(options: Namespace, job: Job, threads: int | None) -> Outcome:
+    content = read(job.source)
+    picture = read_picture(BytesIO(content), name=job.name)
+    codec = _codec(options.model, options.device, threads)
+    data, lost = compress_picture(
+        codec,
+        picture,
+        _target(options),
+        effort=options.effort,
+        strip=options.strip,
+        resilient=options.resilient,
+    )
+    height, width = picture.rgb.shape[:2]
+    detail = f"{width}x{height}, {8 * len(data) / (width * height):.3f} bpp"
+    return Outcome(data, len(content), width * height, detail, (*picture.notes, *lost))
+
+
+def _decompress_one(options: Namespace, job: Job, threads: int | None) -> Outcome:
+    content = read(job.source)
+    picture = _decode(content, options, threads)
+    data, lost = encode_picture(picture, _pillow_format(job.target))
+    height, width = picture.rgb.shape[:2]
+    notes = (*picture.notes, *lost)
+    return Outcome(data, len(content), width * height, f"{width}x{height}", notes)
+
+
+def _pixels_of_picture(job: Job) -> int:
+    from PIL import Image
+
+    assert job.source is not None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(job.source) as opened:
+            return opened.width * opened.height
+
+
+def _pixels_of_file(job: Job) -> int:
+    file = bitstream.unpack(read(job.source), max_pixels=sys.maxsize)
+    return file.width * file.height
+
+
+def _batch(options: Namespace) -> Options:
+    return Options(
+        force=options.force,
+        skip_existing=options.skip_existing,
+        processes=1 if options.device == "cuda" else options.jobs,
+        threads=options.threads,
+        debug=options.debug,
+    )
+
+
+def _decode(content: bytes, options: Namespace, threads: int | None) -> Picture:
     most = options.max_pixels or bitstream.MAX_PIXELS
     file = bitstream.unpack(content, max_pixels=most)
     model = options.model or str(shipped.by_id(file.model_id))
-    codec = _codec(model, options.device, options.threads)
+    codec = _codec(model, options.device, threads)
     return decompress_picture(codec, file)
 
 
@@ -192,18 +217,6 @@ def _pillow_format(target: Path | None) -> str:
     return kind
 
 
-def _read(source: Path | None) -> bytes:
-    """A whole file, or standard input."""
-    if source is None:
-        return sys.stdin.buffer.read()
-    try:
-        return source.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"{source}: no such file") from None
-    except OSError as error:
-        raise DataError(f"{source}: cannot be read: {error.strerror or error}") from None
-
-
 def _show(facts: Mapping[str, Any], *, as_json: bool) -> None:
     if as_json:
         _print(json.dumps(facts, indent=2))
@@ -219,6 +232,8 @@ def _size(picture: Picture) -> str:
 
 
 def _print(line: str) -> None:
+    if sys.stdout is None:
+        raise DataError("standard output is closed")
     sys.stdout.write(f"{line}\n")
 
 

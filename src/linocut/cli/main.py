@@ -7,10 +7,13 @@ Only the standard library is imported here, so that `--help` is instant; the wor
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 
 from linocut import __version__
 
@@ -22,39 +25,91 @@ _EXAMPLES = """examples:
   cat photo.png | linocut compress - | linocut decompress - > decoded.png
   linocut compare photo.png photo.lino
 
-exit codes: 0 done, 1 failed (one line on standard error says why), 2 wrong usage
+exit codes: 0 done, 1 failed (one line on standard error says why), 2 wrong usage,
+130 interrupted, 143 terminated
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 1 failed, 2 wrong usage."""
+    """Run one command and return its exit code.
+
+    Returns:
+        0 done, 1 failed, 2 wrong usage, 130 interrupted, 143 terminated.
+    """
+    _mend_streams()
     options = _parser().parse_args(arguments)
     try:
-        from linocut.cli import commands
+        with _termination_as_interrupt():
+            from linocut.cli import commands
 
-        command: Callable[[argparse.Namespace], int] = commands.COMMANDS[options.command]
-        return command(options)
+            command: Callable[[argparse.Namespace], int] = commands.COMMANDS[options.command]
+            code = command(options)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+            return code
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+        _drop_output()
+        return _fail("standard output was closed before everything was written")
+    except _Terminated:
+        return _fail("terminated", 143)
     except KeyboardInterrupt:
-        sys.stderr.write("linocut: interrupted\n")
-        return 130
+        return _fail("interrupted", 130)
     except Exception as error:
         if options.debug:
             raise
-        sys.stderr.write(f"linocut: {one_line(error)}\n")
-        return 1
+        if isinstance(error, OSError):
+            _drop_output()
+        from linocut.cli.batch import one_line
+
+        return _fail(one_line(error))
 
 
-def one_line(error: BaseException) -> str:
-    """An error as one line; what this package did not raise itself is named by its type."""
-    from linocut.errors import LinocutError
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM or SIGHUP: ends a batch as an interrupt does."""
 
-    text = " ".join(str(error).split())
-    if isinstance(error, LinocutError):
-        return text
-    return f"{type(error).__name__}: {text or 'no message'} (--debug shows where)"
+
+@contextlib.contextmanager
+def _termination_as_interrupt() -> Iterator[None]:
+    """Let a termination clean up: no half files, no workers left; handlers as found afterwards."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(number: int, frame: object) -> None:
+        raise _Terminated
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in names]
+    found = {n: signal.signal(n, stop) for n in numbers if signal.getsignal(n) == signal.SIG_DFL}
+    try:
+        yield
+    finally:
+        for number, handler in found.items():
+            signal.signal(number, handler)
+
+
+def _mend_streams() -> None:
+    """Put the null device where the shell closed a stream, so that no file takes its number."""
+    for number, stream in enumerate((sys.stdin, sys.stdout, sys.stderr)):
+        if stream is None:
+            try:
+                os.fstat(number)
+            except OSError:
+                os.open(os.devnull, os.O_RDWR)  # the lowest number that is free: this one
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115 (for good)
+
+
+def _drop_output() -> None:
+    """Send what is still buffered for standard output nowhere: writing it would fail again."""
+    if sys.stdout is not None:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _fail(text: str, code: int = 1) -> int:
+    sys.stderr.write(f"linocut: {text}\n")
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -103,7 +158,7 @@ def _add_compress(parser: argparse.ArgumentParser) -> None:
         "--resilient", action="store_true", help="survive bit errors, for a seventh more bytes"
     )
     parser.add_argument("--strip", action="store_true", help="leave ICC profile and EXIF out")
-    _add_force(parser)
+    _add_batch(parser)
     _add_machine(parser)
 
 
@@ -114,7 +169,7 @@ def _add_decompress(parser: argparse.ArgumentParser) -> None:
         help="file (.png .tif .webp .bmp .ppm), folder or - (default: PNG beside)",
     )  # fmt: skip
     _add_decoder(parser)
-    _add_force(parser)
+    _add_batch(parser)
     _add_machine(parser)
 
 
@@ -127,12 +182,21 @@ def _add_decoder(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_force(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-f", "--force", action="store_true", help="overwrite existing files")
+def _add_batch(parser: argparse.ArgumentParser) -> None:
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("-f", "--force", action="store_true", help="overwrite existing files")
+    existing.add_argument(
+        "--skip-existing", action="store_true", help="leave out inputs whose results exist"
+    )
+    parser.add_argument(
+        "--jobs", type=_count, metavar="N", help="pictures at once (default: one a core)"
+    )
 
 
 def _add_machine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=_count, metavar="N", help="(default: all cores)")
+    parser.add_argument(
+        "--threads", type=_count, metavar="N", help="of each picture (default: share the cores)"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
 
 
