@@ -7,6 +7,7 @@ VENV ?= .venv
 BIN := $(abspath $(VENV))/bin
 PIP := $(BIN)/pip --disable-pip-version-check -qqq
 STAMP := $(VENV)/.installed
+KERNEL := $(VENV)/.kernel
 
 export PATH := $(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
@@ -16,7 +17,7 @@ export DO_NOT_TRACK := true
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-setup: $(STAMP) ## build the environment in .venv (again only when the lock changed)
+setup: $(STAMP) $(KERNEL) ## build the environment in .venv (again only when the lock changed)
 
 $(STAMP): requirements.lock pyproject.toml
 	@echo "Installing into $(VENV) (a few minutes the first time)"
@@ -25,6 +26,10 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PIP) install --no-build-isolation --no-deps --editable .
 	@python -c 'import pathlib, vl_convert as vl; path = pathlib.Path(".dvc/tmp/vega.js"); \
 	  path.parent.mkdir(exist_ok=True); path.write_text(vl.javascript_bundle(), encoding="utf-8")'
+	@touch $@
+
+$(KERNEL): $(STAMP) setup.py src/linocut/entropy/_kernel.c
+	@python setup.py -q build_ext --inplace || echo "No kernel was built: numpy does its work, slower"
 	@touch $@
 
 repro: setup ## run the pipeline: train every cell, compress, measure, compare

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import pytest
 from hypothesis import settings
 
+from linocut.entropy import kernel
 from linocut.lab.tracking import store as tracking_store
 
 settings.register_profile("any machine", deadline=None)
@@ -107,3 +108,8 @@ def list_runs():
 def pytest_collection_modifyitems(items):
     """The longest file first: it runs beside all others instead of after them."""
     items.sort(key=lambda item: item.path.name != "test_smoke.py")
+
+
+def pytest_report_header():
+    """Which form of entropy coding the tests run on; tests/entropy compares both."""
+    return f"entropy coding: {kernel.description()}"

@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"linocut {__version__}")
+    parser.add_argument("--version", action=_Version, help="show versions and exit")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_compress(commands.add_parser("compress", help="pictures to .lino files"))
     _add_decompress(commands.add_parser("decompress", help=".lino files to pictures"))
@@ -136,6 +136,19 @@ def _parser() -> argparse.ArgumentParser:
     for command in commands.choices.values():
         command.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
+
+
+class _Version(argparse.Action):
+    """Says which version this is and which form of entropy coding runs, once it is asked."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, help: str) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        from linocut.entropy.kernel import description
+
+        sys.stdout.write(f"linocut {__version__}, entropy coding: {description()}\n")
+        parser.exit()
 
 
 def _add_compress(parser: argparse.ArgumentParser) -> None:

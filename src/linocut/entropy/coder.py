@@ -4,12 +4,12 @@ symbols (c, h, w) per band --flat, plane by plane--> passes, or the kernel --> b
 """
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from linocut.entropy.passes import Passes
+from linocut.entropy.kernel import Kernel, kernel_module
 from linocut.entropy.planes import (
     Band,
     Integers,
@@ -19,6 +19,9 @@ from linocut.entropy.planes import (
     step_of,
 )
 from linocut.entropy.tables import COST_UNIT, FREQUENCY_BITS, Bins, EntropyTables
+
+if TYPE_CHECKING:
+    from linocut.entropy.passes import Passes
 
 
 class Coder(Protocol):
@@ -90,7 +93,7 @@ class EntropyCoder:
                 f"tables are for {len(tables.frequencies)} planes, "
                 f"the latent has {len(self.planes)}"
             )
-        self._passes = Passes(self.planes, tables)
+        self._form = _form(self.planes, tables)
 
     def nearest_index(self, step_index: int) -> int:
         """The index itself: tables are for all steps."""
@@ -107,7 +110,7 @@ class EntropyCoder:
     ) -> tuple[list[Integers], Bins]:
         """Choose symbols by their price; see `linocut.entropy.choice.optimise`."""
         shapes = [band.shape for band in latent]
-        symbols, bins = self._passes.optimise(
+        symbols, bins = self._form.optimise(
             _flat(latent, np.float32), _plane_shapes(shapes), step_index, price
         )
         return _in_bands(symbols, shapes), bins
@@ -147,7 +150,7 @@ class EntropyCoder:
     ) -> tuple[bytes, NDArray[np.float64]]:
         shapes = _plane_shapes([band.shape for band in latent])
         flat = _flat(latent, np.int32)
-        data, costs = self._passes.encode(flat, shapes, step_index, bins, write)
+        data, costs = self._form.encode(flat, shapes, step_index, bins, write)
         bits = costs / COST_UNIT
         occupied = [bool(plane.any()) for band in latent for plane in band]
         for index, full in enumerate(occupied):
@@ -173,8 +176,18 @@ class EntropyCoder:
         shapes = [(b.channels, height // b.stride, width // b.stride) for b in self.bands]
         flat = np.zeros(sum(c * h * w for c, h, w in shapes), dtype=np.int32)
         planes = sum(band.channels for band in self.bands[:bands])
-        self._passes.decode(data, flat, _plane_shapes(shapes), step_index, planes)
+        self._form.decode(data, flat, _plane_shapes(shapes), step_index, planes)
         return _in_bands(flat, shapes)
+
+
+def _form(planes: Sequence[Plane], tables: EntropyTables) -> "Kernel | Passes":
+    """What does the work: the kernel where it was built, otherwise numpy."""
+    module = kernel_module()
+    if module is not None:
+        return Kernel(module, planes, tables)
+    from linocut.entropy.passes import Passes  # brings constriction, which the kernel replaces
+
+    return Passes(planes, tables)
 
 
 def _plane_shapes(bands: Sequence[tuple[int, ...]]) -> list[tuple[int, int]]:

@@ -228,9 +228,7 @@ class Passes:
         flat = residual.ravel()
         magnitudes = np.abs(flat)
         if magnitudes.max() >= TOKEN_LIMIT:
-            raise ValueError(
-                f"a symbol is {int(magnitudes.max())}, expected less than {TOKEN_LIMIT}"
-            )
+            raise ValueError(f"the magnitude of a symbol is not less than {TOKEN_LIMIT}")
         tokens = tokens_of(magnitudes)
         cost = int(self.tables.costs[index, bins, tokens].sum(dtype=np.int64))
         nonzero = np.flatnonzero(magnitudes)
