@@ -28,8 +28,7 @@ from linocut.codec.codec import Codec
 from linocut.codec.windows import synthesise
 from linocut.entropy.coder import EntropyCoder
 from linocut.entropy.planes import dequantise, quantise, step_index, step_of
-from linocut.lab.config.arch_config import CaeConfig
-from linocut.lab.config.params import Params, load_params
+from linocut.lab.config.params import CaeConfig, Params, load_params
 from linocut.lab.evaluation.rd import bd_rate
 from linocut.lab.fitting.build import training_latents
 from linocut.lab.fitting.entropy_fit import ContextNetworks, fit_tables

@@ -22,10 +22,9 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from linocut.lab.config.arch_config import GenerativeConfig
-from linocut.lab.config.params import Params, load_params
+from linocut.lab.config.params import GenerativeConfig, Params, load_params
 from linocut.lab.networks.losses import l2
-from linocut.lab.networks.networks import ARCHITECTURES
+from linocut.lab.networks.networks import build_network
 from linocut.lab.training.adversary import Adversary
 from linocut.lab.training.machine import pick_device
 from linocut.lab.training.trainer import Trainer
@@ -91,15 +90,15 @@ def convolution_rate(device: torch.device, seconds: float) -> float:
 def measure(params: Params, architecture: str, device: torch.device, seconds: float) -> list[Row]:
     """Both phases of the base network's schedule."""
     schedule = dataclasses.replace(params.train.base, megapixels=0.0)
-    config = params.arch[architecture]
+    option = params.arch[architecture]
     torch.manual_seed(params.seed)
     side = schedule.crop_px
     crops = np.random.default_rng(0).integers(0, 256, (16, side, side, 3), dtype=np.uint8)
     adversary = None
-    if isinstance(config, GenerativeConfig):
-        adversary = Adversary(config, schedule.learning_rate)
+    if isinstance(option.config, GenerativeConfig):
+        adversary = Adversary(option.config, schedule.learning_rate)
     trainer = Trainer(
-        network=ARCHITECTURES[architecture](config),
+        network=build_network(option),
         distortion=l2,
         crops=crops,
         validation=crops[:1],

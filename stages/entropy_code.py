@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install 
 
 from linocut.lab.config import stage
 from linocut.lab.config.params import Params
-from linocut.lab.config.schema import to_mapping
+from linocut.lab.config.parse import plain
 from linocut.lab.evaluation import encode
 from linocut.lab.fitting.build import ROTATION_FILE
 from linocut.lab.networks.losses import build_loss
@@ -28,9 +28,9 @@ def main(params: Params, arch: str, loss: str) -> None:
     inputs = {
         "cell": cell,
         "seed": params.seed,
-        "code": to_mapping(params.code),
+        "code": plain(params.code),
         "steps": params.train.step_range,
-        "loss": to_mapping(params.loss[loss]),
+        "loss": plain(params.loss[loss]),
     }
     trained, rotated = TRAINED / cell, ROTATED / cell
     files = [PREPARED / "train.npy", trained / "model.safetensors", rotated / ROTATION_FILE]
@@ -42,7 +42,7 @@ def main(params: Params, arch: str, loss: str) -> None:
         params.code,
         params.train.step_range,
         params.seed,
-        build_loss(loss, params.loss[loss]),
+        build_loss(params.loss[loss]),
         stage.state_folder(ROOT, inputs, files),
     )
 

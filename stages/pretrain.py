@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install 
 
 from linocut.lab.config import stage
 from linocut.lab.config.params import Params
-from linocut.lab.config.schema import to_mapping
+from linocut.lab.config.parse import plain
 from linocut.lab.training import recipes
 
 PREPARED = ROOT / "artifacts/prepared"
@@ -23,8 +23,8 @@ def main(params: Params, arch: str) -> None:
     inputs = {
         "base": arch,
         "seed": params.seed,
-        "train": to_mapping(params.train),
-        "arch": to_mapping(params.arch[arch]),
+        "train": plain(params.train),
+        "arch": plain(params.arch[arch]),
     }
     state = stage.state_folder(ROOT, inputs, [PREPARED / "train.npy"])
     recipes.train_base(params, arch, recipes.TrainingPlace(PREPARED, PRETRAINED / arch, state))

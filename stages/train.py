@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install 
 
 from linocut.lab.config import stage
 from linocut.lab.config.params import Params
-from linocut.lab.config.schema import to_mapping
+from linocut.lab.config.parse import plain
 from linocut.lab.tracking import live
 from linocut.lab.training import recipes
 
@@ -26,9 +26,9 @@ def main(params: Params, arch: str, loss: str) -> None:
     inputs = {
         "cell": cell,
         "seed": params.seed,
-        "train": to_mapping(params.train),
-        "arch": to_mapping(params.arch[arch]),
-        "loss": to_mapping(params.loss[loss]),
+        "train": plain(params.train),
+        "arch": plain(params.arch[arch]),
+        "loss": plain(params.loss[loss]),
     }
     base = PRETRAINED / arch
     files = [PREPARED / "train.npy", base / "model.json", base / "model.safetensors"]

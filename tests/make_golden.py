@@ -22,7 +22,7 @@ from linocut.codec.codec import Codec
 from linocut.entropy.planes import quantise, step_of
 from linocut.format.bitstream import ALPHA, CORRECTION, EXIF, HINTS, ICC_PROFILE
 from linocut.format.blocks import ROWS, pack_alpha, pack_correction
-from linocut.lab.config.arch_config import ArchConfig, Cae2018Config, CaeConfig
+from linocut.lab.config.params import Cae2018Config, CaeConfig
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.fitting.entropy_fit import fit_networks, fit_tables
 from linocut.lab.networks.networks import ARCHITECTURES, Network
@@ -31,7 +31,7 @@ from linocut.pictures.image import write_png
 from tiny import tensor
 
 GOLDEN = Path(__file__).parent / "golden"
-MODELS: dict[str, ArchConfig] = {
+MODELS: dict[str, CaeConfig | Cae2018Config] = {
     "wavelet": CaeConfig(
         levels=2, gain_channels=2, analysis_channels=3, analysis_layers=1,
         synthesis_channels=4, synthesis_deep_channels=4, synthesis_blocks=1,

@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from linocut.lab.config.arch_config import CaeConfig
-from linocut.lab.config.params import CodeConfig, PcaConfig, TuningConfig
+from linocut.lab.config.params import CaeConfig, CodeConfig, PcaConfig, TuningConfig
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.fitting.build import build_codec, fit_pca
 from linocut.lab.networks.networks import ARCHITECTURES

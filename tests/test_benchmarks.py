@@ -15,7 +15,7 @@ from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.evaluation.anchors import ANCHORS
 from linocut.pictures.image import read_image, write_png
 from readme_blocks import block
-from tiny import CONFIGS
+from tiny import OPTIONS
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import (
@@ -60,7 +60,7 @@ def test_throughput_counts_pixels_and_operations_of_both_phases():
     base = dataclasses.replace(params.train.base, batch_size=1, crop_px=64)
     train = dataclasses.replace(params.train, base=base)
     small = dataclasses.replace(
-        params, arch=CONFIGS, train=train, grid=dataclasses.replace(params.grid, arch=(*CONFIGS,))
+        params, arch=OPTIONS, train=train, grid=dataclasses.replace(params.grid, arch=(*OPTIONS,))
     )
     device = torch.device("cpu")
     frozen, joint = throughput.measure(small, "generative", device, 0.0)

@@ -73,7 +73,8 @@ def test_other_descriptions_are_refused(folder, text):
 def test_an_unknown_architecture_is_refused_with_the_known_ones(folder):
     edit(folder, architecture="vae")
     with pytest.raises(
-        CheckpointError, match="architecture 'vae', expected one of cae, generative"
+        CheckpointError,
+        match="'vae', expected module:class or one of cae, generative",
     ):
         load_model(folder)
 

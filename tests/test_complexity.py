@@ -2,7 +2,7 @@
 
 import pytest
 
-from linocut.lab.config.arch_config import CaeConfig
+from linocut.lab.config.params import CaeConfig
 from linocut.lab.networks.complexity import decoder_kmac_per_px
 from linocut.lab.networks.networks import ARCHITECTURES
 

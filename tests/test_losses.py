@@ -8,8 +8,8 @@ import pytorch_msssim
 import torch
 
 from linocut.errors import ConfigError
-from linocut.lab.config.params import LOSS_CONFIGS, MixLossConfig, PlainLossConfig
 from linocut.lab.networks import losses
+from tiny import LOSSES, loss_of, loss_option
 
 C1, C2 = 0.01**2, 0.03**2
 WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -17,15 +17,9 @@ ALPHA = 0.84
 SIDE = 176
 
 
-def per_picture(name, alpha=ALPHA):
-    return losses.build_loss(
-        name, MixLossConfig(alpha=alpha) if name == "mix" else PlainLossConfig()
-    )
-
-
 def distortion(name, alpha=ALPHA):
     """The mean over the batch."""
-    return lambda x_hat, x: per_picture(name, alpha)(x_hat, x).mean()
+    return lambda x_hat, x: loss_of(name, alpha)(x_hat, x).mean()
 
 
 def noisy_pair(side, pictures=1, noise=0.1, seed=0, dtype=torch.float64):
@@ -120,11 +114,11 @@ def test_equals_the_formula_on_the_smallest_picture_of_five_scales(name, large_p
     assert distortion(name)(x_hat, x).item() == pytest.approx(expected, rel=1e-9)
 
 
-@pytest.mark.parametrize("name", list(losses.LOSSES))
+@pytest.mark.parametrize("name", LOSSES)
 def test_every_picture_of_a_batch_scores_as_it_does_alone(name):
     x_hat, x = noisy_pair(SIDE, pictures=3)
-    alone = torch.cat([per_picture(name)(x_hat[i : i + 1], x[i : i + 1]) for i in range(3)])
-    together = per_picture(name)(x_hat, x)
+    alone = torch.cat([loss_of(name)(x_hat[i : i + 1], x[i : i + 1]) for i in range(3)])
+    together = loss_of(name)(x_hat, x)
     assert together.shape == (3,)
     torch.testing.assert_close(together, alone, rtol=1e-12, atol=0)
 
@@ -148,7 +142,7 @@ def test_value_and_gradient_equal_those_of_pytorch_msssim(name, library, shape):
 # --- gradients ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", list(losses.LOSSES))
+@pytest.mark.parametrize("name", LOSSES)
 def test_gradient_equals_finite_differences(name):
     x_hat, x = noisy_pair(SIDE)
     x_hat.requires_grad_()
@@ -175,7 +169,7 @@ DEGENERATE = {
 }
 
 
-@pytest.mark.parametrize("name", list(losses.LOSSES))
+@pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("case", list(DEGENERATE))
 def test_value_and_gradient_are_finite_on_degenerate_pictures(name, case):
     noise = torch.rand(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
@@ -203,19 +197,19 @@ def test_one_negative_contrast_leaves_the_other_scales_a_gradient():
 # --- properties -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", list(losses.LOSSES))
+@pytest.mark.parametrize("name", LOSSES)
 def test_equal_pictures_score_exactly_zero(name):
     _, x = noisy_pair(SIDE, dtype=torch.float32)
     assert distortion(name)(x, x.clone()).item() == 0.0
 
 
-@pytest.mark.parametrize("name", list(losses.LOSSES))
+@pytest.mark.parametrize("name", LOSSES)
 def test_more_noise_scores_worse(name):
     scores = [distortion(name)(*noisy_pair(SIDE, noise=noise)) for noise in (0.01, 0.03, 0.1, 0.3)]
     assert 0 < scores[0] < scores[1] < scores[2] < scores[3] < 1.0
 
 
-@pytest.mark.parametrize("name", list(losses.LOSSES))
+@pytest.mark.parametrize("name", LOSSES)
 def test_both_pictures_may_change_places(name, large_pair):
     x_hat, x = large_pair
     there, back = distortion(name)(x_hat, x), distortion(name)(x, x_hat)
@@ -255,7 +249,7 @@ def test_the_gaussian_of_mix_weighs_the_interior_equally_and_lets_the_rim_fade()
 # --- precision ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", list(losses.LOSSES))
+@pytest.mark.parametrize("name", LOSSES)
 def test_mixed_precision_around_does_not_change_the_score(name):
     x_hat, x = noisy_pair(SIDE, noise=0.01, dtype=torch.float32)
     expected = distortion(name)(x_hat, x)
@@ -263,7 +257,7 @@ def test_mixed_precision_around_does_not_change_the_score(name):
         assert torch.equal(distortion(name)(x_hat, x), expected)
 
 
-@pytest.mark.parametrize("name", list(losses.LOSSES))
+@pytest.mark.parametrize("name", LOSSES)
 def test_half_precision_pictures_are_scored_in_float32(name):
     x_hat, x = noisy_pair(SIDE, dtype=torch.bfloat16)
     score = distortion(name)(x_hat, x)
@@ -293,18 +287,26 @@ def test_a_first_call_in_inference_mode_does_not_spoil_training():
 # --- errors ---------------------------------------------------------------------------------------
 
 
-def test_every_configured_loss_is_implemented():
-    assert set(losses.LOSSES) == set(LOSS_CONFIGS)
+def test_a_model_says_the_loss_it_was_trained_for_so_that_it_can_be_built_again():
+    x_hat, x = noisy_pair(SIDE)
+    for name in LOSSES:
+        about = losses.description(name, loss_option(name, 0.3))
+        assert about["loss"] == name
+        assert torch.equal(losses.described(about)(x_hat, x), loss_of(name, 0.3)(x_hat, x))
 
 
-def test_an_unknown_loss_names_the_known_ones():
-    with pytest.raises(ConfigError, match="'zzz', expected one of l2, l1, ssim, ms_ssim, mix"):
-        losses.build_loss("zzz", PlainLossConfig())
+def test_a_model_that_names_a_loss_of_this_library_alone_is_understood():
+    assert losses.described({"loss": "ms_ssim"}).func is losses.ms_ssim
+    assert losses.described({}).func is losses.l2
 
 
-def test_the_configuration_of_another_loss_is_refused():
-    with pytest.raises(ConfigError, match=r"loss\.l1 is a MixLossConfig"):
-        losses.build_loss("l1", MixLossConfig(alpha=0.5))
+@pytest.mark.parametrize(
+    ("about", "message"),
+    [({"loss": "zzz"}, "no 'zzz'; it has .*l2, l1, ssim"), ({"loss": "mix"}, "lacks alpha")],
+)
+def test_a_loss_that_cannot_be_built_again_is_refused(about, message):
+    with pytest.raises(ConfigError, match=message):
+        losses.described(about)
 
 
 @pytest.mark.parametrize("name", ["ms_ssim", "mix"])

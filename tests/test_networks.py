@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 import torch
 
-from linocut.lab.config.arch_config import ARCH_CONFIGS, CaeConfig, GenerativeConfig
+from linocut.lab.config.params import Cae2018Config, CaeConfig, GenerativeConfig
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.networks.networks import ARCHITECTURES, Network
 from linocut.lab.networks.store import load_model, save_model
@@ -17,7 +17,7 @@ STEP = torch.tensor([24.0])
 
 
 def test_every_architecture_has_numbers_and_the_other_way_round():
-    assert set(ARCHITECTURES) == set(ARCH_CONFIGS) == set(CONFIGS)
+    assert set(ARCHITECTURES) == set(CONFIGS)
     for name in ARCHITECTURES:
         assert untrained(name).architecture == name
 
@@ -178,7 +178,7 @@ def test_the_base_class_offers_nothing_by_itself():
 
 
 def test_cae2018_has_the_published_layers():
-    network = ARCHITECTURES["cae2018"](ARCH_CONFIGS["cae2018"](channels=32))
+    network = ARCHITECTURES["cae2018"](Cae2018Config(channels=32))
     convolutions = [m for m in network.analysis_net if isinstance(m, torch.nn.Conv2d)]
     assert [m.out_channels for m in convolutions] == [32, 32, 64, 64, 64, 32]
     assert [m.stride[0] for m in convolutions] == [1, 2, 1, 2, 1, 2]

@@ -1,22 +1,26 @@
-"""The smallest networks of every architecture, and pictures to feed them."""
+"""The smallest networks of every architecture, the losses, and pictures to feed them."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from linocut.lab.config.arch_config import (
-    ArchConfig,
+from linocut.lab.config.params import (
+    ArchOption,
     Cae2018Config,
     CaeConfig,
     GenerativeConfig,
+    LossOption,
     NcodeConfig,
 )
+from linocut.lab.networks.losses import Distortion, build_loss
 from linocut.lab.networks.networks import ARCHITECTURES, Network
 
-CONFIGS: dict[str, ArchConfig] = {
+CONFIGS: dict[str, Any] = {
     "cae": CaeConfig(
         levels=3, gain_channels=2, analysis_channels=4, analysis_layers=1,
         synthesis_channels=4, synthesis_deep_channels=4, synthesis_blocks=1,
@@ -32,6 +36,26 @@ CONFIGS: dict[str, ArchConfig] = {
         discriminator_learning_rate=2e-4, feature_weight=1.0, encoder_share=1.0,
     ),
 }  # fmt: skip
+
+
+OPTIONS = {
+    name: ArchOption(f"linocut.lab.networks.networks:{name.title()}", config)
+    for name, config in CONFIGS.items()
+}
+"""As in params.yaml."""
+
+LOSSES = ("l2", "l1", "ssim", "ms_ssim", "mix")
+
+
+def loss_option(name: str, alpha: float = 0.84) -> LossOption:
+    """As in params.yaml."""
+    numbers = {"alpha": alpha} if name == "mix" else {}
+    return LossOption(f"linocut.lab.networks.losses:{name}", numbers)
+
+
+def loss_of(name: str, alpha: float = 0.84) -> Distortion:
+    """As the stages make it."""
+    return build_loss(loss_option(name, alpha))
 
 
 def untrained(architecture: str, seed: int = 0) -> Network:

@@ -27,9 +27,8 @@ from linocut.codec.rotation import Rotation
 from linocut.entropy.choice import PRICE, optimise
 from linocut.entropy.coder import Coder
 from linocut.entropy.planes import LARGEST_SYMBOL, Integers, step_of
-from linocut.errors import CheckpointError
-from linocut.lab.config.params import LOSS_CONFIGS
-from linocut.lab.networks.losses import MIN_SIDE_PX, Distortion, build_loss, l2
+from linocut.errors import CheckpointError, ConfigError
+from linocut.lab.networks.losses import Distortion, described, l2, smallest_side_px
 from linocut.lab.networks.networks import Network
 
 ROUNDS = 16
@@ -42,11 +41,9 @@ class Aim:
     """What a network was trained for.
 
     Attributes:
-        loss: its name.
-        distortion: itself.
+        distortion: the loss.
     """
 
-    loss: str
     distortion: Distortion
 
     @classmethod
@@ -54,26 +51,19 @@ class Aim:
         """From the facts in model.json; squared error where they do not say.
 
         Raises:
-            CheckpointError: they name a loss that is not known, or leave out a number of it.
+            CheckpointError: they name a loss that is not there, or other numbers than it takes.
         """
-        loss = str(about.get("loss", "l2"))
-        if loss not in LOSS_CONFIGS:
+        try:
+            return cls(described(about))
+        except ConfigError as error:
             raise CheckpointError(
-                f"the model was trained for the loss {loss!r}, which effort 3 cannot measure: "
-                f"expected one of {', '.join(LOSS_CONFIGS)}; lower efforts do not need it"
-            )
-        names = [field.name for field in dataclasses.fields(LOSS_CONFIGS[loss])]
-        if missing := [name for name in names if name not in about]:
-            raise CheckpointError(
-                f"model.json leaves out {', '.join(missing)} of the loss {loss!r}, which effort 3 "
-                "measures; lower efforts do not need it"
-            )
-        config = LOSS_CONFIGS[loss](**{name: about[name] for name in names})
-        return cls(loss, build_loss(loss, config))
+                f"effort 3 measures the loss that the model was trained for, but in model.json "
+                f"{error}; lower efforts do not need it"
+            ) from None
 
     def inside(self, height: int, width: int) -> Distortion:
         """The distortion, or squared error for a picture too small for it."""
-        return self.distortion if min(height, width) >= MIN_SIDE_PX.get(self.loss, 1) else l2
+        return self.distortion if min(height, width) >= smallest_side_px(self.distortion) else l2
 
 
 def refine(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from linocut.lab.config.study_config import DejpegConfig, DenoiseConfig
+from linocut.lab.config.params import DejpegConfig, DenoiseConfig
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.data.degradation import add_noise, degradation, degrade_batch
 from tiny import tensor

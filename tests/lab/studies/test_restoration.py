@@ -9,8 +9,11 @@ import torch
 
 from linocut.codec.codec import Codec
 from linocut.errors import DataError
-from linocut.lab.config.params import MixLossConfig, Params, PlainLossConfig, load_params
-from linocut.lab.config.study_config import DenoiseConfig
+from linocut.lab.config.params import (
+    DenoiseConfig,
+    Params,
+    load_params,
+)
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.data.degradation import DEGRADED, degradation
 from linocut.lab.evaluation.rows import RestoredRow, read_rows
@@ -28,7 +31,7 @@ from linocut.lab.studies.restoration import (
 )
 from linocut.pictures.image import write_png
 from linocut.pictures.quality import psnr_db
-from tiny import CONFIGS, untrained
+from tiny import OPTIONS, loss_option, untrained
 
 PARAMS = pathlib.Path(__file__).resolve().parents[3] / "params.yaml"
 
@@ -48,7 +51,7 @@ def params() -> Params:
     )
     return dataclasses.replace(
         loaded,
-        arch={"cae": CONFIGS["cae"]},
+        arch={"cae": OPTIONS["cae"]},
         loss={name: loaded.loss[name] for name in ("l2", "l1")},
         task={"denoise": DenoiseConfig(25.0)},
         code=dataclasses.replace(loaded.code, contexts="none"),
@@ -156,9 +159,9 @@ def test_an_untrained_network_without_a_bottleneck_gives_the_picture_back() -> N
 
 
 def test_mix_is_trained_with_every_alpha_and_other_losses_once() -> None:
-    found = variants("mix", MixLossConfig(0.5), (0.84, 0.025))
-    assert found == [("mix-0.84", MixLossConfig(0.84)), ("mix-0.025", MixLossConfig(0.025))]
-    plain = PlainLossConfig()
+    found = variants("mix", loss_option("mix", 0.5), (0.84, 0.025))
+    assert found == [(f"mix-{a:g}", loss_option("mix", a)) for a in (0.84, 0.025)]
+    plain = loss_option("l1")
     assert variants("l1", plain, (0.84, 0.025)) == [("l1", plain)]
 
 

@@ -9,8 +9,7 @@ from PIL import Image
 
 from linocut.codec.codec import Codec
 from linocut.errors import BitstreamError, ConfigError, DataError
-from linocut.lab.config.params import load_params
-from linocut.lab.config.robustness_config import RobustnessConfig
+from linocut.lab.config.params import Chosen, RobustnessConfig, load_params
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.evaluation.rows import CLASSICAL, LEARNED, ErrorRow, read_rows
 from linocut.lab.studies import robustness
@@ -22,7 +21,7 @@ from linocut.pictures.quality import psnr_db
 GOLDEN = Path(__file__).parents[2] / "golden"
 PICTURE = dead_leaves(192, 224, 21)
 SIZE = 12_000
-CONFIG = RobustnessConfig(("l2",), 1, 192, 2.0, (1e-5, 1e-2), 1, (1e-2,))
+CONFIG = RobustnessConfig({"l2": Chosen()}, 1, 192, 2.0, (1e-5, 1e-2), 1, (1e-2,))
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +137,5 @@ def test_impossible_rates_are_refused(change, message):
 
 
 def test_the_default_measures_every_decade_that_is_asked_for():
-    from test_pipeline import ROOT
-
-    rates = load_params(ROOT / "params.yaml").robustness.rates
+    rates = load_params(Path(__file__).resolve().parents[3] / "params.yaml").robustness.rates
     assert [round(np.log10(rate)) for rate in rates] == [-6, -5, -4, -3, -2]

@@ -5,7 +5,7 @@ import io
 import pytest
 import torch
 
-from linocut.lab.config.study_config import TwinConfig
+from linocut.lab.config.params import Chosen, TwinConfig
 from linocut.lab.training.adversary import (
     Adversary,
     DetailDiscriminator,
@@ -16,7 +16,7 @@ from tiny import CONFIGS
 
 TWIN = TwinConfig(
     megapixels=1.0, frozen_analysis_share=1.0, batch_size=1, crop_px=32, learning_rate=1e-3,
-    arch=("cae",), loss=("l2",), points=1, discriminator_channels=4,
+    arch={"cae": Chosen()}, loss={"l2": Chosen()}, points=1, discriminator_channels=4,
     discriminator_learning_rate=5e-3, adversarial_weight=0.1, feature_weight=0.1,
 )  # fmt: skip
 

@@ -21,7 +21,7 @@ from linocut.lab.studies.robustness import learned_arms
 from linocut.lab.training import recipes
 from linocut.lab.training.ncode import through_cells
 from linocut.pictures.image import write_png
-from tiny import CONFIGS, untrained
+from tiny import OPTIONS, untrained
 
 PARAMS = pathlib.Path(__file__).resolve().parents[3] / "params.yaml"
 ITERATIONS = 3
@@ -37,7 +37,7 @@ def params() -> Params:
     twin = dataclasses.replace(loaded.twin, arch={})
     loss = {"l2": loaded.loss["l2"]}
     return dataclasses.replace(
-        loaded, train=train, arch={"ncode": CONFIGS["ncode"]}, grid=grid, loss=loss, twin=twin
+        loaded, train=train, arch={"ncode": OPTIONS["ncode"]}, grid=grid, loss=loss, twin=twin
     )
 
 

@@ -7,19 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from linocut.lab.config.params import (
-    LOSS_CONFIGS,
-    MixLossConfig,
-    PlainLossConfig,
-    ScheduleConfig,
-    TrainConfig,
-)
+from linocut.lab.config.params import ScheduleConfig, TrainConfig
 from linocut.lab.data.dead_leaves import dead_leaves
-from linocut.lab.networks.losses import LOSSES, build_loss
 from linocut.lab.training.adversary import Adversary
 from linocut.lab.training.resume import ResumeState
 from linocut.lab.training.trainer import CropSampler, Trainer
-from tiny import CONFIGS, awake, untrained
+from tiny import CONFIGS, LOSSES, awake, loss_of, untrained
 
 CPU = torch.device("cpu")
 SIDE = 64
@@ -37,7 +30,6 @@ CONFIG = TrainConfig(
     ema_decay=0.9,
     gradient_clip=1.0,
     step_range=(4.0, 160.0),
-    checkpoint_every_s=1e-9,
 )
 
 
@@ -46,10 +38,9 @@ def crops():
     return dead_leaves(128, 128, 0).reshape(2, 64, 2, 64, 3).swapaxes(1, 2).reshape(4, 64, 64, 3)
 
 
-def loss_of(name):
-    """As the stages make it."""
-    plain = LOSS_CONFIGS[name] is PlainLossConfig
-    return build_loss(name, PlainLossConfig() if plain else MixLossConfig(alpha=0.84))
+@pytest.fixture(autouse=True)
+def checkpoints_all_the_time(monkeypatch):
+    monkeypatch.setenv("LINOCUT_CHECKPOINT_S", "0")
 
 
 def trainer(architecture="cae", *, seed=0, game="cascade", loss="l2", **changes):

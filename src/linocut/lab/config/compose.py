@@ -15,7 +15,7 @@ from collections.abc import Sequence
 
 from linocut.errors import ConfigError
 from linocut.lab.config.params import Params
-from linocut.lab.config.schema import from_mapping
+from linocut.lab.config.parse import parse
 
 CONF = pathlib.Path(__file__).resolve().parents[1] / "conf"
 
@@ -36,7 +36,7 @@ def compose(overrides: Sequence[str] = ()) -> str:
         omegaconf.OmegaConf.resolve(config)
     except (hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException) as error:
         raise ConfigError(" ".join(str(error).split())) from None
-    from_mapping(Params, omegaconf.OmegaConf.to_container(config))
+    parse(Params, omegaconf.OmegaConf.to_container(config))
     return omegaconf.OmegaConf.to_yaml(config)
 
 

@@ -1,61 +1,188 @@
-"""The numbers of params.yaml as frozen, typed, checked dataclasses.
+"""The numbers of params.yaml as frozen, typed, checked classes.
+
+    params.yaml --load_params--> Params: one class for each section
 
 Every value is written in src/linocut/lab/conf/ and nowhere else, so no field has a default here: a
 key that is missing, unknown, of the wrong type or out of range is a `ConfigError` that names the
 key, the value, and what is allowed. `linocut.lab.config.compose` composes conf/ into params.yaml.
+Losses and architectures are not listed here: their `target` says where they are, and what they
+take, see `linocut.lab.config.targets`.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import itertools
 import pathlib
-from collections.abc import Mapping
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import is_dataclass
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, PlainValidator
+from pydantic.dataclasses import dataclass
 
 from linocut.errors import ConfigError
-from linocut.lab.config.arch_config import ARCH_CONFIGS, ArchConfig, NcodeConfig
-from linocut.lab.config.number_types import (
-    Count,
-    Natural,
-    NonNegative,
-    Positive,
-    Share,
-    require_rising,
-)
-from linocut.lab.config.number_types import ScheduleConfig as ScheduleConfig
-from linocut.lab.config.robustness_config import RobustnessConfig
-from linocut.lab.config.schema import Options, Range, from_mapping
-from linocut.lab.config.study_config import TASK_CONFIGS, RestoreConfig, TaskConfig, TwinConfig
+from linocut.lab.config import targets
+from linocut.lab.config.parse import STRICT, parse, plain
 
-# --- losses: one dataclass and one conf/loss/NAME.yaml each ---------------------------------------
+Count = Annotated[int, Field(ge=1)]
+Natural = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(ge=1e-12)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+CropPx = Annotated[int, Field(ge=32, le=4096)]
+BitErrorRate = Annotated[float, Field(ge=1e-9, le=0.5)]
 
 
-@dataclasses.dataclass(frozen=True)
-class PlainLossConfig:
-    """A loss without parameters of its own."""
+def require_rising(key: str, numbers: tuple[float, ...]) -> None:
+    """Refuse a list of numbers that is empty or does not rise."""
+    if not numbers or any(a >= b for a, b in itertools.pairwise(numbers)):
+        raise ConfigError(f"{key} is {list(numbers)}, expected numbers that rise")
 
 
-@dataclasses.dataclass(frozen=True)
-class MixLossConfig:
-    """alpha * MS-SSIM + (1 - alpha) * Gaussian-weighted L1."""
-
-    alpha: Share
+# --- architectures: what the constructor of each takes --------------------------------------------
 
 
-LossConfig = PlainLossConfig | MixLossConfig
-LOSS_CONFIGS: Mapping[str, type[LossConfig]] = {
-    "l2": PlainLossConfig,
-    "l1": PlainLossConfig,
-    "ssim": PlainLossConfig,
-    "ms_ssim": PlainLossConfig,
-    "mix": MixLossConfig,
-}
+@dataclass(frozen=True, config=STRICT)
+class CaeConfig:
+    """Convolutional autoencoder with wavelet-initialised linear paths."""
+
+    levels: Annotated[int, Field(ge=2, le=8)]
+    gain_channels: Count
+    analysis_channels: Count
+    analysis_layers: Natural
+    synthesis_channels: Count
+    synthesis_deep_channels: Count
+    synthesis_blocks: Natural
+
+
+@dataclass(frozen=True, config=STRICT)
+class GenerativeConfig:
+    """Encoder into the latent of a DCGAN-style generator, trained against a discriminator."""
+
+    levels: Annotated[int, Field(ge=2, le=8)]
+    gain_channels: Count
+    analysis_channels: Count
+    analysis_layers: Natural
+    generator_channels: Count
+    discriminator_channels: Count
+    adversarial_weight: NonNegative
+    feature_weight: NonNegative
+    schedule: Literal["cascade", "joint"]
+
+
+@dataclass(frozen=True, config=STRICT)
+class Cae2018Config:
+    """The autoencoder of Cheng et al., PCS 2018."""
+
+    channels: Count
+
+
+@dataclass(frozen=True, config=STRICT)
+class NcodeConfig:
+    """The generative compression of Santurkar et al., PCS 2018.
+
+    `latent` numbers of B bits each for a block, for every B of `bits`. Stage one, the generator
+    against a discriminator, sees `blocks` an iteration and lasts `train.base.megapixels`; stage
+    two, the encoder, lasts `encoder_share` of that.
+    """
+
+    latent: Annotated[int, Field(ge=1, le=4096)]
+    bits: tuple[Annotated[int, Field(ge=1, le=8)], ...]
+    channels: Count
+    blocks: Annotated[int, Field(ge=2, le=4096)]
+    learning_rate: Positive
+    discriminator_learning_rate: Positive
+    feature_weight: NonNegative
+    encoder_share: NonNegative
+
+    def __post_init__(self) -> None:
+        require_rising("arch.ncode.bits", self.bits)
+
+
+@dataclass(frozen=True, config=STRICT)
+class ArchOption:
+    """An architecture of the experiment: its class, and what that is constructed with.
+
+    Attributes:
+        target: `module:name` of a class of networks.
+        config: of the type that the constructor names, for example `CaeConfig`.
+    """
+
+    target: str
+    config: Any
+
+    @classmethod
+    def of(cls, raw: object, key: str) -> ArchOption:
+        """From an option of conf/arch/."""
+        target, numbers = targets.split(raw, key)
+        network = targets.find(target, f"{key}.target")
+        config = targets.config_type(network, target, f"{key}.target")
+        return cls(target, parse(config, numbers, key))
+
+    def as_plain(self) -> dict[str, Any]:
+        """As in params.yaml."""
+        return {"target": self.target, **plain(self.config)}
+
+
+# --- losses ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, config=STRICT)
+class LossOption:
+    """A loss of the experiment: a function of two pictures, and its numbers.
+
+    Attributes:
+        target: `module:name` of the function.
+        numbers: its keyword-only arguments.
+    """
+
+    target: str
+    numbers: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, raw: object, key: str) -> LossOption:
+        """From an option of conf/loss/."""
+        target, numbers = targets.split(raw, key)
+        function = targets.find(target, f"{key}.target")
+        return cls(target, targets.numbers_of_function(function, target, numbers, key))
+
+    def as_plain(self) -> dict[str, Any]:
+        """As in params.yaml."""
+        return {"target": self.target, **plain(self.numbers)}
+
+
+# --- restoration tasks ----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, config=STRICT)
+class DenoiseConfig:
+    """Remove white Gaussian noise of standard deviation `sigma`, grey levels."""
+
+    sigma: Annotated[float, Field(ge=0, le=128)]
+
+
+@dataclass(frozen=True, config=STRICT)
+class DejpegConfig:
+    """Remove the artefacts of JPEG files of this quality."""
+
+    quality: Annotated[int, Field(ge=1, le=100)]
+
+
+TaskConfig = DenoiseConfig | DejpegConfig
+TASKS: Mapping[str, type[TaskConfig]] = {"denoise": DenoiseConfig, "dejpeg": DejpegConfig}
+
+
+def _task(raw: object, key: str) -> TaskConfig:
+    name = key.rpartition(".")[2]
+    if name not in TASKS:
+        raise ConfigError(f"task has the unknown key {name!r}; {__name__}:TASKS has {[*TASKS]}")
+    return parse(TASKS[name], raw, key)
 
 
 # --- sections -------------------------------------------------------------------------------------
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class DataConfig:
     """Where the pictures come from. `$NAME` in a folder is an environment variable."""
 
@@ -75,17 +202,28 @@ class DataConfig:
             )
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class PrepareConfig:
     """Training crops: `crops` squares of `crop_px`, `dead_leaves` of generated pictures."""
 
-    crop_px: Annotated[int, Range(32, 4096)]
+    crop_px: CropPx
     crops: Count
     dead_leaves: Natural
     validation_pictures: Count
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
+class ScheduleConfig:
+    """Length and pace of one training, in megapixels seen rather than in iterations."""
+
+    megapixels: NonNegative
+    frozen_analysis_share: Share
+    batch_size: Count
+    crop_px: CropPx
+    learning_rate: Positive
+
+
+@dataclass(frozen=True, config=STRICT)
 class TrainConfig(ScheduleConfig):
     """The trainings of the cells, and under `base` those of the networks that they start from."""
 
@@ -94,13 +232,12 @@ class TrainConfig(ScheduleConfig):
     ema_decay: Share
     gradient_clip: Positive
     step_range: tuple[Positive, Positive]
-    checkpoint_every_s: Positive
 
     def __post_init__(self) -> None:
         require_rising("train.step_range", self.step_range)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class PcaConfig:
     """Rotation of the latent channels, fitted on `crops` training crops."""
 
@@ -108,7 +245,7 @@ class PcaConfig:
     crops: Count
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class TuningConfig:
     """Training of the decoder alone on the symbols of `crops` training crops; none with 0 Mpx."""
 
@@ -118,12 +255,12 @@ class TuningConfig:
     learning_rate: Positive
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class CodeConfig:
     """Rate points, encoder effort, and what tables and decoder are fitted on at the end."""
 
     rates_bpp: tuple[Positive, ...]
-    effort: Annotated[int, Range(0, 3)]
+    effort: Annotated[int, Field(ge=0, le=3)]
     contexts: Literal["release", "fitted", "none"]
     context_iterations: Count
     crops: Count
@@ -133,16 +270,44 @@ class CodeConfig:
         require_rising("code.rates_bpp", self.rates_bpp)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
 class AnchorsConfig:
     """Reference codecs, each at `points` settings."""
 
     codecs: tuple[Literal["jpeg", "jpeg2000", "webp", "avif_420", "avif_444"], ...]
-    points: Annotated[int, Range(2, 100)]
-    avif_speed: Annotated[int, Range(0, 10)]
+    points: Annotated[int, Field(ge=2, le=100)]
+    avif_speed: Annotated[int, Field(ge=0, le=10)]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
+class Chosen:
+    """An architecture or a loss that a study is about; it has no numbers of its own."""
+
+
+@dataclass(frozen=True, config=STRICT)
+class RobustnessConfig:
+    """Bit errors: `trials` for each of `rates`, on files of `bpp` of the cells of `losses`.
+
+    `pictures` are cut to the middle `crop_px`; those damaged at the rates `shown` are kept.
+    """
+
+    losses: dict[str, Chosen]
+    pictures: Count
+    crop_px: Annotated[int, Field(ge=192, le=1024)]
+    bpp: Annotated[float, Field(ge=0.05, le=8)]
+    rates: tuple[BitErrorRate, ...]
+    trials: Count
+    shown: tuple[BitErrorRate, ...]
+
+    def __post_init__(self) -> None:
+        require_rising("robustness.rates", self.rates)
+        if not set(self.shown) <= set(self.rates):
+            raise ConfigError(
+                f"robustness.shown is {list(self.shown)}, expected some of {list(self.rates)}"
+            )
+
+
+@dataclass(frozen=True, config=STRICT)
 class CompareConfig:
     """What the report shows: bootstrap draws, and how many pictures side by side at which rate."""
 
@@ -151,7 +316,52 @@ class CompareConfig:
     shown_bpp: Positive
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclass(frozen=True, config=STRICT)
+class RestoreConfig(ScheduleConfig):
+    """Restoration trainings: each loss with `seeds` seeds, without and with a bottleneck.
+
+    A loss with a number `alpha` is trained with each of `alphas`. The files of the bottleneck have
+    `step_factors` times the step whose rounding errors equal the degradation. `noise_*` are of the
+    noise tolerance.
+    """
+
+    seeds: Count
+    alphas: tuple[Share, ...]
+    step_factors: tuple[Positive, ...]
+    table_crops: Count
+    noise_sigmas: tuple[NonNegative, ...]
+    noise_bpp: Positive
+
+    def __post_init__(self) -> None:
+        require_rising("restore.step_factors", self.step_factors)
+        require_rising("restore.noise_sigmas", self.noise_sigmas)
+
+
+@dataclass(frozen=True, config=STRICT)
+class TwinConfig(ScheduleConfig):
+    """Two decoders for the files of one cell, trained without and with an adversary.
+
+    The cells are every one of `arch` with every one of `loss`; the files are those of the `points`
+    lowest rates, and without any nothing is trained.
+    """
+
+    arch: dict[str, Chosen]
+    loss: dict[str, Chosen]
+    points: Natural
+    discriminator_channels: Count
+    discriminator_learning_rate: Positive
+    adversarial_weight: NonNegative
+    feature_weight: NonNegative
+
+    def __post_init__(self) -> None:
+        if self.frozen_analysis_share != 1.0:
+            raise ConfigError(
+                f"twin.frozen_analysis_share is {self.frozen_analysis_share}, expected 1.0: "
+                "both decoders read files of one encoder"
+            )
+
+
+@dataclass(frozen=True, config=STRICT)
 class GridConfig:
     """The cells of the experiment: every architecture with every loss, and for every task.
 
@@ -177,14 +387,28 @@ class GridConfig:
         return tuple(f"{arch}-{loss}" for arch in self.twin_arch for loss in self.twin_loss)
 
 
-@dataclasses.dataclass(frozen=True)
+def _options(axis: str, option: Callable[[object, str], object]) -> PlainValidator:
+    """Of a mapping from names to options, each built by `option` unless it already is."""
+
+    def build(raw: object) -> dict[str, object]:
+        if not isinstance(raw, Mapping):
+            raise ConfigError(f"{axis} is {raw!r}, expected a mapping from names to options")
+        return {
+            name: value if is_dataclass(value) else option(value, f"{axis}.{name}")
+            for name, value in raw.items()
+        }
+
+    return PlainValidator(build)
+
+
+@dataclass(frozen=True, config=STRICT)
 class Params:
     """The whole of params.yaml."""
 
     seed: Natural
-    arch: Annotated[dict[str, ArchConfig], Options(ARCH_CONFIGS)]
-    loss: Annotated[dict[str, LossConfig], Options(LOSS_CONFIGS)]
-    task: Annotated[dict[str, TaskConfig], Options(TASK_CONFIGS)]
+    arch: Annotated[dict[str, ArchOption], _options("arch", ArchOption.of)]
+    loss: Annotated[dict[str, LossOption], _options("loss", LossOption.of)]
+    task: Annotated[dict[str, TaskConfig], _options("task", _task)]
     data: DataConfig
     prepare: PrepareConfig
     train: TrainConfig
@@ -205,23 +429,25 @@ class Params:
                 raise ConfigError(
                     f"grid.{axis} is {list(names)}, expected the keys of {axis}: {list(chosen)}"
                 )
-        for name, config in self.arch.items():
-            if isinstance(config, NcodeConfig) and (self.task or name in self.twin.arch):
+        for name, option in self.arch.items():
+            if isinstance(option.config, NcodeConfig) and (self.task or name in self.twin.arch):
                 raise ConfigError(
                     f"task is {list(self.task)} and twin.arch is {list(self.twin.arch)}: arch "
                     f"{name} can be in neither study, because its rate does not depend on training"
                 )
-        for study, key, keys, axis in (
-            ("bit_errors", "robustness.losses", self.robustness.losses, "loss"),
-            ("twin_arch", "twin.arch", self.twin.arch, "arch"),
-            ("twin_loss", "twin.loss", self.twin.loss, "loss"),
-        ):
+        for study, key, keys, axis in self._studies():
             studied, present = getattr(self.grid, study), getattr(self.grid, axis)
             if sorted(studied) != sorted(keys) or not set(studied) <= set(present):
                 raise ConfigError(
                     f"grid.{study} is {list(studied)}, expected the keys of {key}, "
                     f"{list(keys)}, all of them in grid.{axis}, {list(present)}"
                 )
+
+    def _studies(self) -> Iterator[tuple[str, str, Mapping[str, Chosen], str]]:
+        """Their key in `grid`, the section that asks for them with its names, and their axis."""
+        yield "bit_errors", "robustness.losses", self.robustness.losses, "loss"
+        yield "twin_arch", "twin.arch", self.twin.arch, "arch"
+        yield "twin_loss", "twin.loss", self.twin.loss, "loss"
 
 
 def load_params(path: pathlib.Path) -> Params:
@@ -230,7 +456,7 @@ def load_params(path: pathlib.Path) -> Params:
     Raises:
         ConfigError: the file is missing or is not YAML, or a key or value is not allowed.
     """
-    import yaml  # here, because a decoder needs this module but never a YAML file
+    import yaml
 
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -238,4 +464,4 @@ def load_params(path: pathlib.Path) -> Params:
         raise ConfigError(f"{path} does not exist: make it with `make params`") from None
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
-    return from_mapping(Params, raw)
+    return parse(Params, raw, where=path.name)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from linocut.lab.config.study_config import DejpegConfig, DenoiseConfig, TaskConfig
+from linocut.lab.config.params import DejpegConfig, DenoiseConfig, TaskConfig
 
 Picture = NDArray[np.uint8]
 Degradation = Callable[[Picture, np.random.Generator], Picture]

@@ -39,19 +39,22 @@ networks", IEEE TCI 2017, arXiv 1511.08861.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from linocut.errors import ConfigError
-from linocut.lab.config.params import LOSS_CONFIGS, LossConfig
+from linocut.lab.config.params import LossOption, Share
+from linocut.lab.config.targets import find
 
 Distortion = Callable[[Tensor, Tensor], Tensor]
 """Takes x_hat and x, both (n, 3, h, w), and returns (n,); 0 for equal pictures."""
+
+Function = TypeVar("Function", bound=Callable[..., Tensor])
 
 DATA_RANGE = 1.0
 C1 = (0.01 * DATA_RANGE) ** 2
@@ -65,19 +68,42 @@ SSIM_MIN_SIDE_PX = SSIM_TAPS
 MS_SSIM_MIN_SIDE_PX = SSIM_TAPS * 2 ** (len(MS_SSIM_WEIGHTS) - 1)
 
 
-def build_loss(name: str, config: LossConfig) -> Distortion:
-    """The distortion called `name`, with the numbers of its configuration bound.
+def build_loss(option: LossOption) -> Distortion:
+    """The distortion of an option of conf/loss/, with its numbers bound."""
+    return functools.partial(find(option.target), **option.numbers)
+
+
+def description(name: str, option: LossOption) -> dict[str, Any]:
+    """What model.json says about the loss that a network was trained for."""
+    numbers = dict(option.numbers)
+    return {"loss": name, "loss_target": option.target, "loss_numbers": numbers}
+
+
+def described(about: Mapping[str, Any]) -> Distortion:
+    """The distortion that model.json describes; squared error where it says nothing.
 
     Raises:
-        ConfigError: no loss has that name, or the configuration is that of another loss.
+        ConfigError: it is not there, or takes other numbers.
     """
-    if name not in LOSSES:
-        raise ConfigError(f"loss is {name!r}, expected one of {', '.join(LOSSES)}")
-    if not isinstance(config, LOSS_CONFIGS[name]):
-        raise ConfigError(
-            f"loss.{name} is a {type(config).__name__}, expected a {LOSS_CONFIGS[name].__name__}"
-        )
-    return functools.partial(LOSSES[name], **dataclasses.asdict(config))
+    target = about.get("loss_target", f"{__name__}:{about.get('loss', 'l2')}")
+    numbers = about.get("loss_numbers", {})
+    return build_loss(LossOption.of({"target": target, **numbers}, "loss"))
+
+
+def smallest_side_px(distortion: Distortion) -> int:
+    """Smallest side of a picture that a distortion can be measured on."""
+    function = getattr(distortion, "func", distortion)  # a partial has the attributes of none
+    return int(getattr(function, "smallest_side_px", 1))
+
+
+def takes_sides_from(side_px: int) -> Callable[[Function], Function]:
+    """Decorate a loss that cannot measure smaller pictures."""
+
+    def decorate(function: Function) -> Function:
+        function.smallest_side_px = side_px  # type: ignore[attr-defined]
+        return function
+
+    return decorate
 
 
 def l2(x_hat: Tensor, x: Tensor) -> Tensor:
@@ -92,6 +118,7 @@ def l1(x_hat: Tensor, x: Tensor) -> Tensor:
     return (x_hat - x).abs().mean((1, 2, 3))
 
 
+@takes_sides_from(SSIM_MIN_SIDE_PX)
 def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
     """1 - SSIM, for pictures of at least 11 x 11 pixels."""
     x_hat, x = _pair(x_hat, x, SSIM_MIN_SIDE_PX)
@@ -100,6 +127,7 @@ def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
         return 1.0 - (luminance * contrast).mean((1, 2, 3))
 
 
+@takes_sides_from(MS_SSIM_MIN_SIDE_PX)
 def ms_ssim(x_hat: Tensor, x: Tensor) -> Tensor:
     """1 - MS-SSIM over five scales, for pictures of at least 176 x 176 pixels."""
     x_hat, x = _pair(x_hat, x, MS_SSIM_MIN_SIDE_PX)
@@ -116,7 +144,8 @@ def ms_ssim(x_hat: Tensor, x: Tensor) -> Tensor:
         return 1.0 - product.mean(1)
 
 
-def mix(x_hat: Tensor, x: Tensor, alpha: float) -> Tensor:
+@takes_sides_from(MS_SSIM_MIN_SIDE_PX)
+def mix(x_hat: Tensor, x: Tensor, *, alpha: Share) -> Tensor:
     """`alpha` parts MS-SSIM and 1 - `alpha` parts L1 under a Gaussian of sigma 8 pixels."""
     structure = ms_ssim(x_hat, x)
     x_hat, x = _pair(x_hat, x)
@@ -124,18 +153,6 @@ def mix(x_hat: Tensor, x: Tensor, alpha: float) -> Tensor:
     rows, columns = (_rim_weights(side, x.dtype, x.device) for side in x.shape[2:])
     error = (rows[:, None] * columns * (x_hat - x).abs()).sum((2, 3)).mean(1)
     return alpha * structure + (1.0 - alpha) * error
-
-
-LOSSES: dict[str, Callable[..., Tensor]] = {
-    "l2": l2,
-    "l1": l1,
-    "ssim": ssim,
-    "ms_ssim": ms_ssim,
-    "mix": mix,
-}
-
-MIN_SIDE_PX = {"ssim": SSIM_MIN_SIDE_PX, "ms_ssim": MS_SSIM_MIN_SIDE_PX, "mix": MS_SSIM_MIN_SIDE_PX}
-"""Smallest side of a picture that these can be measured on; the others take any."""
 
 
 def _pair(x_hat: Tensor, x: Tensor, min_side_px: int = 1) -> tuple[Tensor, Tensor]:

@@ -16,19 +16,22 @@ reads like one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from linocut.entropy.fixed_codes import HALF_RANGE
 from linocut.entropy.planes import Band, wavelet_bands
-from linocut.lab.config.arch_config import (
-    ArchConfig,
+from linocut.errors import ConfigError
+from linocut.lab.config.params import (
+    ArchOption,
     Cae2018Config,
     CaeConfig,
     GenerativeConfig,
     NcodeConfig,
 )
+from linocut.lab.config.targets import find
 from linocut.lab.networks.dcgan import BLOCK_PX, BlockEncoder, BlockGenerator
 from linocut.lab.networks.last_layer import LastLayer, quiet_and_busy
 from linocut.lab.networks.layers import (
@@ -46,7 +49,7 @@ class Network(nn.Module):
     """What every architecture offers.
 
     Attributes:
-        architecture: its name in `ARCHITECTURES`.
+        architecture: its name in `ARCHITECTURES`, or `module:class` of one that is not there.
         config: its dataclass of numbers.
         bands: the shape of its latent, in coding order.
         multiple: sides of the pictures it takes are multiples of this, px.
@@ -59,12 +62,17 @@ class Network(nn.Module):
     """
 
     architecture: str
-    config: ArchConfig
+    config: Any
     bands: tuple[Band, ...]
     multiple: int
     reach: int
     colour: ColourRotation
     fixed_bits: tuple[int, ...] = ()
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "architecture" not in vars(cls):
+            cls.architecture = f"{cls.__module__}:{cls.__name__}"
 
     def analysis(self, x: Tensor) -> list[Tensor]:
         """g_a: x (n, 3, h, w) in [0, 1], sides multiples of `multiple` -> bands in grey levels."""
@@ -281,6 +289,18 @@ class Ncode(Network):
 def residual_gain(step: Tensor) -> Tensor:
     """What residuals are multiplied with, (n, 1, 1, 1): the error to repair grows with the step."""
     return RESIDUAL_GAIN * step[:, None, None, None]
+
+
+def build_network(option: ArchOption) -> Network:
+    """An untrained network of an option of conf/arch/.
+
+    Raises:
+        ConfigError: its target is no class of networks.
+    """
+    network = find(option.target)(option.config)
+    if not isinstance(network, Network):
+        raise ConfigError(f"{option.target} is no subclass of {Network.__module__}:Network")
+    return network
 
 
 ARCHITECTURES: dict[str, Callable[..., Network]] = {

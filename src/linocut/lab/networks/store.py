@@ -17,8 +17,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from linocut.errors import CheckpointError, ConfigError
-from linocut.lab.config.arch_config import ARCH_CONFIGS
-from linocut.lab.config.schema import from_mapping
+from linocut.lab.config.parse import parse
+from linocut.lab.config.targets import config_type, find
 from linocut.lab.networks.networks import ARCHITECTURES, Network
 
 WEIGHTS = "model.safetensors"
@@ -94,14 +94,17 @@ def load_model(folder: pathlib.Path) -> Network:
     """
     description = read_description(folder)
     name = description.get("architecture")
-    if name not in ARCHITECTURES:
-        known = ", ".join(ARCHITECTURES)
-        raise CheckpointError(f"{folder} has architecture {name!r}, expected one of {known}")
     try:
-        config = from_mapping(ARCH_CONFIGS[name], description.get("config"))
+        if name not in ARCHITECTURES and ":" not in str(name):
+            known = ", ".join(ARCHITECTURES)
+            raise ConfigError(f"architecture is {name!r}, expected module:class or one of {known}")
+        architecture = ARCHITECTURES.get(str(name)) or find(str(name), "architecture")
+        config = config_type(architecture, str(name), "architecture")
+        network = architecture(parse(config, description.get("config"), "config"))
+        if not isinstance(network, Network):
+            raise ConfigError(f"architecture is {name!r}, which is no class of networks")
     except ConfigError as error:
         raise CheckpointError(f"{folder / DESCRIPTION}: {error}") from None
-    network = ARCHITECTURES[name](config)
     prefix = "network."
     weights = {
         key.removeprefix(prefix): value

@@ -10,8 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from linocut.lab.config.params import MixLossConfig, Params
-from linocut.lab.config.study_config import DenoiseConfig
+from linocut.lab.config.params import DenoiseConfig, Params
 from linocut.lab.data.degradation import CLEAN, degradation
 from linocut.lab.evaluation.rows import NoiseRow, RestoredRow, read_rows, write_rows
 from linocut.lab.report import figures
@@ -92,9 +91,9 @@ def _numbers(params: Params, task: str) -> str:
 def _mix_names(params: Params) -> list[str]:
     return [
         name
-        for loss, config in params.loss.items()
-        if isinstance(config, MixLossConfig)
-        for name, _ in variants(loss, config, params.restore.alphas)
+        for loss, option in params.loss.items()
+        if "alpha" in option.numbers
+        for name, _ in variants(loss, option, params.restore.alphas)
     ]
 
 

@@ -34,8 +34,7 @@ from linocut.codec.codec import Codec
 from linocut.codec.tiling import padded
 from linocut.entropy.planes import step_index, step_of
 from linocut.errors import DataError
-from linocut.lab.config.params import LossConfig, MixLossConfig, Params
-from linocut.lab.config.study_config import DenoiseConfig
+from linocut.lab.config.params import DenoiseConfig, LossOption, Params
 from linocut.lab.data.degradation import (
     CLEAN,
     DEGRADED,
@@ -47,7 +46,7 @@ from linocut.lab.data.degradation import (
 )
 from linocut.lab.evaluation.rows import RestoredRow, write_rows
 from linocut.lab.fitting import build
-from linocut.lab.networks.losses import build_loss
+from linocut.lab.networks.losses import build_loss, description
 from linocut.lab.networks.networks import Network
 from linocut.lab.networks.store import load_model, load_tensors, read_description, save_model
 from linocut.lab.training.machine import pick_device
@@ -158,15 +157,16 @@ def restore_cell(
     with tempfile.TemporaryDirectory() as place:
         work = prepare_restoration(params, task, base, prepared)
         shown = {test.name for test in work.tests[:SHOWN_PICTURES]}
-        for name, config in variants(loss, params.loss[loss], params.restore.alphas):
+        for name, option in variants(loss, params.loss[loss], params.restore.alphas):
+            about = {"task": task} | description(loss, option)
             fitted: dict[str, Any] = {}
             for seed, bottleneck in itertools.product(range(params.restore.seeds), (False, True)):
-                distortion = build_loss(loss, config)
+                distortion = build_loss(option)
                 network = work.train(distortion, params.seed + seed, bottleneck, fitted)
                 codec = None
                 if bottleneck:
                     folder = (out if seed == 0 else pathlib.Path(place)) / f"codec-{name}"
-                    codec = work.codec_of(network, folder, {"loss": name, "task": task})
+                    codec = work.codec_of(network, folder, about)
                 for test, step, bpp, restored in restored_tests(work, network, codec):
                     rows.append(_row(name, bottleneck, seed, test, step, bpp, restored))
                     if seed == 0 and not bottleneck and test.name in shown:
@@ -175,12 +175,15 @@ def restore_cell(
 
 
 def variants(
-    loss: str, config: LossConfig, alphas: Sequence[float]
-) -> list[tuple[str, LossConfig]]:
-    """The configurations of a loss to train, by name."""
-    if isinstance(config, MixLossConfig):
-        return [(f"{loss}-{alpha:g}", MixLossConfig(alpha)) for alpha in alphas]
-    return [(loss, config)]
+    loss: str, option: LossOption, alphas: Sequence[float]
+) -> list[tuple[str, LossOption]]:
+    """The losses to train for one of the grid, by name: as many as alphas where it has an alpha."""
+    if "alpha" not in option.numbers:
+        return [(loss, option)]
+    return [
+        (f"{loss}-{alpha:g}", LossOption(option.target, {**option.numbers, "alpha": alpha}))
+        for alpha in alphas
+    ]
 
 
 def degraded_tests(

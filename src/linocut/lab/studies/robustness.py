@@ -38,7 +38,7 @@ from linocut.pictures.quality import measure
 if TYPE_CHECKING:
     from linocut.codec.codec import Codec
     from linocut.format.bitstream import LinoFile
-    from linocut.lab.config.robustness_config import RobustnessConfig
+    from linocut.lab.config.params import RobustnessConfig
 
 
 _STEPS = (1.0, 1024.0)

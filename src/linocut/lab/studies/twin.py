@@ -115,7 +115,7 @@ def train_decoder(
         adversary = PairedAdversary(params.twin)
     history = Trainer(
         network=network,
-        distortion=build_loss(loss, params.loss[loss]),
+        distortion=build_loss(params.loss[loss]),
         crops=np.load(prepared / "train.npy", mmap_mode="c"),
         validation=validation_centres(prepared / "validation", network.multiple)[:1],
         config=params.train,

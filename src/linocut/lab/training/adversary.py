@@ -26,8 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
-from linocut.lab.config.arch_config import GenerativeConfig
-from linocut.lab.config.study_config import TwinConfig
+from linocut.lab.config.params import GenerativeConfig, TwinConfig
 
 DETAIL_PX, DETAIL_GAIN, LAYER_GAIN = 4, 8.0, 1.7
 """Side of the means that a detail discriminator does not see; what makes up for its small input,

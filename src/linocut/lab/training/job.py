@@ -37,7 +37,7 @@ from PIL import Image
 
 from linocut.errors import DataError, LinocutError
 from linocut.lab.config.params import Params, load_params
-from linocut.lab.config.schema import to_mapping
+from linocut.lab.config.parse import plain
 from linocut.lab.training.recipes import TrainingPlace, train_base, train_cell
 from linocut.pictures.image import read_image, write_atomically
 
@@ -292,11 +292,10 @@ def _extract(results: pathlib.Path, work: pathlib.Path) -> None:
 
 def _numbers(params: Params) -> dict[str, object]:
     """What a training depends on, beside its crops."""
-    found = {"seed": params.seed, "train": to_mapping(params.train)}
-    found |= {f"arch.{name}": to_mapping(one) for name, one in params.arch.items()}
-    found |= {f"loss.{name}": to_mapping(one) for name, one in params.loss.items()}
-    plain: dict[str, object] = json.loads(json.dumps(found))
-    return plain
+    found: dict[str, object] = {"seed": params.seed, "train": plain(params.train)}
+    found |= {f"arch.{name}": plain(one) for name, one in params.arch.items()}
+    found |= {f"loss.{name}": plain(one) for name, one in params.loss.items()}
+    return found
 
 
 def _digest(crops: NDArray[np.uint8]) -> str:

@@ -10,6 +10,7 @@ import torch
 from linocut.errors import ConfigError
 
 DEVICE_VARIABLE = "LINOCUT_DEVICE"
+CHECKPOINT_VARIABLE = "LINOCUT_CHECKPOINT_S"
 
 
 def pick_device() -> torch.device:
@@ -25,6 +26,22 @@ def pick_device() -> torch.device:
     if name == "cuda" and not there:
         raise ConfigError(f"{DEVICE_VARIABLE} is 'cuda', but torch {torch.__version__} sees no GPU")
     return torch.device("cuda" if there and name != "cpu" else "cpu")
+
+
+def checkpoint_interval_s() -> float:
+    """Seconds between the checkpoints of a training: LINOCUT_CHECKPOINT_S, or 1.
+
+    Raises:
+        ConfigError: it is no number of seconds.
+    """
+    text = os.environ.get(CHECKPOINT_VARIABLE) or "1"
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0.0 <= seconds < float("inf"):
+        raise ConfigError(f"{CHECKPOINT_VARIABLE} is {text!r}, expected a number of seconds")
+    return seconds
 
 
 def keep_freed_memory() -> None:

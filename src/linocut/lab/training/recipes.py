@@ -27,11 +27,11 @@ import torch
 from numpy.typing import NDArray
 
 from linocut.errors import DataError
-from linocut.lab.config.arch_config import GenerativeConfig, NcodeConfig
-from linocut.lab.config.params import Params, ScheduleConfig
+from linocut.lab.config.params import GenerativeConfig, NcodeConfig, Params, ScheduleConfig
+from linocut.lab.config.targets import sources
 from linocut.lab.networks.dcgan import BLOCK_PX
-from linocut.lab.networks.losses import build_loss, l2
-from linocut.lab.networks.networks import ARCHITECTURES, Network
+from linocut.lab.networks.losses import build_loss, description, l2
+from linocut.lab.networks.networks import Network, build_network
 from linocut.lab.networks.store import load_model, load_tensors, save_model
 from linocut.lab.training.adversary import Adversary, Discriminator, Game
 from linocut.lab.training.machine import pick_device
@@ -73,20 +73,21 @@ class TrainingPlace:
 def train_base(params: Params, arch: str, place: TrainingPlace, log: Log | None = None) -> None:
     """Train the network that all cells of one architecture start from."""
     train = params.train
-    config = params.arch[arch]
+    option = params.arch[arch]
     torch.manual_seed(params.seed)
-    if isinstance(config, NcodeConfig):
-        _train_generator(params, config, ARCHITECTURES[arch](config), place, log)
+    if isinstance(option.config, NcodeConfig):
+        _train_generator(params, option.config, build_network(option), place, log)
         return
     released = train.init == "release" and f"{arch}-l2" in models.available()
     if released or train.init == "shipped":
         network = load_model(models.folder_of(f"{arch}-l2"))
     else:
-        network = ARCHITECTURES[arch](config)
+        network = build_network(option)
     schedule = train.base
     if released or train.init in ("scratch", "shipped"):
         schedule = dataclasses.replace(schedule, megapixels=0.0)
-    _train(params, network, l2, schedule, None, place, log, {"arch": arch, "loss": "l2"})
+    about = {"arch": arch, "loss": "l2"} | _of_plugins(option.target)
+    _train(params, network, l2, schedule, None, place, log, about)
 
 
 def train_cell(
@@ -99,7 +100,7 @@ def train_cell(
 ) -> None:
     """Train one architecture for one loss, from the base network in the folder `base`."""
     train = params.train
-    config = params.arch[arch]
+    config = params.arch[arch].config
     if isinstance(config, NcodeConfig):
         _train_encoder(params, config, loss, base, place, log)
         return
@@ -109,11 +110,12 @@ def train_cell(
     adversary = (
         Adversary(config, train.learning_rate) if isinstance(config, GenerativeConfig) else None
     )
-    distortion = build_loss(loss, params.loss[loss])
+    distortion = build_loss(params.loss[loss])
     more = train.base.megapixels if train.init == "scratch" else 0.0
     megapixels = 0.0 if shipped else train.megapixels + more
     schedule = dataclasses.replace(train, megapixels=megapixels)
-    about = {"arch": arch, "loss": loss} | dataclasses.asdict(params.loss[loss])
+    about = {"arch": arch} | description(loss, params.loss[loss])
+    about |= _of_plugins(params.arch[arch].target, params.loss[loss].target)
     _train(params, network, distortion, schedule, adversary, place, log, about)
 
 
@@ -175,7 +177,7 @@ def _train_encoder(
     torch.manual_seed(params.seed)
     history = EncoderTrainer(
         network=network,
-        distortion=build_loss(loss, params.loss[loss]),
+        distortion=build_loss(params.loss[loss]),
         crops=np.load(place.prepared / "train.npy", mmap_mode="c"),
         validation=validation_centres(place.prepared / "validation", network.multiple),
         config=params.train,
@@ -187,7 +189,8 @@ def _train_encoder(
         discriminator=discriminator,
         feature_weight=config.feature_weight,
     ).run()
-    about = {"arch": "ncode", "loss": loss, "megapixels": schedule.megapixels, "seed": params.seed}
+    about = {"arch": "ncode", "megapixels": schedule.megapixels, "seed": params.seed}
+    about |= description(loss, params.loss[loss]) | _of_plugins(params.loss[loss].target)
     save_model(place.out, network, about)
     write_history(place.out / "history.csv", history)
 
@@ -220,6 +223,12 @@ def _train(
     about |= {"megapixels": schedule.megapixels, "init": params.train.init, "seed": params.seed}
     save_model(place.out, network, about)
     write_history(place.out / "history.csv", history)
+
+
+def _of_plugins(*targets: str) -> dict[str, Any]:
+    """Files of one's own code, with their hashes: stages that read the model see them change."""
+    files = sources(targets)
+    return {"plugins": files} if files else {}
 
 
 def validation_centres(folder: pathlib.Path, multiple: int) -> NDArray[np.uint8]:

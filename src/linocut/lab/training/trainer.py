@@ -28,7 +28,7 @@ from tqdm import tqdm
 from linocut.lab.config.params import ScheduleConfig, TrainConfig
 from linocut.lab.networks.networks import Network
 from linocut.lab.training.adversary import Adversary
-from linocut.lab.training.machine import keep_freed_memory
+from linocut.lab.training.machine import checkpoint_interval_s, keep_freed_memory
 from linocut.lab.training.rate import Exchange, RateProxy, calibrate, round_straight_through
 from linocut.lab.training.resume import ResumeState
 
@@ -104,7 +104,7 @@ class Trainer:
             self.exchange = self._calibrate()
             self._report({"loss": math.nan, "distortion": math.nan, "learning_rate": 0.0}, 0)
         began = time.monotonic() - self.seconds
-        saved = time.monotonic()
+        saved, interval_s = time.monotonic(), checkpoint_interval_s()
         every = max(1, self.iterations // REPORTS)
         total, done_before = self.iterations * self.pixels, start * self.pixels
         with tqdm(total=total, initial=done_before, unit="px", unit_scale=True) as bar:
@@ -115,7 +115,7 @@ class Trainer:
                 if done % every == 0 or done == self.iterations:
                     self.seconds = time.monotonic() - began
                     bar.set_postfix_str(self._report(row, done))
-                if self.resume and time.monotonic() - saved > self.config.checkpoint_every_s:
+                if self.resume and time.monotonic() - saved > interval_s:
                     self.seconds = time.monotonic() - began
                     self._save(done)
                     saved = time.monotonic()

@@ -8,7 +8,7 @@ import pytest
 from linocut.errors import DataError
 from linocut.lab.config import stage
 
-PARAMS = pathlib.Path(__file__).resolve().parents[1] / "params.yaml"
+PARAMS = pathlib.Path(__file__).resolve().parents[3] / "params.yaml"
 
 
 def test_the_main_function_gets_parameters_and_axes() -> None:
