@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import io
+import multiprocessing
+import pickle
 import shutil
 import warnings
 from contextlib import nullcontext
@@ -124,3 +127,83 @@ def test_damage_of_a_resilient_file_is_a_warning() -> None:
     image = Image.open(io.BytesIO(data[:-200]))
     with pytest.warns(UserWarning, match="damaged: "):
         image.load()
+
+
+@pytest.mark.parametrize("protocol", [2, pickle.HIGHEST_PROTOCOL])
+@pytest.mark.parametrize("loaded", [False, True])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA"])
+def test_pickled_and_copied_pictures_are_whole(mode: str, loaded: bool, protocol: int) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "a description"
+    file = saved(Image.fromarray(LEAVES).convert(mode), exif=exif)
+    image = Image.open(file)
+    if loaded:
+        image.load()
+    pixels = np.asarray(Image.open(io.BytesIO(file.getvalue())))
+    for again in (
+        pickle.loads(pickle.dumps(image, protocol)), copy.copy(image), copy.deepcopy(image),
+        image.copy(),
+    ):  # fmt: skip
+        again.load()
+        assert np.array_equal(np.asarray(again), pixels)
+        assert np.array_equal(np.asarray(again.resize((8, 8))), np.asarray(image.resize((8, 8))))
+        assert (again.mode, again.size) == (mode, (64, 48))
+        assert again.getexif()[0x010E] == "a description"
+
+
+def test_pickled_before_loading_or_after_they_are_equal_as_other_formats_are() -> None:
+    file = saved(Image.fromarray(LEAVES))
+    image = Image.open(file)
+    assert pickle.loads(pickle.dumps(image)) == image
+
+
+def test_a_pool_of_fresh_processes_gets_pictures(tmp_path: Path) -> None:
+    """What a DataLoader does: objects out and back, pixels asked for on the other side."""
+    image = Image.open(saved(Image.fromarray(LEAVES)))
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        (thumbnail,) = pool.map(half, [image])
+    assert np.array_equal(np.asarray(thumbnail), np.asarray(half(image)))
+
+
+def half(image: Image.Image) -> Image.Image:
+    return image.reduce(2)
+
+
+def test_loading_twice_and_from_every_kind_of_file_is_the_same(tmp_path: Path) -> None:
+    data = saved(Image.fromarray(LEAVES)).getvalue()
+    (tmp_path / "a.lino").write_bytes(data)
+    behind = io.BytesIO(data)
+    behind.seek(9)
+
+    class NoSeek(io.RawIOBase):
+        def __init__(self) -> None:
+            self.rest = io.BytesIO(data)
+
+        def read(self, size: int = -1) -> bytes:
+            return self.rest.read(size)
+
+    with (tmp_path / "a.lino").open("rb") as file:
+        sources = [tmp_path / "a.lino", str(tmp_path / "a.lino"), file, behind, NoSeek()]
+        pictures = []
+        for source in sources:
+            image = Image.open(source)
+            assert image.load() is not None
+            assert image.load() is not None
+            pictures.append(np.asarray(image))
+        assert not file.closed
+    assert all(np.array_equal(picture, pictures[0]) for picture in pictures)
+
+
+def test_closing_and_verifying_behave_as_with_other_formats(tmp_path: Path) -> None:
+    Image.fromarray(LEAVES).save(tmp_path / "a.lino")
+    with Image.open(tmp_path / "a.lino") as image:
+        image.load()
+    assert image.getpixel((0, 0)) is not None  # pixels stay
+    image = Image.open(tmp_path / "a.lino")
+    image.verify()
+    with Image.open(tmp_path / "a.lino") as image:
+        image.thumbnail((16, 16))
+        image.seek(0)
+        assert image.tell() == 0
+        with pytest.raises(EOFError):
+            image.seek(1)

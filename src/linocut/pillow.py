@@ -8,8 +8,9 @@
 
 Options of `save`: one of `quality` (1 to 100), `bpp`, `psnr`, `max_bytes`; `model`, `effort`,
 `resilient`, `icc_profile`, `exif`. The picture's own ICC profile is kept, its EXIF only where it
-is given, as with Pillow's other formats. `open` reads the header; the network runs when pixels are
-asked for.
+is given, as with Pillow's other formats. `open` reads the file and its header; the network runs
+when pixels are asked for. An opened picture can be pickled and copied as Pillow's own can: its
+pixels go along.
 """
 
 from __future__ import annotations
@@ -48,6 +49,9 @@ class LinoImageFile(ImageFile.ImageFile):
     format = FORMAT
     format_description = "linocut learned image codec"
 
+    _file: bitstream.LinoFile | None = None
+    """What is still to be decoded; nothing in copies and after unpickling, which hold pixels."""
+
     def _open(self) -> None:
         try:
             file = bitstream.unpack(self.fp.read() if self.fp else b"")
@@ -63,7 +67,7 @@ class LinoImageFile(ImageFile.ImageFile):
             self.info["icc_profile"] = icc
         if exif is not None:
             self.info["exif"] = exif
-        self._file: bitstream.LinoFile | None = file
+        self._file = file
         self.tile = []
 
     def load(self) -> Any:

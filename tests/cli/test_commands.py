@@ -329,3 +329,121 @@ def test_plain_files_say_that_they_are(here: Path, model: list[str], capsys) -> 
     assert ["resilient", "no"] in [line.split() for line in capsys.readouterr().out.splitlines()]
     assert run("info", "a.lino", "--json") == 0
     assert json.loads(capsys.readouterr().out)["resilient"] is False
+
+
+def in_shell(command: str, here: Path) -> subprocess.CompletedProcess[bytes]:
+    """A line of bash, in which `linocut` is the command."""
+    environment = os.environ | {"PYTHONPATH": str(SOURCE), "PYTHON": sys.executable}
+    line = f'linocut() {{ "$PYTHON" -m linocut "$@"; }}; {command}'
+    return subprocess.run(
+        ["bash", "-c", line], cwd=here, env=environment, capture_output=True, timeout=120,
+        check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("linocut compress - <&-", "<stdin>: standard input is closed"),
+        ("linocut compress a.png -o - >&-", "standard output is closed"),
+        ("linocut models >&-", "standard output is closed"),
+        ("linocut models > /dev/full", "OSError: [Errno 28] No space left on device"),
+        (
+            "set -o pipefail; linocut models --json | true",
+            "standard output was closed before everything was written",
+        ),
+    ],
+)
+def test_closed_streams_are_one_line_and_exit_code_1(
+    command: str, message: str, here: Path
+) -> None:
+    done = in_shell(command, here)
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith(f"linocut: {message}")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_files_need_no_streams(closed: str, here: Path, codec_folder: Path) -> None:
+    done = in_shell(f"linocut compress a.png --model {codec_folder} --threads 1 {closed}", here)
+    assert done.returncode == 0, done.stderr
+    assert unpack((here / "a.lino").read_bytes()).width == 56
+    assert in_shell(f"linocut --help {closed}", here).returncode == 0
+
+
+def test_compare_says_that_alpha_differs(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    half = np.dstack([LEAVES, np.full(LEAVES.shape[:2], 128, np.uint8)])
+    Image.fromarray(half).save(here / "half.png")
+    assert run("compare", "a.png", "half.png", "--json") == 0
+    shown = capsys.readouterr()
+    assert json.loads(shown.out)["alpha_difference"] == 127
+    assert shown.err.startswith("half.png: alpha differs from the original by up to 127 of 255")
+    assert run("compare", "half.png", "half.png", "--json") == 0
+    shown = capsys.readouterr()
+    assert (json.loads(shown.out)["alpha_difference"], shown.err) == (0, "")
+
+
+def test_compare_does_not_look_at_what_is_invisible(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    picture = np.dstack([LEAVES, np.full(LEAVES.shape[:2], 255, np.uint8)])
+    picture[:, :20, 3] = 0
+    Image.fromarray(picture).save(here / "one.png")
+    picture[:, :20, :3] = 0
+    Image.fromarray(picture).save(here / "other.png")
+    assert run("compare", "one.png", "other.png", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["psnr_db"] is None  # equal: infinite
+
+
+@pytest.mark.usefixtures("here")
+def test_the_encoder_takes_pictures_up_to_a_limit_of_choice(
+    model: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("compress", "a.png", "--max-pixels", "2239", *model) == 1
+    assert "the limit is 2239" in one_line(capsys)
+    assert run("compress", "a.png", "--max-pixels", "2240", *model) == 0
+
+
+@pytest.mark.parametrize("kind", ["jfif", "ico", "qoi"])
+def test_folders_are_searched_for_rarer_pictures_too(
+    kind: str, here: Path, model: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "more").mkdir()
+    (here / "more/notes.txt").write_text("no picture")
+    if kind == "qoi":
+        (here / "more/b.qoi").write_bytes(qoi_of(LEAVES[:32, :32]))
+    else:
+        Image.fromarray(LEAVES[:32, :32]).save(here / f"more/b.{kind}")
+    assert run("compress", "more", "-o", "out", *model) == 0
+    assert "more: left alone 1 other file (1 .txt)" in capsys.readouterr().err
+    assert unpack((here / "out/b.lino").read_bytes()).width == 32
+
+
+def qoi_of(picture: np.ndarray) -> bytes:
+    """A QOI file that names every pixel in full."""
+    height, width = picture.shape[:2]
+    pixels = b"".join(b"\xfe" + bytes(pixel) for row in picture for pixel in row)
+    size = width.to_bytes(4, "big") + height.to_bytes(4, "big")
+    return b"qoif" + size + b"\3\0" + pixels + bytes(7) + b"\1"
+
+
+def test_a_folder_gives_the_same_bytes_with_any_number_of_processes(
+    here: Path, model: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "more").mkdir()
+    for number in range(4):
+        write_png(here / f"more/{number}.png", dead_leaves(72, 200, seed=number))
+    (here / "more/2.png").write_bytes(b"no picture")
+    for jobs in ("1", "3"):
+        assert run("compress", "more", "-o", f"out{jobs}", "--jobs", jobs, *model) == 1
+        assert run("decompress", f"out{jobs}", "-o", f"back{jobs}", "--jobs", jobs, *model) == 0
+        lines = [line.split(":")[0] for line in capsys.readouterr().err.splitlines()]
+        assert lines == [
+            f"more/0.png -> out{jobs}/0.lino", f"more/1.png -> out{jobs}/1.lino", "linocut",
+            f"more/3.png -> out{jobs}/3.lino", "3 of 4 files, 1 failed",
+            *(f"out{jobs}/{n}.lino -> back{jobs}/{n}.png" for n in "013"), "3 of 3 files",
+        ]  # fmt: skip
+    for name in ("0", "1", "3"):
+        for folder, suffix in (("out", ".lino"), ("back", ".png")):
+            one, many = (here / f"{folder}{jobs}/{name}{suffix}" for jobs in "13")
+            assert one.read_bytes() == many.read_bytes()

@@ -15,7 +15,10 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linocut.cli.batch import Options, Outcome, naming, run
+import numpy as np
+from numpy.typing import NDArray
+
+from linocut.cli.batch import Options, Outcome, naming, run, say
 from linocut.cli.files import STREAM, Job, plan, read
 from linocut.codec.picture_files import (
     Target,
@@ -54,22 +57,33 @@ def compare(options: Namespace) -> int:
     """How close two pictures are."""
     from linocut.pictures.quality import measure
 
-    original = read_picture(options.original)
+    most = options.max_pixels or bitstream.MAX_PIXELS
+    original = read_picture(options.original, max_pixels=most)
     content = read(Path(options.decoded))
     if bitstream.looks_like_lino(content):
         with naming(options.decoded):
             decoded = _decode(content, options, options.threads)
     else:
-        decoded = read_picture(BytesIO(content), name=options.decoded)
+        decoded = read_picture(BytesIO(content), name=options.decoded, max_pixels=most)
     if original.rgb.shape != decoded.rgb.shape:
         found, expected = _size(decoded), _size(original)
         raise DataError(f"{options.decoded}: is {found} px, expected {expected} as the original")
-    quality = measure(original.rgb, decoded.rgb)
+    opacity, decoded_opacity = _opacity(original), _opacity(decoded)
+    alpha_difference = int(np.abs(opacity - decoded_opacity).max())
+    if alpha_difference:
+        say(
+            f"{options.decoded}: alpha differs from the original by up to {alpha_difference} of "
+            "255; PSNR, SSIM and MS-SSIM look at the colours alone"
+        )
+    unseen = (opacity == 0) & (decoded_opacity == 0)
+    seen = np.where(unseen[..., None], original.rgb, decoded.rgb) if unseen.any() else decoded.rgb
+    quality = measure(original.rgb, seen)
     height, width = original.rgb.shape[:2]
     facts = {
         "psnr_db": round(quality.psnr_db, 4),
         "ssim": round(quality.ssim, 6),
         "ms_ssim": round(quality.ms_ssim, 6),
+        "alpha_difference": alpha_difference,
         "bytes": len(content),
         "bpp": round(8 * len(content) / (width * height), 5),
     }
@@ -117,7 +131,8 @@ def _describe_model(name: str, folder: Path) -> dict[str, Any]:
 
 def _compress_one(options: Namespace, job: Job, threads: int | None) -> Outcome:
     content = read(job.source)
-    picture = read_picture(BytesIO(content), name=job.name)
+    most = options.max_pixels or bitstream.MAX_PIXELS
+    picture = read_picture(BytesIO(content), name=job.name, max_pixels=most)
     codec = _codec(options.model, options.device, threads)
     data, lost = compress_picture(
         codec,
@@ -224,6 +239,13 @@ def _show(facts: Mapping[str, Any], *, as_json: bool) -> None:
     for name, value in facts.items():
         shown = _WORDS.get(str(value)) or (f"{value:,}" if isinstance(value, int) else value)
         _print(f"{name:16s} {shown}")
+
+
+def _opacity(picture: Picture) -> NDArray[np.int16]:
+    """Of every pixel, 0 to 255; a picture without alpha is opaque."""
+    if picture.alpha is None:
+        return np.full(picture.rgb.shape[:2], 255, np.int16)
+    return picture.alpha.astype(np.int16)
 
 
 def _size(picture: Picture) -> str:

@@ -171,6 +171,7 @@ def _add_compress(parser: argparse.ArgumentParser) -> None:
         "--resilient", action="store_true", help="survive bit errors, for a seventh more bytes"
     )
     parser.add_argument("--strip", action="store_true", help="leave ICC profile and EXIF out")
+    _add_limit(parser)
     _add_batch(parser)
     _add_machine(parser)
 
@@ -190,6 +191,10 @@ def _add_decoder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model", metavar="NAME|PATH", help="(default: found by the hash in the file)"
     )
+    _add_limit(parser)
+
+
+def _add_limit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-pixels", type=_count, metavar="N", help="refuse larger pictures (default: 2^28)"
     )
