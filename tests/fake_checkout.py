@@ -14,7 +14,7 @@ PARAMS = {
     "seed": 0,
     "data": {"source": "samples", "folder": "data/pictures", "more_train": [], "test": "source"},
     "prepare": {"crops": 8},
-    "train": {"megapixels": 15.0, "learning_rate": 0.001, "step_range": [0.01, 0.4]},
+    "train": {"megapixels": 15.0, "learning_rate": 0.001, "step_range": [5.0, 130.0]},
     "pca": {"mode": "global"},
     "code": {"effort": 0, "rates_bpp": [0.1, 0.4, 1.5]},
 }
@@ -149,8 +149,9 @@ def _evaluation(gain_db: float, seconds: float) -> bytes:
     for picture, shift in PICTURES:
         for point, bpp in enumerate(RATES_BPP):
             psnr_db = _psnr_db(bpp) + shift + gain_db
+            step = 130.0 / (point + 1) ** 2
             lines.append(
-                f"{picture},{point},{0.4 / (point + 1)},{round(bpp * 1000)},{bpp},{bpp / 1.01},"
+                f"{picture},{point},{step},{round(bpp * 1000)},{bpp},{bpp / 1.01},"
                 f"{psnr_db},{0.7 + 0.05 * point},{0.9 + 0.02 * point},{20 + 15 * point},"
                 f"{seconds},{seconds}"
             )
