@@ -235,10 +235,9 @@ def flop_per_pixel(trainer: Trainer) -> float:
 
     The trainer is used up: this trains for an iteration.
     """
-    trainer.run()
-    trainer.network.to(trainer.device).train()
+    trainer.start()
     with FlopCounterMode(display=False) as counter:
-        trainer._step(0)
+        trainer.step(0, joint=trainer.frozen_iterations == 0)
     return float(counter.get_total_flops()) / trainer.pixels
 
 

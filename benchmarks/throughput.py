@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -108,15 +109,12 @@ def measure(params: Params, architecture: str, device: torch.device, seconds: fl
         device=device,
         adversary=adversary,
     )
-    trainer.run()  # one iteration: everything is set up and warm
-    layout = torch.channels_last
-    trainer.network.to(device, memory_format=layout).train()  # type: ignore[call-overload]
+    trainer.start()
     rows = []
-    for phase, frozen in (("frozen", 2**40), ("joint", 0)):
-        trainer.frozen_iterations = frozen
+    for phase, joint in (("frozen", False), ("joint", True)):
         with FlopCounterMode(display=False) as counter:
-            trainer._step(0)
-        taken = _mean_seconds(lambda: trainer._step(0), device, seconds)
+            trainer.step(0, joint=joint)
+        taken = _mean_seconds(functools.partial(trainer.step, 0, joint=joint), device, seconds)
         flop = counter.get_total_flops() / trainer.pixels
         rows.append(Row(architecture, phase, trainer.pixels / taken, flop))
     return rows

@@ -5,8 +5,7 @@ import pytest
 
 from linocut.lab.config.params import DejpegConfig, DenoiseConfig
 from linocut.lab.data.dead_leaves import dead_leaves
-from linocut.lab.data.degradation import add_noise, degradation, degrade_batch
-from tiny import tensor
+from linocut.lab.data.degradation import add_noise, degradation
 
 
 def test_noise_has_the_standard_deviation_asked_for() -> None:
@@ -38,12 +37,3 @@ def test_a_lower_quality_degrades_more() -> None:
         for quality in (10, 50, 90)
     ]
     assert errors == sorted(errors, reverse=True)
-
-
-def test_a_batch_is_degraded_like_its_pictures() -> None:
-    pictures = np.stack([dead_leaves(32, 32, seed) for seed in (0, 1)])
-    degrade = degradation(DenoiseConfig(25.0))
-    batch = degrade_batch(tensor(pictures), degrade, np.random.default_rng(5))
-    rng = np.random.default_rng(5)
-    expected = np.stack([degrade(picture, rng) for picture in pictures])
-    assert np.array_equal((batch.permute(0, 2, 3, 1).numpy() * 255).round(), expected)

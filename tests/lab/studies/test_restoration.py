@@ -22,16 +22,18 @@ from linocut.lab.networks.store import save_model
 from linocut.lab.report import restoration_section
 from linocut.lab.studies import restoration
 from linocut.lab.studies.restoration import (
-    RestorationTrainer,
+    Restoring,
     build_bases,
+    degrade_batch,
     degraded_tests,
     matching_step,
     restore,
     variants,
 )
+from linocut.lab.training.trainer import Coding, Trainer
 from linocut.pictures.image import write_png
 from linocut.pictures.quality import psnr_db
-from tiny import OPTIONS, loss_option, untrained
+from tiny import OPTIONS, loss_option, tensor, untrained
 
 PARAMS = pathlib.Path(__file__).resolve().parents[3] / "params.yaml"
 
@@ -143,12 +145,12 @@ def test_learning_to_denoise_lowers_the_error() -> None:
     network = untrained("cae")
     noisy = degrade(picture, np.random.default_rng(9))
     before = psnr_db(picture, restore(network, noisy, 80.0))
-    RestorationTrainer(
+    coding = Coding(network, params.train.step_range)
+    Trainer(
         network=network, distortion=l2, crops=picture[None], validation=picture[None],
         config=params.train,
         schedule=dataclasses.replace(params.restore, megapixels=0.25, crop_px=64),
-        seed=0, device=torch.device("cpu"), degrade=degrade, bottleneck=False, step=80.0,
-        fitted={},
+        seed=0, device=torch.device("cpu"), objective=Restoring(coding, degrade, False, 80.0, {}),
     ).run()  # fmt: skip
     assert psnr_db(picture, restore(network, noisy, 80.0)) > before + 0.5
 
@@ -175,3 +177,12 @@ def test_the_step_matches_the_degradation_within_the_trained_range(params: Param
 def test_a_folder_without_test_pictures_is_named(tmp_path: pathlib.Path) -> None:
     with pytest.raises(DataError, match="expected the test pictures"):
         list(degraded_tests(tmp_path, degradation(DenoiseConfig(1.0)), 0))
+
+
+def test_a_batch_is_degraded_like_its_pictures() -> None:
+    pictures = np.stack([dead_leaves(32, 32, seed) for seed in (0, 1)])
+    degrade = degradation(DenoiseConfig(25.0))
+    batch = degrade_batch(tensor(pictures), degrade, np.random.default_rng(5))
+    rng = np.random.default_rng(5)
+    expected = np.stack([degrade(picture, rng) for picture in pictures])
+    assert np.array_equal((batch.permute(0, 2, 3, 1).numpy() * 255).round(), expected)

@@ -10,6 +10,8 @@ import torch
 from linocut.lab.config.params import ScheduleConfig, TrainConfig
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.training.adversary import Adversary
+from linocut.lab.training.finite import DivergedError
+from linocut.lab.training.rate import Exchange
 from linocut.lab.training.resume import ResumeState
 from linocut.lab.training.trainer import CropSampler, Trainer
 from tiny import CONFIGS, LOSSES, awake, loss_of, untrained
@@ -186,13 +188,13 @@ def test_the_discriminator_learns_in_both_phases():
 
 def test_learning_rates_warm_up_fall_and_are_scaled_by_group():
     training = trainer()
-    rates = [training._learning_rate(i) for i in range(training.iterations)]
+    rates = [training.learning_rate(i) for i in range(training.iterations)]
     assert max(rates) <= SCHEDULE.learning_rate
     assert rates == sorted(rates, reverse=True)
     assert rates[-1] == pytest.approx(0.02 * SCHEDULE.learning_rate)
     long = trainer()
     long.iterations = 1000
-    assert long._learning_rate(0) == pytest.approx(SCHEDULE.learning_rate / 50, rel=0.01)
+    assert long.learning_rate(0) == pytest.approx(SCHEDULE.learning_rate / 50, rel=0.01)
 
 
 @cache
@@ -241,7 +243,7 @@ def test_validation_leaves_the_training_weights_alone():
     training.run()
     before = weights_of(training.network)
     training.average = {name: value + 1.0 for name, value in training.average.items()}
-    training._validate()
+    training.validate()
     assert_same(weights_of(training.network), before)
     assert training.network.training
 
@@ -285,3 +287,31 @@ def test_all_eight_turns_of_the_square_occur_and_nothing_else():
         for quarter in range(4)
     }
     assert seen == turns
+
+
+@pytest.mark.parametrize("rate", [1.0, 1e3, 1e9])
+def test_a_training_that_diverges_says_where_and_keeps_the_checkpoint_from_before(rate, tmp_path):
+    resume = ResumeState(tmp_path / "state")
+    wild = trainer(
+        schedule=dataclasses.replace(
+            SCHEDULE, megapixels=40 * 2 * SIDE**2 / 1e6, learning_rate=rate
+        ),
+        resume=resume,
+    )
+    said = r"diverged: .+ is (nan|inf) in iteration \d+ of 40 \((steps .+, )?learning rate .+\);"
+    with pytest.raises(DivergedError, match=said) as stopped:
+        wild.run()
+    assert "\n" not in str(stopped.value)
+    state = resume.load()
+    if state is not None:  # the first iteration may be the one
+        numbers = [*state["network"].values(), *state["average"].values()]
+        assert all(torch.isfinite(value).all() for value in numbers)
+
+
+def test_a_loss_that_is_no_number_never_reaches_the_weights():
+    broken = trainer(distortion=lambda x_hat, x: (x_hat - x).square().mean((1, 2, 3)) * torch.nan)
+    broken.asks.calibrate = lambda *_: Exchange((0.0,), (0.0,))
+    before = weights_of(broken.network)
+    with pytest.raises(DivergedError, match="loss is nan in iteration 1 of 6"):
+        broken.run()
+    assert_same(weights_of(broken.network), before)

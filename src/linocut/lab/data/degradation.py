@@ -11,10 +11,8 @@ import io
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from linocut.lab.config.params import DejpegConfig, DenoiseConfig, TaskConfig
 
@@ -48,10 +46,3 @@ def through_jpeg(picture: Picture, task: DejpegConfig) -> Picture:
     file = io.BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=task.quality, subsampling="4:2:0")
     return np.asarray(Image.open(file).convert("RGB"))
-
-
-def degrade_batch(x: Tensor, degrade: Degradation, rng: np.random.Generator) -> Tensor:
-    """Degrade a batch (n, 3, h, w) in [0, 1] of 8-bit pictures."""
-    pictures = (x * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
-    degraded = np.stack([degrade(picture, rng) for picture in pictures])
-    return torch.from_numpy(degraded).to(x.device).permute(0, 3, 1, 2).float() / 255.0

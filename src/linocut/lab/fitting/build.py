@@ -43,6 +43,7 @@ from linocut.lab.networks.store import (
     read_description,
     save_model,
 )
+from linocut.lab.training.machine import picture_batch
 from linocut.lab.training.resume import ResumeState
 from linocut.models import shipped as models
 from linocut.pictures.crop import centre
@@ -101,8 +102,9 @@ def training_latents(
     chosen = np.random.default_rng([seed, 1]).permutation(len(pictures))[:count]
     latents = []
     for index in chosen:
-        x = torch.from_numpy(pictures[index].copy()).permute(2, 0, 1)[None].float() / 255.0
-        latents.append([band[0].numpy() for band in network.analysis(x)])
+        latents.append(
+            [band[0].numpy() for band in network.analysis(picture_batch(pictures[index]))]
+        )
     return latents
 
 

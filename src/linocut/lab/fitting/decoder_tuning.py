@@ -29,7 +29,7 @@ from linocut.entropy.planes import dequantise, step_index, step_of
 from linocut.lab.config.params import TuningConfig
 from linocut.lab.networks.losses import Distortion
 from linocut.lab.networks.networks import Network
-from linocut.lab.training.machine import keep_freed_memory, return_freed_memory
+from linocut.lab.training.machine import keep_freed_memory, picture_batch, return_freed_memory
 from linocut.lab.training.resume import ResumeState
 
 OWN_SHARE = 0.7
@@ -178,5 +178,4 @@ def _distortions(
 
 def _pictures(crops: NDArray[np.uint8], chosen: Sequence[int]) -> Tensor:
     """Training crops as (n, 3, s, s) in [0, 1]."""
-    picked = torch.from_numpy(np.stack([crops[index] for index in chosen]))
-    return picked.permute(0, 3, 1, 2).float() / 255.0
+    return picture_batch(np.stack([crops[index] for index in chosen]))

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from linocut.codec.codec import Codec
 from linocut.codec.tiling import padded
@@ -42,20 +42,20 @@ from linocut.lab.data.degradation import (
     Degradation,
     Picture,
     degradation,
-    degrade_batch,
 )
 from linocut.lab.evaluation.rows import RestoredRow, write_rows
 from linocut.lab.fitting import build
 from linocut.lab.networks.losses import build_loss, description
 from linocut.lab.networks.networks import Network
 from linocut.lab.networks.store import load_model, load_tensors, read_description, save_model
-from linocut.lab.training.machine import pick_device
+from linocut.lab.training.machine import pick_device, picture_batch
 from linocut.lab.training.rate import Exchange
 from linocut.lab.training.recipes import validation_centres
-from linocut.lab.training.trainer import Distortion, Row, Trainer
+from linocut.lab.training.trainer import Coding, CropSampler, Distortion, Row, Trainer
 from linocut.pictures.image import read_image, write_png
 from linocut.pictures.quality import Quality, measure, psnr_db, ssimulacra2
 
+CALIBRATION_BATCHES = 8
 SHOWN_PICTURES = 2
 
 
@@ -95,8 +95,10 @@ class Restoration:
     ) -> Network:
         """One training from the base network on."""
         network = load_model(self.base)
-        RestorationTrainer(
+        coding = Coding(network, self.params.train.step_range)
+        Trainer(
             network=network,
+            objective=Restoring(coding, self.degrade, bottleneck, self.step, fitted),
             distortion=distortion,
             crops=np.load(self.prepared / "train.npy", mmap_mode="c"),
             validation=validation_centres(self.prepared / "validation", network.multiple)[:1],
@@ -104,10 +106,6 @@ class Restoration:
             schedule=self.params.restore,
             seed=seed,
             device=pick_device(),
-            degrade=self.degrade,
-            bottleneck=bottleneck,
-            step=self.step,
-            fitted=fitted,
         ).run()
         return network
 
@@ -288,14 +286,12 @@ def build_base(
         build.build_codec(network, place / "rotated", place, folder, code, steps, params.seed)
 
 
-CALIBRATION_BATCHES = 8
-
-
 @dataclass
-class RestorationTrainer(Trainer):
-    """The training loop with a degraded input.
+class Restoring:
+    """The objective of a restoration, with and without a bottleneck.
 
     Attributes:
+        coding: what happens at the bottleneck.
         degrade: what happens to the input.
         bottleneck: whether latents are quantised and their rate is paid for.
         step: what the synthesis is told without a bottleneck, grey levels.
@@ -303,62 +299,77 @@ class RestorationTrainer(Trainer):
             the same loss: filled by the first, used by the others.
     """
 
-    degrade: Degradation = field(kw_only=True)
-    bottleneck: bool = field(kw_only=True)
-    step: float = field(kw_only=True)
-    fitted: dict[str, Any] = field(kw_only=True)
+    coding: Coding
+    degrade: Degradation
+    bottleneck: bool
+    step: float
+    fitted: dict[str, Any]
+    learned: nn.Module = field(init=False)
 
-    def _forward(self, x: Tensor, step: Tensor, analysis: bool) -> tuple[Tensor, Tensor]:
-        rng = np.random.default_rng(int(torch.randint(2**62, ())))  # seeded for each iteration
-        x = degrade_batch(x, self.degrade, rng)
-        if self.bottleneck:
-            return super()._forward(x, step, analysis)
-        with torch.set_grad_enabled(analysis):
-            latent = self.network.analysis(x)
-        x_hat = self.network.synthesis(latent, step, linear_gradient=analysis)
-        return torch.zeros_like(step), x_hat
+    def __post_init__(self) -> None:
+        self.network = self.coding.network
+        self.learned = self.coding.learned
 
-    def _draw_steps(self, rng: np.random.Generator, count: int) -> Tensor:
-        if self.bottleneck:
-            return super()._draw_steps(rng, count)
-        return torch.full((count,), self.step, device=self.device)
-
-    def _fit_proxy(self) -> None:
-        if not self.bottleneck:
-            return
-        if "proxy" in self.fitted:
-            self.proxy.load_state_dict(self.fitted["proxy"])
-        else:
-            super()._fit_proxy()
-            self.fitted["proxy"] = {k: v.clone() for k, v in self.proxy.state_dict().items()}
+    def to(self, device: torch.device) -> None:
+        """Move the rate proxy."""
+        self.coding.to(device)
 
     @torch.no_grad()
-    def _calibrate(self) -> Exchange:
+    def calibrate(self, sample: CropSampler, distortion: Distortion, seed: int) -> Exchange:
         """With a bottleneck as for clean pictures; without, every loss starts at about 1."""
         if self.bottleneck:
-            if "exchange" not in self.fitted:
-                self.fitted["exchange"] = super()._calibrate()
+            if self.fitted:
+                self.learned.load_state_dict(self.fitted["proxy"])
+            else:
+                with torch.enable_grad():
+                    self.fitted["exchange"] = self.coding.calibrate(sample, distortion, seed)
+                proxy = self.learned.state_dict()
+                self.fitted["proxy"] = {name: value.clone() for name, value in proxy.items()}
             exchange: Exchange = self.fitted["exchange"]
             return exchange
         start = []
         for index in range(CALIBRATION_BATCHES):
-            x, rng = self.sample(2**31 + index)
+            x, rng = sample(2**31 + index)
             torch.manual_seed(index)
-            _, x_hat = self._forward(x, self._draw_steps(rng, len(x)), False)
-            start.append(float(self.distortion(x_hat, x).mean()))
+            _, x_hat = self.forward(x, self.draw_steps(rng, len(x)).to(x.device), False)
+            start.append(float(distortion(x_hat, x).mean()))
         return Exchange((-math.log(float(np.mean(start))),), (0.0,))
 
-    @torch.no_grad()
-    def _validate(self) -> Row:
-        """PSNR of the averaged weights on degraded validation crops, without quantisation."""
-        trained = {k: v.clone() for k, v in self.network.state_dict().items()}
-        self.network.load_state_dict(self.average)
+    def draw_steps(self, rng: np.random.Generator, count: int) -> Tensor:
+        """Those of a codec, or the one step."""
+        if self.bottleneck:
+            return self.coding.draw_steps(rng, count)
+        return torch.full((count,), self.step)
+
+    def forward(self, x: Tensor, step: Tensor, joint: bool) -> tuple[Tensor, Tensor]:
+        """The rate, if any, of the degraded x, and x restored."""
+        rng = np.random.default_rng(int(torch.randint(2**62, ())))  # seeded for each iteration
+        x = degrade_batch(x, self.degrade, rng)
+        if self.bottleneck:
+            return self.coding.forward(x, step, joint)
+        with torch.set_grad_enabled(joint):
+            latent = self.network.analysis(x)
+        x_hat = self.network.synthesis(latent, step, linear_gradient=joint)
+        return torch.zeros_like(step), x_hat
+
+    def choose_learning(self, joint: bool, cascade: bool) -> None:
+        """As for a codec."""
+        self.coding.choose_learning(joint, cascade)
+
+    def validate(self, pictures: NDArray[np.uint8], seed: int) -> Row:
+        """PSNR on degraded pictures, without quantisation."""
         found = []
-        for index, clean in enumerate(self.validation):
-            degraded = self.degrade(clean, np.random.default_rng([self.seed, index]))
+        for index, clean in enumerate(pictures):
+            degraded = self.degrade(clean, np.random.default_rng([seed, index]))
             found.append(psnr_db(clean, restore(self.network, degraded, self.step)))
-        self.network.load_state_dict(trained)
         return {"rate_bpp": math.nan, "psnr_db": float(np.mean(found))}
+
+
+def degrade_batch(x: Tensor, degrade: Degradation, rng: np.random.Generator) -> Tensor:
+    """Degrade a batch (n, 3, h, w) in [0, 1] of 8-bit pictures."""
+    pictures = (x * 255.0).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    degraded = np.stack([degrade(picture, rng) for picture in pictures])
+    return picture_batch(degraded, x.device)
 
 
 @torch.inference_mode()
@@ -368,8 +379,9 @@ def restore(network: Network, picture: Picture, step: float) -> Picture:
     missing = [padded(side, network.multiple) - side for side in (height, width)]
     full = np.pad(picture, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
     device = next(network.parameters()).device
-    x = torch.from_numpy(full).to(device).permute(2, 0, 1)[None].float() / 255.0
-    x_hat = network.synthesis(network.analysis(x), torch.tensor([step], device=device))
+    x_hat = network.synthesis(
+        network.analysis(picture_batch(full, device)), torch.tensor([step], device=device)
+    )
     pixels = (x_hat[0] * 255.0).round().clamp(0, 255).to(torch.uint8)
     restored: Picture = pixels.permute(1, 2, 0).cpu().numpy()[:height, :width]
     return restored

@@ -1,11 +1,14 @@
-"""The machine that trains: which device, and how its memory is kept."""
+"""The machine that trains: which device, how pictures get there, and how memory is kept."""
 
 import contextlib
 import ctypes
 import os
 import sys
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
 from linocut.errors import ConfigError
 
@@ -42,6 +45,20 @@ def checkpoint_interval_s() -> float:
     if not 0.0 <= seconds < float("inf"):
         raise ConfigError(f"{CHECKPOINT_VARIABLE} is {text!r}, expected a number of seconds")
     return seconds
+
+
+def picture_batch(
+    pictures: NDArray[np.uint8] | Tensor, device: torch.device | None = None
+) -> Tensor:
+    """uint8 (h, w, 3) or (n, h, w, 3) -> float (n, 3, h, w) in [0, 1], channels last in memory.
+
+    Args:
+        pictures: arrays are copied, as training crops are read-only maps of a file.
+        device: where the batch shall lie; None for where the pictures are.
+    """
+    x = pictures if isinstance(pictures, Tensor) else torch.from_numpy(np.array(pictures))
+    x = x if x.ndim == 4 else x[None]
+    return x.to(device).permute(0, 3, 1, 2).float() / 255.0
 
 
 def keep_freed_memory() -> None:

@@ -15,101 +15,111 @@ overlapping parts of a block.
 """
 
 import math
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from linocut.entropy.fixed_codes import HALF_RANGE, index_of
 from linocut.entropy.planes import step_of
 from linocut.lab.networks.dcgan import BLOCK_PX
 from linocut.lab.networks.networks import Network
 from linocut.lab.training.adversary import Discriminator
+from linocut.lab.training.machine import picture_batch
 from linocut.lab.training.rate import Exchange
-from linocut.lab.training.trainer import Row, Trainer
+from linocut.lab.training.trainer import CropSampler, Distortion, Row, batch_psnr_db
 
 FEATURE_LAYER = 2
 EVEN = Exchange((0.0,), (0.0,))
 CALIBRATION_BATCHES = 4
 
 
-@dataclass
-class GeneratorTrainer(Trainer):
-    """Stage one: nothing is coded, and no block is compared with another."""
+class Generation:
+    """The objective of stage one: nothing is coded, and no block is compared with another.
 
-    def _fit_proxy(self) -> None:
+    Args:
+        network: whose generator learns.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.network = network
+        self.learned = nn.Module()
+
+    def to(self, device: torch.device) -> None:
+        """Nothing belongs to the objective."""
+
+    def calibrate(self, sample: CropSampler, distortion: Distortion, seed: int) -> Exchange:
         """There is no rate."""
-
-    def _calibrate(self) -> Exchange:
         return EVEN
 
-    def _draw_steps(self, rng: np.random.Generator, count: int) -> Tensor:
-        return torch.ones(count, device=self.device)
+    def draw_steps(self, rng: np.random.Generator, count: int) -> Tensor:
+        """There are no steps."""
+        return torch.ones(count)
 
-    def _forward(self, x: Tensor, step: Tensor, analysis: bool) -> tuple[Tensor, Tensor]:
-        """Blocks out of nothing, as many as there are in x."""
+    def forward(self, x: Tensor, step: Tensor, joint: bool) -> tuple[Tensor, Tensor]:
+        """Blocks out of nothing, as many as there are in x, for nothing."""
         n, _, height, width = x.shape
         shape = (n, self.network.bands[0].channels, height // BLOCK_PX, width // BLOCK_PX)
         z = 2.0 * torch.rand(shape).to(x) - 1.0
         return torch.zeros_like(step), self.network.synthesis([HALF_RANGE * z], 0.0 * step)
 
-    def _freeze(self, joint: bool) -> None:
+    def choose_learning(self, joint: bool, cascade: bool) -> None:
+        """The generator."""
         for parameter in self.network.parameters():
             parameter.requires_grad_(True)
         for parameter in self.network.analysis_parameters():
             parameter.requires_grad_(False)
 
-    def _validate(self) -> Row:
+    def validate(self, pictures: NDArray[np.uint8], seed: int) -> Row:
+        """There is nothing to compare."""
         return {"rate_bpp": math.nan, "psnr_db": math.nan}
 
 
-@dataclass
-class EncoderTrainer(Trainer):
-    """Stage two.
+class Encoding:
+    """The objective of stage two: a distance of features is paid for beside the distortion.
 
-    Attributes:
+    Args:
+        network: whose encoder learns.
         discriminator: of stage one, for its features.
         feature_weight: of their distance.
     """
 
-    discriminator: Discriminator = field(kw_only=True)
-    feature_weight: float = field(kw_only=True)
+    def __init__(
+        self, network: Network, discriminator: Discriminator, feature_weight: float
+    ) -> None:
+        self.network = network
+        self.discriminator = discriminator.eval().requires_grad_(False)
+        self.feature_weight = feature_weight
+        self.learned = nn.Module()
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.discriminator.to(self.device).eval().requires_grad_(False)
+    def to(self, device: torch.device) -> None:
+        """Move the discriminator."""
+        self.discriminator.to(device)
 
-    def _fit_proxy(self) -> None:
-        """The rate is what it is."""
+    @torch.no_grad()
+    def calibrate(self, sample: CropSampler, distortion: Distortion, seed: int) -> Exchange:
+        """The weight with which the distortion is as large as the feature distance."""
+        self.choose_learning(True, False)
+        ratios = []
+        for batch in range(CALIBRATION_BATCHES):
+            x, rng = sample(2**31 + batch)
+            x_hat = through_cells(self.network, x, self.draw_steps(rng, len(x)).to(x.device))
+            features = float(self._feature_distance(x_hat, x).mean())
+            ratios.append(math.log(features / float(distortion(x_hat, x).mean())))
+        return Exchange((float(np.mean(ratios)),), (0.0,))
 
-    def _draw_steps(self, rng: np.random.Generator, count: int) -> Tensor:
+    def draw_steps(self, rng: np.random.Generator, count: int) -> Tensor:
+        """Those of the numbers of bits that files have."""
         steps = [step_of(index_of(bits)) for bits in self.network.fixed_bits]
-        return torch.from_numpy(rng.choice(steps, count)).float().to(self.device)
+        return torch.from_numpy(rng.choice(steps, count)).float()
 
-    def _forward(self, x: Tensor, step: Tensor, analysis: bool) -> tuple[Tensor, Tensor]:
-        """The feature distance (n,) in place of a rate, and x_hat."""
+    def forward(self, x: Tensor, step: Tensor, joint: bool) -> tuple[Tensor, Tensor]:
+        """The weighed feature distance (n,), and x_hat."""
         x_hat = through_cells(self.network, x, step)
         return self.feature_weight * self._feature_distance(x_hat, x), x_hat
 
-    def _feature_distance(self, x_hat: Tensor, x: Tensor) -> Tensor:
-        features = [self.discriminator(picture)[1][FEATURE_LAYER] for picture in (x_hat, x)]
-        distance: Tensor = (features[0] - features[1]).abs().mean((1, 2, 3))
-        return distance
-
-    @torch.no_grad()
-    def _calibrate(self) -> Exchange:
-        """The weight with which the distortion is as large as the feature distance."""
-        self._freeze(True)
-        ratios = []
-        for batch in range(CALIBRATION_BATCHES):
-            x, rng = self.sample(2**31 + batch)
-            x_hat = through_cells(self.network, x, self._draw_steps(rng, len(x)))
-            features = float(self._feature_distance(x_hat, x).mean())
-            ratios.append(math.log(features / float(self.distortion(x_hat, x).mean())))
-        return Exchange((float(np.mean(ratios)),), (0.0,))
-
-    def _freeze(self, joint: bool) -> None:
+    def choose_learning(self, joint: bool, cascade: bool) -> None:
         """The encoder alone learns; the generator's normalisation stands still, too."""
         for parameter in self.network.parameters():
             parameter.requires_grad_(False)
@@ -117,24 +127,22 @@ class EncoderTrainer(Trainer):
             parameter.requires_grad_(True)
         self.network.get_submodule("generator").eval()
 
-    @torch.no_grad()
-    def _validate(self) -> Row:
-        """Rate and PSNR of the averaged weights on the validation crops at the finest cells."""
-        trained = {k: v.clone() for k, v in self.network.state_dict().items()}
-        self.network.load_state_dict(self.average)
-        self.network.eval()
+    def validate(self, pictures: NDArray[np.uint8], seed: int) -> Row:
+        """Rate and PSNR at the finest cells."""
         bits = self.network.fixed_bits[-1]
+        device = next(self.network.parameters()).device
+        step = torch.full((1,), step_of(index_of(bits)), device=device)
         errors = []
-        for picture in self.validation:
-            x = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / 255.0
-            x = x.to(self.device)
-            step = torch.full((1,), step_of(index_of(bits)), device=self.device)
-            x_hat = through_cells(self.network, x, step)
-            errors.append(-10.0 * math.log10(float((x_hat - x).square().mean()) + 1e-12))
-        self.network.load_state_dict(trained)
-        self.network.train()
+        for picture in pictures:
+            x = picture_batch(picture, device)
+            errors.append(batch_psnr_db(through_cells(self.network, x, step), x))
         rate_bpp = self.network.bands[0].channels * bits / BLOCK_PX**2
         return {"rate_bpp": rate_bpp, "psnr_db": float(np.mean(errors))}
+
+    def _feature_distance(self, x_hat: Tensor, x: Tensor) -> Tensor:
+        features = [self.discriminator(picture)[1][FEATURE_LAYER] for picture in (x_hat, x)]
+        distance: Tensor = (features[0] - features[1]).abs().mean((1, 2, 3))
+        return distance
 
 
 def through_cells(network: Network, x: Tensor, step: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ from linocut.lab.networks.networks import Network, build_network
 from linocut.lab.networks.store import load_model, load_tensors, save_model
 from linocut.lab.training.adversary import Adversary, Discriminator, Game
 from linocut.lab.training.machine import pick_device
-from linocut.lab.training.ncode import EncoderTrainer, GeneratorTrainer
+from linocut.lab.training.ncode import Encoding, Generation
 from linocut.lab.training.resume import ResumeState
 from linocut.lab.training.trainer import Distortion, Log, Row, Trainer
 from linocut.models import shipped as models
@@ -132,8 +132,9 @@ def _train_generator(
     game = Game(config.channels, adversarial_weight=1.0, feature_weight=0.0)
     pace = config.discriminator_learning_rate / config.learning_rate
     adversary = Adversary(game, config.learning_rate, pace)
-    history = GeneratorTrainer(
+    history = Trainer(
         network=network,
+        objective=Generation(network),
         distortion=lambda x_hat, x: x_hat.new_zeros(len(x_hat)),
         crops=np.load(place.prepared / "train.npy", mmap_mode="c"),
         validation=validation_centres(place.prepared / "validation", network.multiple),
@@ -175,8 +176,9 @@ def _train_encoder(
         crop_px=max(params.train.crop_px // BLOCK_PX, 1) * BLOCK_PX,
     )
     torch.manual_seed(params.seed)
-    history = EncoderTrainer(
+    history = Trainer(
         network=network,
+        objective=Encoding(network, discriminator, config.feature_weight),
         distortion=build_loss(params.loss[loss]),
         crops=np.load(place.prepared / "train.npy", mmap_mode="c"),
         validation=validation_centres(place.prepared / "validation", network.multiple),
@@ -186,8 +188,6 @@ def _train_encoder(
         device=pick_device(),
         resume=ResumeState(place.state),
         log=log,
-        discriminator=discriminator,
-        feature_weight=config.feature_weight,
     ).run()
     about = {"arch": "ncode", "megapixels": schedule.megapixels, "seed": params.seed}
     about |= description(loss, params.loss[loss]) | _of_plugins(params.loss[loss].target)

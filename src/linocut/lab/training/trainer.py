@@ -3,21 +3,25 @@
     loss = mean over pictures of (R + w(step) D) / R_ref(step)     step: log-uniform, one a picture
 
 R is the proxy's rate in bits per pixel, D the distortion. w(step) is measured, not chosen: it is
-the exchange rate
--(dR / d ln step) / (dD / d ln step) of the starting network, at which the step is neither too fine
-nor too coarse.
-Distortions of different kinds and units thus all cover the same rates with the same steps.
+the exchange rate -(dR / d ln step) / (dD / d ln step) of the starting network, at which the step is
+neither too fine nor too coarse. Distortions of different kinds and units thus all cover the same
+rates with the same steps.
 
 Two phases. First the analysis is frozen and only the synthesis learns, which is three times faster;
-then both learn
-(joint), or, for a generative cascade, the analysis learns against the frozen synthesis.
+then both learn (joint), or, for a generative cascade, the analysis learns against the frozen
+synthesis.
+
+What a batch goes through, and what takes the place of R, is the training's objective: `Coding` for
+codecs; NCode and restorations bring their own.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -28,7 +32,12 @@ from tqdm import tqdm
 from linocut.lab.config.params import ScheduleConfig, TrainConfig
 from linocut.lab.networks.networks import Network
 from linocut.lab.training.adversary import Adversary
-from linocut.lab.training.machine import checkpoint_interval_s, keep_freed_memory
+from linocut.lab.training.finite import largest, require_finite
+from linocut.lab.training.machine import (
+    checkpoint_interval_s,
+    keep_freed_memory,
+    picture_batch,
+)
 from linocut.lab.training.rate import Exchange, RateProxy, calibrate, round_straight_through
 from linocut.lab.training.resume import ResumeState
 
@@ -38,6 +47,37 @@ Row = dict[str, float]
 
 REPORTS = 24
 VALIDATION_STEP = 24.0
+
+
+class Objective(Protocol):
+    """What a training asks of its network.
+
+    Attributes:
+        learned: what learns beside the network, and is saved with it.
+    """
+
+    learned: nn.Module
+
+    def to(self, device: torch.device) -> None:
+        """Move what belongs to the objective alone."""
+
+    def calibrate(self, sample: CropSampler, distortion: Distortion, seed: int) -> Exchange:
+        """Get ready with the starting network; what the distortion weighs."""
+
+    def draw_steps(self, rng: np.random.Generator, count: int) -> Tensor:
+        """Steps (count,) of a batch, grey levels."""
+
+    def forward(self, x: Tensor, step: Tensor, joint: bool) -> tuple[Tensor, Tensor]:
+        """Cost (n,) beside the distortion, and x_hat, of x (n, 3, h, w) at steps (n,).
+
+        Unless `joint`, the analysis is frozen, and a cost that it alone could lower may be 0.
+        """
+
+    def choose_learning(self, joint: bool, cascade: bool) -> None:
+        """Set what learns in this phase."""
+
+    def validate(self, pictures: NDArray[np.uint8], seed: int) -> Row:
+        """rate_bpp and psnr_db on pictures (n, s, s, 3), NaN where there is none."""
 
 
 @dataclasses.dataclass
@@ -53,6 +93,7 @@ class Trainer:
         schedule: length and pace of this training.
         seed: of everything random.
         device: where to train.
+        objective: None for that of a codec.
         adversary: a discriminator, for generative cells.
         resume: where checkpoints go; None for nowhere.
         log: called with every row of the history.
@@ -66,6 +107,7 @@ class Trainer:
     schedule: ScheduleConfig
     seed: int
     device: torch.device
+    objective: Objective | None = None
     adversary: Adversary | None = None
     resume: ResumeState | None = None
     log: Log | None = None
@@ -77,39 +119,24 @@ class Trainer:
         self.pixels = self.schedule.batch_size * self.sample.side_px**2
         self.iterations = max(1, round(self.schedule.megapixels * 1e6 / self.pixels))
         self.frozen_iterations = round(self.schedule.frozen_analysis_share * self.iterations)
+        self.asks = self.objective or Coding(self.network, self.config.step_range)
         self.history: list[Row] = []
 
     def run(self) -> list[Row]:
-        """Train to the end, from the last checkpoint if there is one. Returns the history."""
-        keep_freed_memory()
-        torch.manual_seed(self.seed)
-        layout = torch.channels_last
-        self.network.to(self.device, memory_format=layout).train()  # type: ignore[call-overload]
-        self.proxy = RateProxy(self.network.bands).to(self.device)
-        self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        linear = list(self.network.linear_parameters())
-        others = [p for p in self.network.parameters() if all(p is not q for q in linear)]
-        groups = ((others, 1.0), (linear, 0.05), (list(self.proxy.parameters()), 10.0))
-        self.optimiser = torch.optim.Adam(
-            [{"params": group, "scale": scale} for group, scale in groups],
-            lr=self.schedule.learning_rate,
-        )
-        if self.adversary:
-            self.adversary.to(self.device)
-        self.exchange = Exchange((), ())
-        self.seconds = 0.0
-        start = self._restore()
-        if start == 0:
-            self._fit_proxy()
-            self.exchange = self._calibrate()
-            self._report({"loss": math.nan, "distortion": math.nan, "learning_rate": 0.0}, 0)
+        """Train to the end, from the last checkpoint if there is one. Returns the history.
+
+        Raises:
+            DivergedError: a loss, a gradient or a weight is not finite. The last checkpoint, from
+                before, is kept.
+        """
+        start = self.start()
         began = time.monotonic() - self.seconds
         saved, interval_s = time.monotonic(), checkpoint_interval_s()
         every = max(1, self.iterations // REPORTS)
         total, done_before = self.iterations * self.pixels, start * self.pixels
         with tqdm(total=total, initial=done_before, unit="px", unit_scale=True) as bar:
             for iteration in range(start, self.iterations):
-                row = self._step(iteration)
+                row = self.step(iteration, joint=iteration >= self.frozen_iterations)
                 bar.update(self.pixels)
                 done = iteration + 1
                 if done % every == 0 or done == self.iterations:
@@ -125,49 +152,51 @@ class Trainer:
             self.resume.clear()
         return self.history
 
-    def _report(self, row: Row, done: int) -> str:
-        """Validate, extend the history, log; returns a summary for the progress bar."""
-        megapixels = round(done * self.pixels / 1e6, 3)
-        row = {
-            "megapixels": megapixels,
-            **row,
-            **self._validate(),
-            "seconds": round(self.seconds, 1),
-        }
-        self.history.append(row)
-        if self.log:
-            numbers = {k: v for k, v in row.items() if k != "megapixels" and not math.isnan(v)}
-            self.log(numbers, megapixels)
-        return f"loss {row['loss']:.3f}, {row['rate_bpp']:.3f} bpp, {row['psnr_db']:.2f} dB"
+    def start(self) -> int:
+        """Set everything up, from the last checkpoint if there is one.
 
-    def _draw_steps(self, rng: np.random.Generator, count: int) -> Tensor:
-        low, high = (math.log(s) for s in self.config.step_range)
-        return torch.exp(torch.from_numpy(rng.uniform(low, high, count))).float().to(self.device)
+        Returns:
+            The number of iterations that are done.
+        """
+        keep_freed_memory()
+        torch.manual_seed(self.seed)
+        layout = torch.channels_last
+        self.network.to(self.device, memory_format=layout).train()  # type: ignore[call-overload]
+        self.asks.to(self.device)
+        self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
+        self.optimiser = self._optimiser()
+        if self.adversary:
+            self.adversary.to(self.device)
+        self.exchange = Exchange((), ())
+        self.seconds = 0.0
+        start = self._restore()
+        if start == 0:
+            self.exchange = self.asks.calibrate(self.sample, self.distortion, self.seed)
+            self._report({"loss": math.nan, "distortion": math.nan, "learning_rate": 0.0}, 0)
+        return start
 
-    def _forward(self, x: Tensor, step: Tensor, analysis: bool) -> tuple[Tensor, Tensor]:
-        """Rate (n,) in bpp and x_hat; without `analysis` it is not trained and the rate is 0."""
-        with torch.set_grad_enabled(analysis):
-            latent = self.network.analysis(x)
-            rate = torch.zeros_like(step)
-            if analysis:
-                rate = self.proxy(latent, step) / (x.shape[2] * x.shape[3])
-        y_hat = [round_straight_through(band, step) for band in latent]
-        return rate, self.network.synthesis(y_hat, step, linear_gradient=analysis)
+    def step(self, iteration: int, *, joint: bool) -> Row:
+        """One iteration: a batch, and a step of the optimisers.
 
-    def _step(self, iteration: int) -> Row:
+        Args:
+            iteration: with the seed it decides everything random.
+            joint: whether the analysis learns.
+
+        Returns:
+            loss, distortion, learning rate, and what the adversary says.
+        """
         torch.manual_seed(self.seed * 1_000_003 + iteration)
         x, rng = self.sample(iteration)
-        step = self._draw_steps(rng, len(x))
-        rate_scale = self._learning_rate(iteration)
+        step = self.asks.draw_steps(rng, len(x)).to(self.device)
+        rate_scale = self.learning_rate(iteration)
         for group in self.optimiser.param_groups:
             group["lr"] = rate_scale * group["scale"]
-        joint = iteration >= self.frozen_iterations
-        self._freeze(joint)
+        self.asks.choose_learning(joint, self.adversary is not None and self.adversary.cascade)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
-            rate, x_hat = self._forward(x, step, joint)
+            paid, x_hat = self.asks.forward(x, step, joint)
         distortion = self.distortion(x_hat, x)
         weight, reference = self.exchange(step)
-        cost = rate + weight * distortion
+        cost = paid + weight * distortion
         row: Row = {}
         if self.adversary:
             extra, row = self.adversary.generator_cost(x, x_hat)
@@ -175,100 +204,77 @@ class Trainer:
         loss = (cost / (reference + 0.05)).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
-        self.optimiser.step()
-        if self.adversary:
-            row |= self.adversary.learn(x, x_hat.detach(), rate_scale)
-        decay = min(self.config.ema_decay, (iteration + 1) / (iteration + 10))
-        for name, value in self.network.state_dict().items():
-            self.average[name].lerp_(value, 1.0 - decay)
-        return {
+        norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
+        row = {
             "loss": float(loss.detach()),
             "distortion": float(distortion.detach().mean()),
             "learning_rate": rate_scale,
             **row,
         }
+        self._require_finite(row | {"gradient norm": float(norm)}, iteration, step)
+        self.optimiser.step()
+        if self.adversary:
+            row |= self.adversary.learn(x, x_hat.detach(), rate_scale)
+            self._require_finite(row, iteration, step)
+        decay = min(self.config.ema_decay, (iteration + 1) / (iteration + 10))
+        for name, value in self.network.state_dict().items():
+            self.average[name].lerp_(value, 1.0 - decay)
+        return row
 
-    def _freeze(self, joint: bool) -> None:
-        """Choose what learns in this phase."""
-        cascade = self.adversary is not None and self.adversary.cascade
-        for parameter in self.network.parameters():
-            parameter.requires_grad_(not (joint and cascade))
-        for parameter in self.network.analysis_parameters():
-            parameter.requires_grad_(joint)
-
-    def _learning_rate(self, iteration: int) -> float:
+    def learning_rate(self, iteration: int) -> float:
         """Warm-up over the first 5 %, then half a cosine down to 2 % of the peak."""
         share = (iteration + 1) / self.iterations
         cosine = 0.02 + 0.98 * (1.0 + math.cos(math.pi * share)) / 2.0
         return self.schedule.learning_rate * float(min(1.0, share / 0.05) * cosine)
 
     @torch.no_grad()
-    def _latents(self, count: int) -> list[Tensor]:
-        x, _ = self.sample(2**31)
-        batches = [x[:count]] + [self.sample(2**31 + i)[0] for i in range(1, count // len(x))]
-        x = torch.cat(batches)
-        self._calibration_pictures = x
-        return [band.detach() for band in self.network.analysis(x)]
-
-    def _fit_proxy(self) -> None:
-        """Fit the rate proxy to the starting network, so that the exchange rate means something."""
-        latent = self._latents(16)
-        optimiser = torch.optim.Adam(self.proxy.parameters(), lr=0.05)
-        for iteration in range(40):
-            torch.manual_seed(self.seed * 1_000_003 - 1 - iteration)
-            rng = np.random.default_rng([self.seed, 2**30 + iteration])
-            chosen = torch.from_numpy(rng.permutation(len(latent[0]))[:4]).to(self.device)
-            step = self._draw_steps(rng, len(chosen))
-            bits = self.proxy([band[chosen] for band in latent], step) / self.sample.side_px**2
-            optimiser.zero_grad()
-            torch.log(bits + 0.02).mean().backward()  # type: ignore[no-untyped-call]
-            optimiser.step()
-
-    @torch.no_grad()
-    def _calibrate(self) -> Exchange:
-        """Measure the exchange rate of the starting network on a few batches."""
-        latent = self._latents(8)
-        x = self._calibration_pictures
-
-        def measure(step: Tensor) -> tuple[float, float]:
-            torch.manual_seed(self.seed)
-            rate = float(self.proxy(latent, step).mean()) / self.sample.side_px**2
-            y_hat = [round_straight_through(band, step) for band in latent]
-            return rate, float(self.distortion(self.network.synthesis(y_hat, step), x).mean())
-
-        return calibrate(self.config.step_range, lambda s: measure(torch.full((len(x),), s).to(x)))
-
-    @torch.no_grad()
-    def _validate(self) -> Row:
-        """Rate (proxy) and PSNR of the averaged weights on the validation crops at one step."""
+    def validate(self) -> Row:
+        """What the objective says of the averaged weights on the validation crops."""
         trained = {k: v.clone() for k, v in self.network.state_dict().items()}
         self.network.load_state_dict(self.average)
         self.network.eval()
-        errors, bits = [], []
-        for picture in self.validation:
-            x = (
-                torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float().to(self.device)
-                / 255.0
-            )
-            step = torch.full((1,), VALIDATION_STEP, device=self.device)
-            torch.manual_seed(self.seed)
-            latent = self.network.analysis(x)
-            bits.append(float(self.proxy(latent, step)) / (x.shape[2] * x.shape[3]))
-            x_hat = self.network.synthesis([round_straight_through(b, step) for b in latent], step)
-            errors.append(
-                -10.0 * math.log10(float((x_hat.clamp(0, 1) - x).square().mean()) + 1e-12)
-            )
+        row = self.asks.validate(self.validation, self.seed)
         self.network.load_state_dict(trained)
         self.network.train()
-        return {"rate_bpp": float(np.mean(bits)), "psnr_db": float(np.mean(errors))}
+        return row
+
+    def _optimiser(self) -> torch.optim.Optimizer:
+        """Each group has a `scale`, its learning rate in units of the schedule's."""
+        linear = list(self.network.linear_parameters())
+        others = [p for p in self.network.parameters() if all(p is not q for q in linear)]
+        groups = ((others, 1.0), (linear, 0.05), (list(self.asks.learned.parameters()), 10.0))
+        return torch.optim.Adam(
+            [{"params": group, "scale": scale} for group, scale in groups],
+            lr=self.schedule.learning_rate,
+        )
+
+    def _report(self, row: Row, done: int) -> str:
+        """Validate, extend the history, log; returns a summary for the progress bar."""
+        megapixels = round(done * self.pixels / 1e6, 3)
+        found = self.validate()
+        if self.history:  # a rate or a PSNR that is NaN from the start is one that does not exist
+            there = {k: v for k, v in found.items() if math.isfinite(self.history[0][k])}
+            self._require_finite(there | {"largest weight": self._largest_weight()}, done - 1)
+        row = {"megapixels": megapixels, **row, **found, "seconds": round(self.seconds, 1)}
+        self.history.append(row)
+        if self.log:
+            numbers = {k: v for k, v in row.items() if k != "megapixels" and not math.isnan(v)}
+            self.log(numbers, megapixels)
+        return f"loss {row['loss']:.3f}, {row['rate_bpp']:.3f} bpp, {row['psnr_db']:.2f} dB"
+
+    def _require_finite(self, numbers: Row, iteration: int, step: Tensor | None = None) -> None:
+        rate = self.learning_rate(iteration)
+        require_finite(numbers, iteration, self.iterations, rate, step)
+
+    def _largest_weight(self) -> float:
+        return largest([*self.network.state_dict().values(), *self.asks.learned.parameters()])
 
     def _state(self, done: int) -> dict[str, Any]:
         return {
             "done": done,
             "network": self.network.state_dict(),
             "average": self.average,
-            "proxy": self.proxy.state_dict(),
+            "learned": self.asks.learned.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "adversary": self.adversary.state_dict() if self.adversary else {},
             "exchange": dataclasses.asdict(self.exchange),
@@ -277,6 +283,7 @@ class Trainer:
         }
 
     def _save(self, done: int) -> None:
+        self._require_finite({"largest weight": self._largest_weight()}, done - 1)
         if self.resume:
             self.resume.save(self._state(done))
 
@@ -287,7 +294,7 @@ class Trainer:
             return 0
         self.network.load_state_dict(state["network"])
         self.average = {k: v.to(self.device) for k, v in state["average"].items()}
-        self.proxy.load_state_dict(state["proxy"])
+        self.asks.learned.load_state_dict(state["learned"])
         self.optimiser.load_state_dict(state["optimiser"])
         if self.adversary:
             self.adversary.load_state_dict(state["adversary"])
@@ -295,6 +302,110 @@ class Trainer:
         self.history = state["history"]
         self.seconds = state["seconds"]
         return int(state["done"])
+
+
+class Coding:
+    """The objective of a codec: the proxy's rate is paid for beside the distortion.
+
+    Args:
+        network: the one that is trained.
+        step_range: finest and coarsest step, grey levels.
+    """
+
+    def __init__(self, network: Network, step_range: tuple[float, float]) -> None:
+        self.network = network
+        self.step_range = step_range
+        self.proxy = RateProxy(network.bands)
+        self.learned: nn.Module = self.proxy
+
+    def to(self, device: torch.device) -> None:
+        """Move the proxy."""
+        self.proxy.to(device)
+
+    def calibrate(self, sample: CropSampler, distortion: Distortion, seed: int) -> Exchange:
+        """Fit the proxy, and measure the exchange rate, of the starting network."""
+        self._fit_proxy(sample, seed)
+        return self._measure_exchange(sample, distortion, seed)
+
+    def draw_steps(self, rng: np.random.Generator, count: int) -> Tensor:
+        """Log-uniform in the range."""
+        low, high = (math.log(s) for s in self.step_range)
+        return torch.exp(torch.from_numpy(rng.uniform(low, high, count))).float()
+
+    def forward(self, x: Tensor, step: Tensor, joint: bool) -> tuple[Tensor, Tensor]:
+        """Rate (n,) in bpp, 0 where the analysis is frozen, and x_hat."""
+        with torch.set_grad_enabled(joint):
+            latent = self.network.analysis(x)
+            rate = torch.zeros_like(step)
+            if joint:
+                rate = self.proxy(latent, step) / (x.shape[2] * x.shape[3])
+        y_hat = [round_straight_through(band, step) for band in latent]
+        return rate, self.network.synthesis(y_hat, step, linear_gradient=joint)
+
+    def choose_learning(self, joint: bool, cascade: bool) -> None:
+        """The synthesis, then both, or in a cascade the analysis."""
+        for parameter in self.network.parameters():
+            parameter.requires_grad_(not (joint and cascade))
+        for parameter in self.network.analysis_parameters():
+            parameter.requires_grad_(joint)
+
+    def validate(self, pictures: NDArray[np.uint8], seed: int) -> Row:
+        """Rate by the proxy and PSNR, means over the pictures at one step."""
+        errors, bits = [], []
+        for x in _one_by_one(self.network, pictures):
+            step = torch.full((1,), VALIDATION_STEP, device=x.device)
+            torch.manual_seed(seed)
+            latent = self.network.analysis(x)
+            bits.append(float(self.proxy(latent, step)) / (x.shape[2] * x.shape[3]))
+            x_hat = self.network.synthesis([round_straight_through(b, step) for b in latent], step)
+            errors.append(batch_psnr_db(x_hat.clamp(0, 1), x))
+        return {"rate_bpp": float(np.mean(bits)), "psnr_db": float(np.mean(errors))}
+
+    def _fit_proxy(self, sample: CropSampler, seed: int) -> None:
+        """So that the exchange rate means something."""
+        _, latent = self._latents(sample, 16)
+        optimiser = torch.optim.Adam(self.proxy.parameters(), lr=0.05)
+        for iteration in range(40):
+            torch.manual_seed(seed * 1_000_003 - 1 - iteration)
+            rng = np.random.default_rng([seed, 2**30 + iteration])
+            chosen = torch.from_numpy(rng.permutation(len(latent[0]))[:4]).to(latent[0].device)
+            step = self.draw_steps(rng, len(chosen)).to(latent[0].device)
+            bits = self.proxy([band[chosen] for band in latent], step) / sample.side_px**2
+            optimiser.zero_grad()
+            torch.log(bits + 0.02).mean().backward()  # type: ignore[no-untyped-call]
+            optimiser.step()
+
+    @torch.no_grad()
+    def _measure_exchange(self, sample: CropSampler, distortion: Distortion, seed: int) -> Exchange:
+        x, latent = self._latents(sample, 8)
+
+        def measure(step: float) -> tuple[float, float]:
+            steps = torch.full((len(x),), step).to(x)
+            torch.manual_seed(seed)
+            rate = float(self.proxy(latent, steps).mean()) / sample.side_px**2
+            y_hat = [round_straight_through(band, steps) for band in latent]
+            return rate, float(distortion(self.network.synthesis(y_hat, steps), x).mean())
+
+        return calibrate(self.step_range, measure)
+
+    @torch.no_grad()
+    def _latents(self, sample: CropSampler, count: int) -> tuple[Tensor, list[Tensor]]:
+        """About `count` pictures that no iteration sees, and their latents."""
+        x, _ = sample(2**31)
+        batches = [x[:count]] + [sample(2**31 + i)[0] for i in range(1, count // len(x))]
+        x = torch.cat(batches)
+        return x, [band.detach() for band in self.network.analysis(x)]
+
+
+def batch_psnr_db(x_hat: Tensor, x: Tensor) -> float:
+    """Of pictures in [0, 1]; finite for equal ones."""
+    return -10.0 * math.log10(float((x_hat - x).square().mean()) + 1e-12)
+
+
+def _one_by_one(network: Network, pictures: NDArray[np.uint8]) -> Iterator[Tensor]:
+    """Each picture as a batch of its own, where the network is."""
+    device = next(network.parameters()).device
+    return (picture_batch(picture, device) for picture in pictures)
 
 
 class CropSampler:
@@ -329,5 +440,4 @@ class CropSampler:
             flips = rng.integers(0, 2, 3).tolist()
             picture = torch.flip(picture, [axis for axis in (0, 1) if flips[axis]])
             pictures.append(picture.transpose(0, 1) if flips[2] else picture)
-        batch = torch.stack(pictures).permute(0, 3, 1, 2)  # already channels-last in memory
-        return batch.float() / 255.0, rng
+        return picture_batch(torch.stack(pictures)), rng
