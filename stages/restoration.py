@@ -10,8 +10,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install of another
 
 from linocut.lab.config import stage
-from linocut.lab.config.params import Params
+from linocut.lab.config.params import DenoiseConfig, Params
 from linocut.lab.report import restoration_section
+from linocut.lab.studies import noise_tolerance
 
 ARTIFACTS = ROOT / "artifacts"
 
@@ -22,9 +23,12 @@ def main(params: Params, task: str) -> None:
     bases = ARTIFACTS / "restore_base" / task
     stage.keep_only(bases, params.grid.arch)
     stage.keep_only(restored, params.grid.cells)  # or DVC would record what a larger grid left
-    text = restoration_section.write_report(
-        params, task, restored, bases, ARTIFACTS / "prepared", out
-    )
+    prepared = ARTIFACTS / "prepared"
+    if isinstance(params.task[task], DenoiseConfig):
+        for arch in params.grid.arch:
+            file = out / f"{arch}-noise.csv"
+            noise_tolerance.measure_noise(params, arch, restored, bases, prepared, file)
+    text = restoration_section.write_report(params, task, restored, prepared, out)
     print(text)
 
 

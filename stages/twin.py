@@ -12,7 +12,6 @@ sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install 
 from linocut.lab.config import stage
 from linocut.lab.config.params import Params
 from linocut.lab.config.parse import plain
-from linocut.lab.report import twin_section
 from linocut.lab.studies import twin
 from linocut.lab.tracking import live
 
@@ -31,9 +30,7 @@ def main(params: Params, arch: str, loss: str) -> None:
     with live.run(
         f"{cell}-twin", arch=arch, loss=loss, params=inputs, fingerprint=state.name
     ) as log:
-        rows = twin.compare_twins(params, loss, coded, PREPARED, out, log)
-    if rows:
-        print(twin_section.table(rows))
+        twin.compare_twins(params, loss, coded, PREPARED, out, log)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import numpy as np
 import skimage.data
 
 from linocut.lab.evaluation.rows import AnchorRow, EvaluationRow, write_rows
+from linocut.lab.studies.matched import match_sizes
 from linocut.pictures.image import write_png
 
 CELLS = ("cae-l2", "cae-ms_ssim", "generative-l2")
@@ -66,6 +67,7 @@ def write_experiment(artifacts: Path, *, side: int = 176) -> None:
         _write_text(artifacts / "trained" / cell / "history.csv", _HISTORY)
         _write_text(artifacts / "coded" / cell / "planes.csv", _PLANES)
         _write_text(artifacts / "rotated" / cell / "energy.csv", _ENERGY)
+    match_sizes(CELLS, artifacts, artifacts / "studies/matched", avif_speed=10)
 
 
 def _write_text(path: Path, text: str) -> None:

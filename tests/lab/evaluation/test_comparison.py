@@ -46,11 +46,11 @@ def test_intervals_close_around_a_constant_factor(artifacts: Path) -> None:
     assert (interval.low, interval.high) == pytest.approx((-20, -20), abs=1e-6)
 
 
-def test_the_best_cell_depends_on_the_metric(artifacts: Path) -> None:
+def test_the_leading_cell_depends_on_the_metric(artifacts: Path) -> None:
     comparison = compare(artifacts)
     assert comparison.ranking_anchor == "jpeg2000"
-    assert comparison.best_cell("psnr_db") == "cae-l2"
-    assert comparison.best_cell("ms_ssim_db") == "cae-ms_ssim"
+    assert comparison.leader("psnr_db") == "cae-l2"
+    assert comparison.leader("ms_ssim_db") == "cae-ms_ssim"
 
 
 def test_only_the_cells_that_are_asked_for_are_read(artifacts: Path) -> None:
@@ -74,7 +74,7 @@ def test_a_curve_that_falls_has_no_bd_rate_and_says_so(artifacts: Path) -> None:
     assert not comparison.is_monotone("cae-l2")
     assert np.isnan(comparison.bd_rate("cae-l2", "psnr_db", "jpeg2000").estimate)
     assert "does not rise" in comparison.refusals["cae-l2", "psnr_db", "jpeg2000"]
-    assert comparison.best_cell("psnr_db") == "generative-l2"
+    assert comparison.leader("psnr_db") == "generative-l2"
 
 
 def test_a_missing_file_of_one_picture_is_refused(artifacts: Path) -> None:

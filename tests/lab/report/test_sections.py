@@ -35,7 +35,7 @@ def folder(tmp_path):
 
 
 def test_every_arm_has_a_row_for_each_place(folder, tmp_path):
-    text = robustness_section.section(folder, tmp_path)
+    text = "\n".join(robustness_section.text(robustness_section.table(folder), []))
     assert text.count("| .lino, resilient (cae-l2) | 33.0 | 21.5, ") == 2
     assert text.count("75 %") == 2 * 6
     assert "4 trials at each rate" in text
@@ -43,17 +43,20 @@ def test_every_arm_has_a_row_for_each_place(folder, tmp_path):
 
 
 def test_quantiles_count_what_does_not_decode(folder):
-    rows = [r for r in robustness_section.summarise(folder) if r.arm == "jpeg" and r.ber == 1e-3]
-    for row in rows:
-        assert row.decoded == 0.75
-        assert row.psnr_low == pytest.approx(np.quantile([9, 21, 22, 23], 0.05))
+    table = robustness_section.table(folder)
+    rows = table[(table["arm"] == "jpeg") & (table["ber"] == 1e-3)]
+    assert rows["decoded"].tolist() == [0.75, 0.75]
+    assert rows["psnr_low"].tolist() == pytest.approx([np.quantile([9, 21, 22, 23], 0.05)] * 2)
 
 
 def test_pictures_of_all_arms_stand_in_one_row(folder, tmp_path):
-    text = robustness_section.section(folder, tmp_path)
-    assert "![Bit errors](plots/bit-errors-cae-l2-0.001.png)" in text
-    assert (tmp_path / "bit-errors-cae-l2-0.001.png").is_file()
-    assert not (tmp_path / "bit-errors-cae-l2-0.png").exists()
+    plots = tmp_path / "plots"
+    plots.mkdir()
+    robustness_section.draw(folder, plots)
+    drawn = [path.name for path in plots.iterdir()]
+    assert drawn == ["bit-errors-cae-l2-0.001.png"]
+    text = robustness_section.text(robustness_section.table(folder), drawn)
+    assert "![Bit errors](plots/bit-errors-cae-l2-0.001.png)\n" in text
 
 
 def test_classical_codecs_are_shown_once_beside_all_cells(folder):
@@ -68,7 +71,8 @@ def test_classical_codecs_are_shown_once_beside_all_cells(folder):
 
 
 def test_curves_begin_with_the_undamaged_file(folder):
-    found = robustness_section.lines(folder)
+    found = robustness_section.lines(robustness_section.table(folder))
+    assert found is not None
     (panels,) = found.rows.values()
     assert list(panels) == ["behind the header", "anywhere"]
     assert len(panels["anywhere"]) == 6
@@ -77,15 +81,12 @@ def test_curves_begin_with_the_undamaged_file(folder):
         assert series.y[0] > series.y[1]
 
 
-def test_without_the_stage_there_is_no_section(tmp_path):
-    assert robustness_section.section(tmp_path, tmp_path) == ""
-    assert robustness_section.lines(tmp_path) is None
-
-
-def test_the_classical_codecs_alone_make_no_section(folder, tmp_path):
+def test_without_the_stage_or_with_classical_codecs_alone_there_is_no_section(folder, tmp_path):
     shutil.rmtree(folder / "cae-l2")
-    assert robustness_section.section(folder, tmp_path) == ""
-    assert robustness_section.lines(folder) is None
+    for nothing in (tmp_path / "none", folder):
+        table = robustness_section.table(nothing)
+        assert robustness_section.text(table, []) == []
+        assert robustness_section.lines(table) is None
 
 
 def test_every_line_of_the_figure_has_a_colour_of_its_own():

@@ -20,7 +20,7 @@ from linocut.lab.evaluation.rows import RestoredRow, read_rows
 from linocut.lab.networks.losses import l2
 from linocut.lab.networks.store import save_model
 from linocut.lab.report import restoration_section
-from linocut.lab.studies import restoration
+from linocut.lab.studies import noise_tolerance, restoration
 from linocut.lab.studies.restoration import (
     Restoring,
     build_bases,
@@ -125,11 +125,11 @@ def test_the_codec_that_is_kept_codes_pictures(artifacts: pathlib.Path) -> None:
 def test_the_report_answers_the_hypotheses_and_shows_what_it_says(
     artifacts: pathlib.Path, params: Params
 ) -> None:
-    out = artifacts / "restoration"
-    text = restoration_section.write_report(
-        params, "denoise", artifacts / "restored", artifacts / "bases",
-        artifacts / "prepared", out,
-    )  # fmt: skip
+    out, restored = artifacts / "restoration", artifacts / "restored"
+    prepared, bases = artifacts / "prepared", artifacts / "bases"
+    file = out / "cae-noise.csv"
+    noise_tolerance.measure_noise(params, "cae", restored, bases, prepared, file)
+    text = restoration_section.write_report(params, "denoise", restored, prepared, out)
     for wanted in ("# Restoration: denoise sigma 25", "**H1**", "**H2**", "Noise tolerance"):
         assert wanted in text
     assert "**H3**" not in text  # mix was not trained

@@ -162,8 +162,8 @@ def encode_near(
     return min(tried.values(), key=lambda data: abs(len(data) - size))
 
 
-def versions(codecs: Iterable[str]) -> dict[str, str]:
-    """Versions of Pillow and of the coder library under each codec."""
+def versions(codecs: Iterable[str], avif_speed: int) -> dict[str, str]:
+    """Versions of Pillow and of the coder library under each codec, and the effort of AVIF."""
     found = {"pillow": str(features.version("pil"))}
     for codec in codecs:
         anchor = ANCHORS[codec]
@@ -171,7 +171,7 @@ def versions(codecs: Iterable[str]) -> dict[str, str]:
         if anchor.format == "AVIF" and features.check("avif"):
             from PIL import _avif
 
-            found[codec] += f" ({_avif.codec_versions()})"
+            found[codec] += f" ({_avif.codec_versions()}) at speed {avif_speed}"
     return found
 
 
@@ -194,7 +194,7 @@ def run_anchors(test_folder: Path, out_folder: Path, config: AnchorsConfig) -> N
     rows = [row for rows in map_in_processes(_measure, tasks, label="anchors") for row in rows]
     out_folder.mkdir(parents=True, exist_ok=True)
     write_rows(out_folder / "anchors.csv", AnchorRow, rows)
-    text = json.dumps(versions(config.codecs), indent=2) + "\n"
+    text = json.dumps(versions(config.codecs, config.avif_speed), indent=2) + "\n"
     (out_folder / "versions.json").write_text(text, encoding="utf-8")
 
 

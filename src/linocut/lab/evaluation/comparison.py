@@ -1,4 +1,4 @@
-"""Cells against reference codecs: their curves, BD-rates with intervals, and the best cell.
+"""Cells against reference codecs: their curves, BD-rates with intervals, and the leading cell.
 
 Everything is computed from the tables that evaluation and anchors left, for exactly the cells that
 are asked for: folders of cells that have left the grid are not looked at.
@@ -124,7 +124,7 @@ class Comparison:
         )
         return Interval(row.bd_rate, row.low, row.high)
 
-    def best_cell(self, metric: str) -> str:
+    def leader(self, metric: str) -> str:
         """The cell with the lowest BD-rate; the first of the grid where none has one."""
 
         def rank(cell: str) -> float:
@@ -335,9 +335,7 @@ def rank(
     best = _best(curves)
     if best is None:
         return []
-    pairs = list(combinations(curves, 2))
-    p_values = holm([sign_flip_p(picture_log_rates(curves[a], curves[b], units)) for a, b in pairs])
-    corrected = {frozenset(pair): p_value for pair, p_value in zip(pairs, p_values, strict=True)}
+    corrected = corrected_p_values(curves, units)
     others = []
     for name, curve in curves.items():
         if name == best:
@@ -355,6 +353,15 @@ def rank(
         others.append(Ranked(name, best, *bounds, p_value, detectable))
     others.sort(key=lambda row: row.bd_rate)
     return [Ranked(best, best, 0.0, 0.0, 0.0, 1.0, 0.0), *others]
+
+
+def corrected_p_values(
+    curves: Mapping[str, PictureCurves], units: NDArray[np.intp] | None = None
+) -> dict[frozenset[str], float]:
+    """P-values of no difference by pair of curves, corrected for all pairs; arguments as above."""
+    pairs = list(combinations(curves, 2))
+    p_values = holm([sign_flip_p(picture_log_rates(curves[a], curves[b], units)) for a, b in pairs])
+    return {frozenset(pair): p_value for pair, p_value in zip(pairs, p_values, strict=True)}
 
 
 def picture_log_rates(

@@ -200,6 +200,18 @@ class ErrorRow:
 
 
 @dataclass(frozen=True)
+class MatchedRow:
+    """One picture through one anchor, at about the size of the file of `cell`."""
+
+    picture: str
+    codec: str
+    cell: str
+    bytes: int
+    psnr_db: float
+    ms_ssim: float
+
+
+@dataclass(frozen=True)
 class RestoredRow:
     """One test picture, degraded and restored once.
 

@@ -1,21 +1,24 @@
-"""The report as Markdown: the tables, the figures, and how everything was measured."""
+"""The report as Markdown, rendered from its tables alone: what was found, how it was measured."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
-from linocut.lab.evaluation.comparison import METRICS, REFERENCES, Comparison, Ranked, title
-from linocut.lab.evaluation.rd import TITLES, Interval, bd_rate_to_published, is_kodak
-from linocut.lab.evaluation.rows import BdRow, MeasuredRow
+from linocut.lab.evaluation.comparison import METRICS, architectures, title
+from linocut.lab.evaluation.rd import is_kodak
+from linocut.lab.report import robustness_section, twin_section
+from linocut.lab.report.tables import SIGNIFICANT, Tables, markdown_table
 
 QUOTED_BPP = (0.1, 0.25, 0.5, 1.0)
 """Rates at which the curves are read off in a table."""
 
 HOW = """\
 ## How this was measured
+
 - **Rate**: 8 x bytes of the file on disk / pixels, header and tables of that file included.
 - **Quality**: of the picture that a fresh process decodes from that file, against the original, on
   8-bit RGB. A curve goes through the means over the pictures of rate and PSNR, MS-SSIM or
@@ -27,174 +30,174 @@ HOW = """\
 - **Intervals**: 95 %, {draws} draws of the {pictures} pictures with replacement, the same draws for
   all curves. They say how the numbers would change with other pictures of this kind, and nothing
   about other seeds of the training: for these see `make seeds` (docs/experiments.md).
+- **Leading**: a cell leads where a sign-flip test over the pictures tells it from every other cell
+  (p below {level}, Holm's correction over all pairs of cells).
 - **Anchors**: {versions}. JPEG: optimised Huffman tables, progressive, 4:2:0. JPEG 2000: 9/7
   wavelet, colour transform, bare codestream. WebP: method 6. AVIF: one thread.
 - **Times**: wall clock of one process on one thread while others ran beside it.
 """
 
 
-def report_text(
-    comparison: Comparison,
-    rankings: Mapping[tuple[str, str], Sequence[Ranked]],
-    *,
-    versions: Mapping[str, str],
-    pictures: Sequence[str],
-) -> str:
+def report_text(tables: Tables, pictures: Sequence[str]) -> str:
     """The whole report.
 
     Args:
-        comparison: the numbers.
-        rankings: of the losses, by metric and architecture.
-        versions: of the anchors' libraries, by codec.
+        tables: its numbers.
         pictures: names of the PNGs in plots/.
     """
-    names = comparison.pictures
+    names = tables.about["pictures"]
     kind = "the 24 Kodak pictures" if is_kodak(names) else f"{len(names)} pictures"
+
+    def images(alt: str, start: str) -> list[str]:
+        return [
+            f"![{alt or name[:-4].replace('-', ' ')}](plots/{name})\n"
+            for name in pictures
+            if name.startswith(start)
+        ]
+
     parts = [
         "# Comparison\n",
         f"Test set: {kind} ({', '.join(names[:8])}{', ...' if len(names) > 8 else ''}).\n",
         "<!-- results -->",
-        results_block(comparison),
+        results_block(tables),
         "<!-- /results -->\n",
-        _image("Rate-distortion curves", "rd.png", pictures),
+        *images("Rate-distortion curves", "rd.png"),
         "## BD-rates\n",
         "Per cent of bits at equal quality, negative: fewer; 95 % interval in brackets.\n",
     ]
     for metric, shown in METRICS.items():
-        parts += [f"### {shown.title}\n", _bd_table(comparison, metric), ""]
+        parts += [f"### {shown.title}\n", _bd_table(tables, metric), ""]
     parts += [
-        *_refusals(comparison),
-        *_published(comparison),
-        _image("BD-rates with intervals", "bd_rate.png", pictures),
-        *_ranking(comparison, rankings),
+        *_missing(tables),
+        *_published(tables),
+        *images("BD-rates with intervals", "bd_rate.png"),
+        *_ranking(tables),
         "## Quality at equal rate\n",
         "PSNR and MS-SSIM in dB, and SSIMULACRA 2, read off the mean curves.\n",
-        _quality_table(comparison),
+        _quality_table(tables),
         "",
         "## Pictures at matched size\n",
         "Rate of the file, PSNR and MS-SSIM (dB) of the whole picture. Anchors are coded to the "
-        "size of the file of the best cell; the crop is where the original has its strongest "
-        "gradients.\n",
-    ]
-    parts += [_image(name, name, pictures) for name in pictures if name.startswith("matched-")]
-    parts += ["All cells at the same rate point:\n"]
-    parts += [_image(name, name, pictures) for name in pictures if name.startswith("cells-")]
-    parts += [
+        f"size of the file of {tables.metrics['leader']}, which has the lowest BD-rate in PSNR; "
+        "the crop is where the original has its strongest gradients.\n",
+        *images("", "matched-"),
+        "All cells at the same rate point:\n",
+        *images("", "cells-"),
         "## Files and costs\n",
-        _cost_table(comparison),
+        _cost_table(tables),
         "",
-        _image("Energy compaction of the rotated latents", "pca.png", pictures),
-        _image("Training", "training.png", pictures),
+        *images("Energy compaction of the rotated latents", "pca.png"),
+        *images("Training", "training.png"),
         HOW.format(
-            draws=len(comparison.draws),
+            draws=tables.about["draws"],
             pictures=len(names),
-            versions=", ".join(f"{name} {version}" for name, version in versions.items()),
+            level=SIGNIFICANT,
+            versions=", ".join(f"{name} {v}" for name, v in tables.about["versions"].items()),
         ),
+        *twin_section.text(tables.twins, pictures),
+        *robustness_section.text(tables.bit_errors, pictures),
     ]
-    return "\n".join(part for part in parts if part is not None)
+    return "\n".join(parts)
 
 
-def results_block(comparison: Comparison) -> str:
-    """The summary that README repeats."""
-    anchor = comparison.ranking_anchor
-    sentences = []
-    for metric, shown in METRICS.items():
-        cell = comparison.best_cell(metric)
-        interval = comparison.bd_rate(cell, metric, anchor)
-        if math.isfinite(interval.estimate):
-            sentences.append(
-                f"in {shown.title} **{cell}** with {interval.estimate:+.1f} % "
-                f"[{interval.low:+.1f}, {interval.high:+.1f}]"
-            )
-    best = f"Best against {title(anchor)}: {'; '.join(sentences)}.\n" if sentences else ""
-    references = _references(comparison)
+def results_block(tables: Tables) -> str:
+    """The summary that README repeats: the headline, and the BD-rates of the cells."""
     pairs = [
-        (metric, a) for metric in METRICS for a in references if metric == "psnr_db" or a != "jpeg"
+        (metric, anchor)
+        for metric in METRICS
+        for anchor in tables.references
+        if metric == "psnr_db" or anchor != "jpeg"
     ]
-    header = [f"{METRICS[metric].title} vs {title(a)}" for metric, a in pairs]
-    rows = []
-    for cell in comparison.cells:
-        found = [comparison.bd_rate(cell, metric, a) for metric, a in pairs]
-        rows.append([cell, *map(_short, found)])
-    files = sum(len(rows) for rows in comparison.cells.values())
+    header = [f"{METRICS[metric].title} vs {title(anchor)}" for metric, anchor in pairs]
+    rows = [[cell, *(_short(*tables.bd(cell, *pair)) for pair in pairs)] for cell in tables.cells]
     note = (
         "\nBD-rate in per cent of bits at equal quality (negative: fewer), with 95 % intervals, "
-        f"from {files} files of {len(comparison.pictures)} pictures."
+        f"from {tables.metrics['files']} files of {len(tables.about['pictures'])} pictures."
     )
     if any("-" in row for row in rows):
         note += " A dash: the report says why there is none."
-    return "\n".join([best, table(["cell", *header], rows), note])
+    return "\n".join([headline(tables), "", markdown_table(["cell", *header], rows), note])
 
 
-def bd_cell(row: BdRow) -> str:
+def headline(tables: Tables) -> str:
+    """What is known about the leading cell, metric by metric, and no more than that."""
+    anchor = tables.about["anchor"]
+    lines = [
+        f"- **{METRICS[row.metric].title}**: {_claim(tables, row)}."
+        for row in tables.leads.itertuples()
+        if math.isfinite(row.bd_rate)
+    ]
+    if not lines:
+        return f"No cell can be compared with {title(anchor)}."
+    count, pairs = len(tables.about["pictures"]), math.comb(len(tables.cells), 2)
+    few = " (too few for any lead to be significant)" if pairs * 2 / 2**count > SIGNIFICANT else ""
+    start = f"Bits against {title(anchor)} at equal quality, {count} pictures{few}:\n"
+    return "\n".join([start, *lines])
+
+
+def _claim(tables: Tables, row: object) -> str:
+    """The claim about the leader of one metric; `row` is a named tuple of `leads`."""
+    metric, leader = row.metric, row.leader  # type: ignore[attr-defined]
+    number = f"{row.bd_rate:+.1f} % [{row.low:+.1f}, {row.high:+.1f}]"  # type: ignore[attr-defined]
+    alike = row.not_told_apart  # type: ignore[attr-defined]
+    group = [leader, *(alike.split() if isinstance(alike, str) else ())]
+    if len(tables.cells) == 1:
+        return f"{leader} {number}"
+    if len(group) == 1:
+        claim = f"**{leader}** is best with {number}"
+    elif len(group) == len(tables.cells):
+        claim = f"no cell leads significantly; the lowest is {leader} with {number}"
+    else:
+        alike = f"{', '.join(group[:-1])} and {group[-1]}"
+        claim = f"{alike} lead, not told from each other; the lowest is {leader} with {number}"
+    return "; ".join([claim, *_close(tables, metric)])
+
+
+def _close(tables: Tables, metric: str) -> list[str]:
+    """The architectures whose cells all differ by less than the interval of their lowest one."""
+    said = []
+    for arch, cells in architectures(tuple(tables.cells)).items():
+        known = [tables.bd(cell, metric, tables.about["anchor"]) for cell in cells]
+        low, low_bound, high_bound = min(known)
+        spread = max(known)[0] - low
+        if len(cells) > 1 and spread < high_bound - low_bound:
+            said.append(f"the {len(cells)} of {arch} within {spread:.1f}")
+    return [f"{', '.join(said)}, less than the interval"] if said else []
+
+
+def bd_cell(estimate: float, low: float, high: float) -> str:
     """A BD-rate and its interval as a table shows it; a dash where there is none."""
-    return interval_text(Interval(row.bd_rate, row.low, row.high))
-
-
-def interval_text(interval: Interval) -> str:
-    """An estimate and its bounds, to a tenth; a dash where there is none."""
-    if not _known(interval.estimate):
+    if not math.isfinite(estimate):
         return "-"
-    if not _known(interval.low):
-        return f"{interval.estimate:+.1f}"
-    return f"{interval.estimate:+.1f} [{interval.low:+.1f}, {interval.high:+.1f}]"
+    if not math.isfinite(low):
+        return f"{estimate:+.1f}"
+    return f"{estimate:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def _short(interval: Interval) -> str:
-    if not _known(interval.estimate):
+def _short(estimate: float, low: float, high: float) -> str:
+    if not math.isfinite(estimate):
         return "-"
-    bounds = f" [{interval.low:.0f}, {interval.high:.0f}]" if _known(interval.low) else ""
-    return f"{interval.estimate:+.1f}{bounds}"
+    return f"{estimate:+.1f}" + (f" [{low:.0f}, {high:.0f}]" if math.isfinite(low) else "")
 
 
-def _known(value: float) -> bool:
-    return math.isfinite(value)
-
-
-def _references(comparison: Comparison) -> list[str]:
-    return [name for name in REFERENCES if name in comparison.anchors]
-
-
-def _bd_table(comparison: Comparison, metric: str) -> str:
-    references = _references(comparison)
-    cells = {
-        (row.curve, row.anchor): bd_cell(row) for row in comparison.bd_rates if row.metric == metric
-    }
+def _bd_table(tables: Tables, metric: str) -> str:
+    references = tables.references
     rows = [
-        [title(curve), *(cells.get((curve, anchor), "0") for anchor in references)]
-        for curve in (*comparison.cells, *comparison.anchors)
+        [
+            title(curve),
+            *("0" if a == curve else bd_cell(*tables.bd(curve, metric, a)) for a in references),
+        ]
+        for curve in tables.costs["curve"]
     ]
-    return table(["curve", *(f"vs {title(anchor)}" for anchor in references)], rows)
+    return markdown_table(["curve", *(f"vs {title(anchor)}" for anchor in references)], rows)
 
 
-def _published(comparison: Comparison) -> list[str]:
-    """The cells against curves that others published; nothing for other pictures than Kodak's."""
-    if not is_kodak(comparison.pictures):
-        return []
-    parts = [
-        "## Against published curves\n",
-        "BD-rate in per cent of every cell against means over the same pictures that others "
-        "published (sources: `src/linocut/lab/evaluation/kodak_curves.json`); their files are not "
-        "measured here, so there are no intervals.\n",
-        "<!-- published -->",
-    ]
-    for metric in ("psnr_db", "ms_ssim_db"):
-        curves = comparison.curves[metric]
-        rows = []
-        for name, short in TITLES.items():
-            found = [bd_rate_to_published(name, metric, curves[cell]) for cell in comparison.cells]
-            rows.append([short, *("-" if one is None else f"{one:+.1f}" for one in found)])
-        header = [f"{METRICS[metric].title} against", *comparison.cells]
-        parts += [table(header, rows), ""]
-    return [*parts[:-1], "<!-- /published -->", ""]
-
-
-def _refusals(comparison: Comparison) -> list[str]:
+def _missing(tables: Tables) -> list[str]:
     """Why numbers are missing, for the cells against the references."""
     anchors: dict[tuple[str, str, str], list[str]] = {}
-    for (curve, metric, anchor), reason in comparison.refusals.items():
-        if curve in comparison.cells and anchor in REFERENCES:
-            anchors.setdefault((metric, curve, reason), []).append(title(anchor))
+    for one in tables.about["missing"]:
+        key = (one["metric"], one["curve"], one["reason"])
+        anchors.setdefault(key, []).append(title(one["anchor"]))
     curves: dict[tuple[str, str, str], list[str]] = {}
     for (metric, curve, reason), names in anchors.items():
         curves.setdefault((metric, ", ".join(names), reason), []).append(curve)
@@ -202,91 +205,120 @@ def _refusals(comparison: Comparison) -> list[str]:
         f"- {METRICS[metric].title}, {', '.join(found)} against {names}: {reason}."
         for (metric, names, reason), found in curves.items()
     ]
-    return ["Not comparable (-):", *lines, ""] if lines else []
+    return ["Not comparable (-):\n", *lines, ""] if lines else []
 
 
-def _ranking(
-    comparison: Comparison, rankings: Mapping[tuple[str, str], Sequence[Ranked]]
-) -> list[str]:
-    """The losses of each architecture against the best of them; nothing for a single loss."""
-    if not ranking_table(rankings):
+def _published(tables: Tables) -> list[str]:
+    if tables.published.empty:
         return []
-    count = len(comparison.pictures)
+    return [
+        "## Against published curves\n",
+        "BD-rate in per cent of every cell against means over the same pictures that others "
+        "published (sources: `src/linocut/lab/evaluation/kodak_curves.json`); their files are not "
+        "measured here, so there are no intervals.\n",
+        "<!-- published -->",
+        published_block(tables),
+        "<!-- /published -->\n",
+    ]
+
+
+def published_block(tables: Tables) -> str:
+    """A table for each metric, a row for each published codec, a column for each cell."""
+    blocks = []
+    for metric, found in tables.published.groupby("metric", sort=False):
+        wide = found.pivot(index="codec", columns="cell", values="bd_rate")
+        wide = wide.loc[found["codec"].unique(), list(tables.cells)]
+        rows = [[codec, *(f"{one:+.1f}" if one == one else "-" for one in rates)]
+                for codec, rates in zip(wide.index, wide.to_numpy(), strict=True)]  # fmt: skip
+        blocks.append(
+            markdown_table([f"{METRICS[str(metric)].title} against", *tables.cells], rows)
+        )
+    return "\n\n".join(blocks)
+
+
+def _ranking(tables: Tables) -> list[str]:
+    """The losses of each architecture against the leading one; nothing for a single loss."""
+    others = tables.ranking
+    if others.empty or (others["curve"] == others["best"]).all():
+        return []
+    count = len(tables.about["pictures"])
     return [
         "## Losses against each other\n",
-        "Every loss against the best of its architecture, at equal quality. p: exact sign-flip "
-        f"test over the {count} pictures, Holm's correction over all pairs of losses; below 0.05 "
-        f"counts. With {count} pictures no uncorrected p is below {2.0 ** (1 - count):.2g}. "
-        "Detectable: the difference that such a set of pictures shows four times in five.\n",
-        ranking_table(rankings),
+        "Every loss against the leading one of its architecture, at equal quality. p: exact "
+        f"sign-flip test over the {count} pictures, Holm's correction over all pairs of losses; "
+        f"below {SIGNIFICANT} counts. With {count} pictures no uncorrected p is below "
+        f"{2.0 ** (1 - count):.2g}. Detectable: the difference that such a set of pictures shows "
+        "four times in five.\n",
+        ranking_table(tables.ranking),
         "",
     ]
 
 
-def ranking_table(rankings: Mapping[tuple[str, str], Sequence[Ranked]]) -> str:
-    """Every loss that is not the best of its architecture; empty where there is none."""
-    rows = []
-    for (metric, _), ranked in rankings.items():
-        for row in ranked[1:]:
-            bounds = f"{row.bd_rate:+.1f} [{row.low:+.1f}, {row.high:+.1f}]"
-            found = (bounds, _p_value(row.p_value), f"{row.detectable:.1f}")
-            rows.append([METRICS[metric].title, row.best, row.curve, *found])
-    header = ["metric", "best loss", "other loss", "more bits than best [%]", "p", "detectable [%]"]
-    return table(header, rows) if rows else ""
+def ranking_table(ranking: pd.DataFrame) -> str:
+    """Every loss that does not lead its architecture, from rows of `Ranked` and their metric."""
+    rows = [
+        [METRICS[row.metric].title, row.best, row.curve,
+         f"{row.bd_rate:+.1f} [{row.low:+.1f}, {row.high:+.1f}]",
+         _p_value(row.p_value), f"{row.detectable:.1f}"]
+        for row in ranking.itertuples() if row.curve != row.best
+    ]  # fmt: skip
+    header = ["metric", "leading loss", "other loss", "more bits [%]", "p", "detectable [%]"]
+    return markdown_table(header, rows)
 
 
 def _p_value(p_value: float) -> str:
-    if not _known(p_value):
+    if not math.isfinite(p_value):
         return "-"
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
-def _quality_table(comparison: Comparison) -> str:
+def _quality_table(tables: Tables) -> str:
+    digits = {metric: 1 if metric == "ssimulacra2" else 2 for metric in METRICS}
     rows = []
-    for curve in (*comparison.cells, *comparison.anchors):
-        values = []
-        for wanted in QUOTED_BPP:
-            pair = []
-            for metric in METRICS:
-                bpp, quality = comparison.curves[metric][curve].mean()
-                inside = bpp[0] <= wanted <= bpp[-1]
-                value = float(np.interp(np.log(wanted), np.log(bpp), quality))
-                digits = 1 if metric == "ssimulacra2" else 2
-                pair.append(f"{value:.{digits}f}" if inside and _known(value) else "-")
-            values.append(" / ".join(pair))
-        rows.append([title(curve), *values])
-    return table(["curve", *(f"{bpp:g} bpp" for bpp in QUOTED_BPP)], rows)
+    for curve in tables.costs["curve"]:
+        points = tables.rd[tables.rd["curve"] == curve]
+        bpp = points["bpp"].to_numpy()
+        read = {m: np.interp(np.log(QUOTED_BPP), np.log(bpp), points[m]) for m in METRICS}
+        row = [title(curve)]
+        for place, wanted in enumerate(QUOTED_BPP):
+            inside = bpp[0] <= wanted <= bpp[-1]
+            numbers = {metric: values[place] for metric, values in read.items()}
+            row.append(" / ".join(
+                f"{number:.{digits[metric]}f}" if inside and math.isfinite(number) else "-"
+                for metric, number in numbers.items()
+            ))  # fmt: skip
+        rows.append(row)
+    return markdown_table(["curve", *(f"{bpp:g} bpp" for bpp in QUOTED_BPP)], rows)
 
 
-def _cost_table(comparison: Comparison) -> str:
-    rows = []
-    for name in (*comparison.cells, *comparison.anchors):
-        bpp, _ = comparison.curves["psnr_db"][name].mean()
-        files: Sequence[MeasuredRow]
-        if name in comparison.cells:
-            files = comparison.cells[name]
-            gap = f"{comparison.rate_gap_percent(name):+.2f} %"
-            rises = "yes" if comparison.is_monotone(name) else "**no**"
-        else:
-            files, gap, rises = comparison.anchors[name], "", ""
-        megapixels = sum(8 * row.bytes / row.bpp for row in files) / 1e6
-        encode_s = sum(row.encode_s for row in files) / megapixels
-        decode_s = sum(row.decode_s for row in files) / megapixels
-        rates = f"{bpp[0]:.3f} .. {bpp[-1]:.2f}"
-        times = (f"{encode_s:.2f}", f"{decode_s:.2f}")
-        rows.append([title(name), str(len(files)), rates, gap, rises, *times])
+def _cost_table(tables: Tables) -> str:
+    rises = {1.0: "yes", 0.0: "**no**"}
+    rows = [
+        [title(row.curve), str(row.files), f"{row.bpp_low:.3f} .. {row.bpp_high:.2f}",
+         f"{row.over_estimate_percent:+.2f} %" if math.isfinite(row.over_estimate_percent) else "",
+         rises.get(row.monotone, ""), f"{row.encode_s_per_mp:.2f}", f"{row.decode_s_per_mp:.2f}"]
+        for row in tables.costs.itertuples()
+    ]  # fmt: skip
     header = ["curve", "files", "mean bpp", "over estimate", "monotone"]
-    return table([*header, "encode s/MP", "decode s/MP"], rows)
+    return markdown_table([*header, "encode s/MP", "decode s/MP"], rows)
 
 
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table; the first column reads from the left, numbers from the right."""
-    lines = [header, ["---", *["---:"] * (len(header) - 1)], *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _image(alt: str, name: str, pictures: Sequence[str]) -> str | None:
-    if name not in pictures:
-        return None
-    alt = alt.removesuffix(".png").replace("-", " ")
-    return f"![{alt}](plots/{name})\n"
+def printed_comparison(tables: Tables) -> str:
+    """The comparison for a terminal: what `make repro` prints."""
+    shown = tables.references
+    curves = list(tables.costs["curve"])
+    width = max(map(len, map(title, curves)))
+    lines = ["BD-rate, per cent of bits at equal quality (negative: fewer) [95 % interval]"]
+    for metric, kind in METRICS.items():
+        lines += ["", f"{kind.title:<{width}}" + "".join(f"  {title(a):>22}" for a in shown)]
+        for curve in curves:
+            cells = ["" if a == curve else bd_cell(*tables.bd(curve, metric, a)) for a in shown]
+            lines.append(f"{title(curve):<{width}}" + "".join(f"  {cell:>22}" for cell in cells))
+    metrics = tables.metrics
+    return "\n".join([
+        *lines, "", headline(tables).replace("**", ""), "",
+        f"{metrics['files']} files, at most {metrics['rate_over_estimate_percent']:+.2f} % off "
+        "their estimated size.",
+        "Next: reports/report.md (pictures and curves), `make ui` (trainings in MLflow), "
+        "`dvc metrics diff`.",
+    ])  # fmt: skip

@@ -6,16 +6,17 @@ restored/<task>/<cell>/restored.csv, pictures/, codec-*/ + prepared/test --> res
 
 import itertools
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 
-from linocut.lab.config.params import DenoiseConfig, Params
-from linocut.lab.data.degradation import CLEAN, degradation
+from linocut.lab.config.params import Params
+from linocut.lab.data.degradation import degradation
 from linocut.lab.evaluation.rows import NoiseRow, RestoredRow, read_rows, write_rows
 from linocut.lab.report import figures
 from linocut.lab.report.side_by_side import CROP_PX, labelled_row
-from linocut.lab.studies.noise_tolerance import noise_tolerance
+from linocut.lab.report.tables import markdown_table
 from linocut.lab.studies.restoration import degraded_tests, variants
 from linocut.lab.studies.restoration_statistics import SCORES, ScoreRow, compare_losses
 from linocut.pictures.crop import busiest_corner, crop
@@ -33,18 +34,17 @@ other pictures of this kind would change, not what other kinds would.
 
 
 def write_report(
-    params: Params, task: str, restored: pathlib.Path, bases: pathlib.Path,
-    prepared: pathlib.Path, out: pathlib.Path,
-) -> str:  # fmt: skip
+    params: Params, task: str, restored: pathlib.Path, prepared: pathlib.Path, out: pathlib.Path
+) -> str:
     """Compare the losses of every architecture in one task; returns the report's text.
 
     Args:
         params: the whole of params.yaml.
         task: name of the degradation.
         restored: a folder for every cell.
-        bases: a folder for every architecture: the codecs that trainings started from.
         prepared: train.npy, validation/, test/.
-        out: report.md, tables and figures are written here.
+        out: report.md, tables and figures are written here; <arch>-noise.csv is there already,
+            where noise was studied.
     """
     out.mkdir(parents=True, exist_ok=True)
     lines = [f"# Restoration: {task} {_numbers(params, task)}\n"]
@@ -64,11 +64,11 @@ def write_report(
         lines += [f"![differences]({arch}-differences.png)\n"]
         shown = _strip(params, task, arch, losses, restored, prepared, out)
         lines += [f"![{name}]({name})\n" for name in shown]
-        if isinstance(params.task[task], DenoiseConfig):
-            noise = _noise(params, arch, restored, bases, prepared)
-            write_rows(out / f"{arch}-noise.csv", NoiseRow, noise)
-            lines += _noise_table(params, noise)
-            _draw_noise(noise, out / f"{arch}-noise.png")
+        file = out / f"{arch}-noise.csv"
+        if file.exists():
+            means = noise_means(pd.DataFrame(read_rows(file, NoiseRow)))
+            lines += _noise_table(params, means)
+            _draw_noise(means, out / f"{arch}-noise.png")
             lines += [f"![noise tolerance]({arch}-noise.png)\n"]
     pictures = len({row.picture for row in rows})
     how = HOW.format(
@@ -209,64 +209,32 @@ def _strip(
     return names
 
 
-def _noise(
-    params: Params, arch: str, restored: pathlib.Path, bases: pathlib.Path,
-    prepared: pathlib.Path,
-) -> list[NoiseRow]:  # fmt: skip
-    """The base network, and the one of the first loss, beside JPEG 2000."""
-    loss = params.grid.loss[0]
-    name = variants(loss, params.loss[loss], params.restore.alphas)[0][0]
-    codecs = {
-        f"{arch}, trained on clean pictures": bases / arch / CLEAN,
-        f"{arch}-{name}, trained on noisy ones": restored / f"{arch}-{loss}" / f"codec-{name}",
-    }
-    pictures = sorted((prepared / "test").glob("*.png"))
-    numbers = params.restore
-    return noise_tolerance(codecs, pictures, numbers.noise_sigmas, numbers.noise_bpp, params.seed)
+def noise_means(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean PSNR of the input and of the decoded pictures, by codec and sigma."""
+    return rows.groupby(["codec", "sigma"], sort=False)[["input_psnr_db", "psnr_db"]].mean()
 
 
-def noise_means(rows: Sequence[NoiseRow]) -> dict[str, dict[float, tuple[float, float]]]:
-    """Mean PSNR (input, decoded) over the pictures, by codec and sigma."""
-    groups: dict[str, dict[float, list[NoiseRow]]] = {}
-    for row in rows:
-        groups.setdefault(row.codec, {}).setdefault(row.sigma, []).append(row)
-    return {
-        codec: {
-            sigma: (
-                float(np.mean([row.input_psnr_db for row in group])),
-                float(np.mean([row.psnr_db for row in group])),
-            )
-            for sigma, group in by_sigma.items()
-        }
-        for codec, by_sigma in groups.items()
-    }
-
-
-def _noise_table(params: Params, rows: Sequence[NoiseRow]) -> list[str]:
-    means = noise_means(rows)
-    sigmas = list(next(iter(means.values())))
-    before = [next(iter(means.values()))[sigma][0] for sigma in sigmas]
+def _noise_table(params: Params, means: pd.DataFrame) -> list[str]:
+    decoded = means["psnr_db"].unstack(sort=False)
+    before = means["input_psnr_db"].groupby("sigma").first()
+    rows = {"input": [before[sigma] for sigma in decoded.columns]}
+    rows |= {str(codec): list(found) for codec, found in decoded.iterrows()}
+    header = ["noise of the input, sigma", *(f"{sigma:g}" for sigma in decoded.columns)]
     return [
         f"### Noise tolerance, files of {params.restore.noise_bpp:g} bpp\n",
         "PSNR against the clean picture, dB.\n",
-        "| noise of the input, sigma | " + " | ".join(f"{sigma:g}" for sigma in sigmas) + " |",
-        "|---" * (1 + len(sigmas)) + "|",
-        "| input | " + " | ".join(f"{value:.2f}" for value in before) + " |",
-        *(
-            f"| {codec} | " + " | ".join(f"{found[sigma][1]:.2f}" for sigma in sigmas) + " |"
-            for codec, found in means.items()
-        ),
+        markdown_table(header, [[n, *(f"{v:.2f}" for v in found)] for n, found in rows.items()]),
         "",
     ]
 
 
-def _draw_noise(rows: Sequence[NoiseRow], path: pathlib.Path) -> None:
-    means: Mapping[str, Mapping[float, tuple[float, float]]] = noise_means(rows)
+def _draw_noise(means: pd.DataFrame, path: pathlib.Path) -> None:
     figure, panels = figures.small_multiples(1, 1, width=6.0, height=3.4)
     axes = panels[0][0]
-    for place, (codec, found) in enumerate(means.items()):
+    for place, (codec, found) in enumerate(means["psnr_db"].groupby("codec", sort=False)):
         ink = ("#555555", "#0072B2", "#D55E00")[place % 3]
-        axes.plot(list(found), [after for _, after in found.values()], "o-", color=ink, label=codec)
+        sigmas = found.index.get_level_values("sigma")
+        axes.plot(sigmas, found.to_numpy(), "o-", color=ink, label=codec)
     axes.set_xlabel("noise of the input, sigma [grey levels]")
     axes.set_ylabel("PSNR against the clean picture [dB]")
     axes.legend(frameon=False)

@@ -1,6 +1,6 @@
 """The report's section on bit errors: what decodes, how it looks, beside the classical codecs.
 
-artifacts/studies/robustness/*/errors.csv --> Summary rows --> a table, a figure of curves, pictures
+artifacts/studies/robustness/*/errors.csv, pictures/ --> a table, a figure of curves, pictures
 """
 
 from __future__ import annotations
@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from linocut.lab.evaluation.rows import CLASSICAL, CLASSICAL_CELL, LEARNED, ErrorRow, read_rows
 from linocut.lab.report.figures import Lines, Series
 from linocut.lab.report.side_by_side import CROP_PX, labelled_row
+from linocut.lab.report.tables import markdown_table
 from linocut.pictures.crop import busiest_corner, crop
 from linocut.pictures.image import RgbArray, read_image, write_png
 
@@ -28,23 +31,6 @@ TITLES = {
 WHERE = {"payload": "behind the header", "all": "anywhere"}
 _CLEAN = 1e-7
 """Where curves of logarithms show the undamaged file."""
-
-
-@dataclass(frozen=True)
-class Summary:
-    """All trials of one arm at one bit error rate; quantiles are of PSNR in dB and of MS-SSIM."""
-
-    cell: str
-    arm: str
-    errors_in: str
-    ber: float
-    trials: int
-    decoded: float
-    psnr_low: float
-    psnr_median: float
-    psnr_high: float
-    ms_ssim_median: float
-    bpp: float
 
 
 @dataclass(frozen=True)
@@ -64,108 +50,104 @@ class Damaged:
     crops: dict[str, RgbArray]
 
 
-def summarise(folder: Path) -> list[Summary]:
-    """Medians and 5 % and 95 % quantiles over pictures and trials; nothing if there is no cell.
+def table(folder: Path) -> pd.DataFrame:
+    """All trials of each arm at each bit error rate: medians, and outer quantiles of PSNR.
 
-    The undamaged files are in it twice, once for each place of errors, at a rate of 0.
+    The undamaged files are in it twice, once for each place of errors, at a rate of 0. Nothing if
+    no cell was studied: classical codecs alone are nothing to compare.
     """
     cells = sorted(path.parent.name for path in folder.glob("*/errors.csv"))
-    if cells == [CLASSICAL_CELL]:  # nothing to compare it with
-        return []
+    cells.sort(key=lambda name: name == CLASSICAL_CELL)
+    if cells in ([], [CLASSICAL_CELL]):
+        return pd.DataFrame()
     found = []
-    for cell in sorted(cells, key=lambda name: name == CLASSICAL_CELL):
-        rows = read_rows(folder / cell / "errors.csv", ErrorRow)
-        arms = list(dict.fromkeys(row.arm for row in rows))
-        for errors_in in WHERE:
-            chosen = [row for row in rows if row.errors_in in (errors_in, "none")]
-            found += [
-                _summary(cell, errors_in, [r for r in chosen if (r.arm, r.ber) == (arm, ber)])
-                for arm in arms
-                for ber in sorted({row.ber for row in chosen})
-            ]
-    return found
+    for cell in cells:
+        trials = pd.DataFrame(read_rows(folder / cell / "errors.csv", ErrorRow))
+        for place in WHERE:
+            chosen = trials[trials["errors_in"].isin((place, "none"))]
+            for (arm, ber), rows in chosen.groupby(["arm", "ber"], sort=False):
+                low, median, high = np.quantile(rows["psnr_db"], [0.05, 0.5, 0.95])
+                found.append(
+                    {
+                        "cell": cell,
+                        "arm": arm,
+                        "errors_in": place,
+                        "ber": ber,
+                        "trials": len(rows),
+                        "decoded": rows["decoded"].mean(),
+                        "psnr_low": low,
+                        "psnr_median": median,
+                        "psnr_high": high,
+                        "ms_ssim_median": rows["ms_ssim"].median(),
+                        "bpp": rows["bpp"].mean(),
+                    }
+                )
+    return pd.DataFrame(found)
 
 
-def _summary(cell: str, errors_in: str, rows: Sequence[ErrorRow]) -> Summary:
-    low, median, high = np.quantile([row.psnr_db for row in rows], [0.05, 0.5, 0.95]).tolist()
-    return Summary(
-        cell, rows[0].arm, errors_in, rows[0].ber, len(rows),
-        float(np.mean([row.decoded for row in rows])), low, median, high,
-        float(np.median([row.ms_ssim for row in rows])),
-        float(np.mean([row.bpp for row in rows])),
-    )  # fmt: skip
-
-
-def lines(folder: Path) -> Lines | None:
+def lines(table: pd.DataFrame) -> Lines | None:
     """Median PSNR against the bit error rate, a column for each place of errors."""
-    rows = summarise(folder)
-    if not rows:
+    if table.empty:
         return None
-    panels = {
-        place: [
-            _series(_name(cell, arm), [r for r in rows if (r.cell, r.arm) == (cell, arm)], place)
-            for cell, arm in dict.fromkeys((row.cell, row.arm) for row in rows)
-        ]
-        for place in WHERE
-    }
+    panels: dict[str, list[Series]] = {words: [] for words in WHERE.values()}
+    for (place, cell, arm), rows in table.groupby(["errors_in", "cell", "arm"], sort=False):
+        rows = rows.sort_values("ber")
+        x = np.log10(np.maximum(rows["ber"].to_numpy(), _CLEAN))
+        panels[WHERE[place]].append(Series(_name(cell, arm), x, rows["psnr_median"].to_numpy()))
     return Lines(
         heading="Bit errors: curves",
         caption="Median PSNR of files of one rate against the rate of wrong bits, as a power of "
         "ten; -7 stands for no errors. Left: bits wrong behind the header, right: anywhere. What "
         "does not decode counts as a grey picture.",
         xlabel="bit error rate, power of ten",
-        rows={"PSNR [dB]": {WHERE[place]: series for place, series in panels.items()}},
+        rows={"PSNR [dB]": panels},
     )
-
-
-def _series(name: str, rows: Sequence[Summary], place: str) -> Series:
-    points = [(max(row.ber, _CLEAN), row.psnr_median) for row in rows if row.errors_in == place]
-    x, y = np.array(points).T
-    return Series(name, np.log10(x), y)
 
 
 def _name(cell: str, arm: str) -> str:
     return TITLES[arm] if cell == CLASSICAL_CELL else f"{TITLES[arm]} ({cell})"
 
 
-def section(folder: Path, plots: Path) -> str:
-    """The section as Markdown, its pictures drawn into `plots`; empty if nothing was measured."""
-    rows = summarise(folder)
-    if not rows:
-        return ""
-    names = ["bit_errors.png"]
-    for one in damaged(folder):
-        names.append(f"bit-errors-{one.cell}-{one.rate}.png")
-        titled = {TITLES[arm]: image for arm, image in one.crops.items()}
-        write_png(plots / names[-1], labelled_row(titled))
-    rate = np.mean([row.bpp for row in rows])
+def text(table: pd.DataFrame, pictures: Sequence[str]) -> list[str]:
+    """The section as Markdown; nothing if nothing was measured.
+
+    Args:
+        table: what `table` found.
+        pictures: names of the PNGs that were drawn.
+    """
+    if table.empty:
+        return []
     parts = [
         "## Bit errors\n",
-        f"Files of at most the same rate (mean {rate:.2f} bpp, headers and protection included), "
-        f"bits wrong at random; {rows[-1].trials} trials at each rate. Each entry: median PSNR in "
-        "dB, 5 % quantile, share that decodes. What does not decode counts as a grey picture.\n",
+        f"Files of at most the same rate (mean {table['bpp'].mean():.2f} bpp, headers and "
+        f"protection included), bits wrong at random; {table['trials'].iloc[-1]} trials at each "
+        "rate. Each entry: median PSNR in dB, 5 % quantile, share that decodes. What does not "
+        "decode counts as a grey picture.\n",
     ]
     for place, words in WHERE.items():
-        parts += [f"### Bits wrong {words}\n", _table([r for r in rows if r.errors_in == place])]
-    parts += [f"![Bit errors](plots/{name})\n" for name in names]
-    return "\n" + "\n".join(parts)
+        here = table[table["errors_in"] == place]
+        rates = sorted(here["ber"].unique())
+        rows = []
+        for (cell, arm), found in here.groupby(["cell", "arm"], sort=False):
+            at = {row.ber: row for row in found.itertuples()}
+            rows.append([_name(cell, arm), *(_entry(at[rate]) for rate in rates)])
+        names = ["no errors" if rate == 0 else f"{rate:g}" for rate in rates]
+        parts += [f"### Bits wrong {words}\n", markdown_table(["arm", *names], rows), ""]
+    shown = [name for name in pictures if name.startswith("bit-errors-")]
+    return parts + [f"![Bit errors](plots/{name})\n" for name in ("bit_errors.png", *shown)]
 
 
-def _table(rows: Sequence[Summary]) -> str:
-    rates = sorted({row.ber for row in rows})
-    names = ["no errors" if rate == 0 else f"{rate:g}" for rate in rates]
-    text = [f"| arm | {' | '.join(names)} |", f"| --- |{' ---: |' * len(names)}"]
-    for cell, arm in dict.fromkeys((row.cell, row.arm) for row in rows):
-        found = {row.ber: row for row in rows if (row.cell, row.arm) == (cell, arm)}
-        cells = [_entry(found[rate]) for rate in rates]
-        text.append(f"| {_name(cell, arm)} | {' | '.join(cells)} |")
-    return "\n".join(text) + "\n"
-
-
-def _entry(row: Summary) -> str:
+def _entry(row: Any) -> str:
     if row.ber == 0:
         return f"{row.psnr_median:.1f}"
     return f"{row.psnr_median:.1f}, {row.psnr_low:.1f}, {100 * row.decoded:.0f} %"
+
+
+def draw(folder: Path, plots: Path) -> None:
+    """A PNG of crops for every cell, picture and bit error rate."""
+    for one in damaged(folder):
+        titled = {TITLES[arm]: image for arm, image in one.crops.items()}
+        write_png(plots / f"bit-errors-{one.cell}-{one.rate}.png", labelled_row(titled))
 
 
 def damaged(folder: Path) -> list[Damaged]:

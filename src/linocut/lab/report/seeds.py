@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from linocut.errors import DataError, LinocutError
 from linocut.lab.evaluation.comparison import (
     METRICS,
     RANKING,
-    Ranked,
     architectures,
     picture_curves,
     rank,
@@ -41,7 +41,8 @@ from linocut.lab.evaluation.rd import (
 )
 from linocut.lab.evaluation.recorded import Anchors, anchor_rows, measured, revisions
 from linocut.lab.evaluation.rows import MeasuredRow
-from linocut.lab.report.markdown import interval_text, ranking_table, table
+from linocut.lab.report.markdown import bd_cell, ranking_table
+from linocut.lab.report.tables import markdown_table
 
 SHARED_PARAMS = ("data", "prepare", "train", "pca", "code")
 """What cells must have in common to differ by their seed alone, besides the test pictures."""
@@ -123,7 +124,7 @@ def study_text(study: SeedStudy) -> str:
     if anchor is None:
         raise DataError("the experiments have no classical codec to compare with")
     lines: list[list[str]] = []
-    rankings: dict[tuple[str, str], list[Ranked]] = {}
+    rankings: list[dict[str, object]] = []
     pictures = 0
     for metric, shown in METRICS.items():
         curves = {
@@ -137,16 +138,17 @@ def study_text(study: SeedStudy) -> str:
         units = np.arange(len(reference.pictures)).reshape(len(study.seeds), pictures).T
         for name, curve in curves.items():
             lines.append([shown.title, name, *_against(reference, curve, draws, units)])
-        for arch, cells in architectures(tuple(curves)).items():
-            rankings[metric, arch] = rank({cell: curves[cell] for cell in cells}, draws, units)
+        for cells in architectures(tuple(curves)).values():
+            ranked = rank({cell: curves[cell] for cell in cells}, draws, units)
+            rankings += [{"metric": metric, **vars(row)} for row in ranked]
     seeds = ", ".join(map(str, study.seeds))
     header = ["metric", "cell", f"BD-rate vs {title(anchor)} [%]", "each seed", "spread"]
     parts = [
         f"Seeds {seeds}; {len(study.cells)} cells; {pictures} pictures. Intervals of 95 %: "
         "pictures and seeds drawn with replacement. Spread: standard deviation over the seeds.\n",
-        table(header, lines),
+        markdown_table(header, lines),
         "",
-        ranking_table(rankings),
+        ranking_table(pd.DataFrame(rankings)),
     ]
     return "\n".join(parts)
 
@@ -165,7 +167,11 @@ def _against(
         return "-", "-", "-"
     interval = percentile_interval(estimate, bd_rate_draws(reference, curve, draws))
     each = " ".join(f"{value:+.1f}" for value in by_seed)
-    return interval_text(interval), each, f"{np.std(by_seed, ddof=1):.2f}"
+    return (
+        bd_cell(interval.estimate, interval.low, interval.high),
+        each,
+        f"{np.std(by_seed, ddof=1):.2f}",
+    )
 
 
 def _rows(curves: PictureCurves, rows: NDArray[np.intp]) -> PictureCurves:

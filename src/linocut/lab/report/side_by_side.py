@@ -1,8 +1,9 @@
 """Crops beside each other at their own pixels: the original, cells, and anchors of matched size.
 
-The cell decides the size: each anchor codes the same picture again to the file that comes nearest
-to the cell's, so that what differs on the page is not the rate. The crop is chosen by a rule that
-knows nothing of codecs: the square with the strongest gradients of the original.
+evaluated/*/pictures, studies/matched, prepared/test --> Exhibit --> matched-*.png, cells-*.png
+
+The crop is chosen by a rule that knows nothing of codecs: the square with the strongest gradients
+of the original.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from linocut.errors import DataError
-from linocut.lab.evaluation.anchors import ANCHORS, decode, encode_near
-from linocut.lab.evaluation.comparison import Comparison
+from linocut.lab.evaluation.comparison import Comparison, title
+from linocut.lab.evaluation.rows import MatchedRow, read_rows
 from linocut.pictures.crop import busiest_corner, crop
 from linocut.pictures.image import RgbArray, read_image
-from linocut.pictures.quality import Quality, measure, to_db
+from linocut.pictures.quality import to_db
 
 if TYPE_CHECKING:
     from PIL.ImageFont import FreeTypeFont
@@ -58,65 +59,70 @@ class Exhibit:
         picture: its name.
         original: as it is.
         cells: decoded by each cell, at the same rate point.
-        anchors: at the size of the file of `best`.
-        best: name of the cell that anchors were matched with.
+        anchors: at the size of the file of `leader`.
+        leader: name of the cell that anchors were matched with.
     """
 
     picture: str
     original: Version
     cells: tuple[Version, ...]
     anchors: tuple[Version, ...]
-    best: str
+    leader: str
 
     @property
-    def of_best(self) -> Version:
-        """The version of the best cell."""
-        return next(version for version in self.cells if version.name == self.best)
+    def of_leader(self) -> Version:
+        """The version of the leading cell."""
+        return next(version for version in self.cells if version.name == self.leader)
 
 
-def collect(
-    comparison: Comparison, artifacts: Path, anchors: Sequence[str], avif_speed: int = 6
-) -> list[Exhibit]:
-    """Read the decoded pictures that evaluation kept, and make anchors of matched size.
+def collect(comparison: Comparison, artifacts: Path) -> list[Exhibit]:
+    """Read the decoded pictures that evaluation kept, and the anchors of matched size.
 
     Args:
-        comparison: names the cells and the best of them.
-        artifacts: the folder with `evaluated/` and `prepared/test/`.
-        anchors: codecs to show beside the best cell.
-        avif_speed: effort of AVIF.
+        comparison: names the cells and the leading one.
+        artifacts: the folder with `evaluated/`, `prepared/test/` and `studies/matched/`.
+
+    Raises:
+        DataError: a picture is missing, or was matched with another cell's.
     """
-    best = comparison.best_cell("psnr_db")
+    leader = comparison.leader("psnr_db")
+    kept = artifacts / "evaluated" / leader / "pictures"
+    if not any(kept.glob("*.png")):
+        return []
+    matched = artifacts / "studies" / "matched"
+    rows = read_rows(matched / "matched.csv", MatchedRow)
+    if {row.cell for row in rows} != {leader}:
+        raise DataError(f"{matched} is about {rows[0].cell}, expected {leader}")
     exhibits = []
-    for path in sorted((artifacts / "evaluated" / best / "pictures").glob("*.png")):
+    for path in sorted(kept.glob("*.png")):
         picture = path.stem.rpartition("-")[0]
         original = read_image(artifacts / "prepared" / "test" / f"{picture}.png")
         cells = []
         for cell in comparison.cells:
-            kept = sorted((artifacts / "evaluated" / cell / "pictures").glob(f"{picture}-*.png"))
-            if not kept:
+            folder = artifacts / "evaluated" / cell / "pictures"
+            found = sorted(folder.glob(f"{picture}-*.png"))
+            if not found:
                 raise DataError(f"{cell} has no decoded picture of {picture}")
-            cells.append(_cell_version(comparison, cell, kept[0], original))
-        size = next(version.bytes for version in cells if version.name == best)
-        shown = []
-        for codec in anchors:
-            known = {
-                row.setting: row.bytes
-                for row in comparison.anchors.get(codec, ())
-                if row.picture == picture
-            }
-            data = encode_near(codec, original, size, avif_speed, known)
-            decoded = decode(data)
-            note = _note(len(data), original, measure(original, decoded))
-            shown.append(Version(ANCHORS[codec].title, decoded, note, len(data)))
+            cells.append(_cell_version(comparison, cell, found[0], original))
+        anchors = tuple(
+            Version(
+                title(row.codec),
+                read_image(matched / f"{picture}-{row.codec}.png"),
+                _note(row.bytes, original, row.psnr_db, row.ms_ssim),
+                row.bytes,
+            )
+            for row in rows
+            if row.picture == picture
+        )
         plain = Version("original", original, f"{original.shape[1]} x {original.shape[0]}", 0)
-        exhibits.append(Exhibit(picture, plain, tuple(cells), tuple(shown), best))
+        exhibits.append(Exhibit(picture, plain, tuple(cells), anchors, leader))
     return exhibits
 
 
 def draw_matched(exhibit: Exhibit, path: Path) -> None:
-    """A strip: the whole original, then the crop of original, best cell and anchors."""
+    """A strip: the whole original, then the crop of original, leading cell and anchors."""
     corner = busiest_corner(exhibit.original.image, CROP_PX)
-    versions = [exhibit.original, exhibit.of_best, *exhibit.anchors]
+    versions = [exhibit.original, exhibit.of_leader, *exhibit.anchors]
     whole = _framed(exhibit.original.image, corner)
     tiles = [_tile(whole, exhibit.picture, "the frame is shown beside")]
     tiles += [_tile(crop(one.image, corner, CROP_PX), one.name, one.note) for one in versions]
@@ -156,14 +162,14 @@ def _cell_version(comparison: Comparison, cell: str, path: Path, original: RgbAr
     picture, _, point = path.stem.rpartition("-")
     for row in comparison.cells[cell]:
         if (row.picture, str(row.point)) == (picture, point):
-            quality = Quality(row.psnr_db, row.ssim, row.ms_ssim)
-            return Version(cell, read_image(path), _note(row.bytes, original, quality), row.bytes)
+            note = _note(row.bytes, original, row.psnr_db, row.ms_ssim)
+            return Version(cell, read_image(path), note, row.bytes)
     raise DataError(f"{path} is not in the table of {cell}")
 
 
-def _note(size: int, original: RgbArray, quality: Quality) -> str:
+def _note(size: int, original: RgbArray, psnr_db: float, ms_ssim: float) -> str:
     bpp = 8 * size / (original.shape[0] * original.shape[1])
-    return f"{bpp:.3f} bpp  {quality.psnr_db:.1f} dB  {float(to_db(quality.ms_ssim)):.1f} dB"
+    return f"{bpp:.3f} bpp  {psnr_db:.1f} dB  {float(to_db(ms_ssim)):.1f} dB"
 
 
 def _framed(image: RgbArray, corner: tuple[int, int]) -> RgbArray:

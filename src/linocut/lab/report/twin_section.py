@@ -5,17 +5,18 @@ artifacts/studies/twin/*/{scores.csv,crops/,adversarial/history.csv} --> tables,
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from linocut.lab.evaluation.rd import Interval, percentile_interval, resample_pictures
+from linocut.lab.evaluation.rd import percentile_interval, resample_pictures
 from linocut.lab.evaluation.rows import TWIN_DECODERS, TwinRow, read_rows
 from linocut.lab.report.figures import Lines, Series
 from linocut.lab.report.side_by_side import labelled_row
+from linocut.lab.report.tables import markdown_table
 from linocut.pictures.image import RgbArray, read_image, write_png
 
 SCORES = {
@@ -71,59 +72,70 @@ def read_twins(folder: Path) -> list[Twins]:
     return found
 
 
-def differences(rows: Sequence[TwinRow]) -> dict[tuple[int, str], Interval]:
-    """Adversarial minus plain with a 95 % interval over pictures, by (point, score)."""
-    found = {}
-    for point in sorted({row.point for row in rows}):
-        by = {(row.decoder, row.picture): row for row in rows if row.point == point}
-        pictures = sorted({picture for _, picture in by})
-        draws = resample_pictures(len(pictures), DRAWS, SEED)
-        for score in SCORES:
-            values = {
-                decoder: np.array([getattr(by[decoder, name], score) for name in pictures])
-                for decoder in TWIN_DECODERS
-            }
-            change = values["adversarial"] - values["plain"]
-            found[point, score] = percentile_interval(float(change.mean()), change[draws].mean(1))
-    return found
-
-
-def table(rows: Sequence[TwinRow]) -> str:
-    """Scores of both decoders at each rate, and their difference, in Markdown."""
-    changes = differences(rows)
-    lines = [
-        f"| decoder, rate | {' | '.join(SCORES.values())} |",
-        f"| --- |{' ---: |' * len(SCORES)}",
-    ]
-    for point in sorted({row.point for row in rows}):
-        for decoder in TWIN_DECODERS:
-            mine = [row for row in rows if (row.decoder, row.point) == (decoder, point)]
-            bpp = np.mean([row.bpp for row in mine])
-            means = [float(np.mean([getattr(row, score) for row in mine])) for score in SCORES]
-            cells = " | ".join(f"{value:.4g}" for value in means)
-            lines.append(f"| {decoder}, {bpp:.3f} bpp | {cells} |")
-        cells = " | ".join(_signed(changes[point, score]) for score in SCORES)
-        lines.append(f"| difference | {cells} |")
-    return "\n".join(lines) + "\n"
-
-
-def _signed(change: Interval) -> str:
-    return f"{change.estimate:+.3g} [{change.low:+.2g}, {change.high:+.2g}]"
-
-
-def section(folder: Path, plots: Path) -> str:
-    """The section as Markdown, its pictures drawn into `plots`; empty if there are no twins."""
-    parts = []
+def table(folder: Path) -> pd.DataFrame:
+    """Mean scores of both decoders at each rate, and their difference with a 95 % interval."""
+    found = []
     for twins in read_twins(folder):
-        parts += [f"## Twin decoders of {twins.cell}\n", _TEXT.format(cell=twins.cell)]
-        parts.append(table(twins.rows))
+        for point, rows in pd.DataFrame(twins.rows).groupby("point"):
+            draws = resample_pictures(rows["picture"].nunique(), DRAWS, SEED)
+            for score in SCORES:
+                by = rows.pivot(index="picture", columns="decoder", values=score)
+                change = (by["adversarial"] - by["plain"]).to_numpy()
+                interval = percentile_interval(float(change.mean()), change[draws].mean(1))
+                found.append(
+                    {
+                        "cell": twins.cell,
+                        "point": point,
+                        "bpp": rows["bpp"].mean(),
+                        "score": score,
+                        **by.mean(),
+                        "difference": interval.estimate,
+                        "low": interval.low,
+                        "high": interval.high,
+                    }
+                )
+    return pd.DataFrame(found)
+
+
+def text(table: pd.DataFrame, pictures: Sequence[str]) -> list[str]:
+    """The section as Markdown, a part for each cell; nothing if there are no twins.
+
+    Args:
+        table: what `table` found.
+        pictures: names of the PNGs that were drawn.
+    """
+    if table.empty:
+        return []
+    parts = []
+    for cell, found in table.groupby("cell", sort=False):
+        rows = []
+        for _, at in found.groupby("point"):
+            bpp = at["bpp"].iloc[0]
+            for decoder in TWIN_DECODERS:
+                rows.append([f"{decoder}, {bpp:.3f} bpp", *(f"{mean:.4g}" for mean in at[decoder])])
+            rows.append(["difference", *(
+                f"{row.difference:+.3g} [{row.low:+.2g}, {row.high:+.2g}]"
+                for row in at.itertuples()
+            )])  # fmt: skip
+        parts += [
+            f"## Twin decoders of {cell}\n",
+            _TEXT.format(cell=cell),
+            markdown_table(["decoder, rate", *SCORES.values()], rows),
+            "",
+            *(
+                f"![The same file, decoded by both](plots/{name})\n"
+                for name in pictures
+                if name.startswith(f"twin-{cell}-")
+            ),
+        ]
+    return [*parts, "![The adversary's training](plots/twin.png)\n"]
+
+
+def draw(folder: Path, plots: Path) -> None:
+    """A PNG of crops for every cell and picture."""
+    for twins in read_twins(folder):
         for picture, versions in twins.crops.items():
-            name = f"twin-{twins.cell}-{picture}.png"
-            write_png(plots / name, labelled_row(dict(versions)))
-            parts.append(f"![The same file, decoded by both](plots/{name})\n")
-    if parts:
-        parts.append("![The adversary's training](plots/twin.png)\n")
-    return "\n" + "\n".join(parts) if parts else ""
+            write_png(plots / f"twin-{twins.cell}-{picture}.png", labelled_row(dict(versions)))
 
 
 def lines(folder: Path) -> Lines | None:
@@ -132,11 +144,10 @@ def lines(folder: Path) -> Lines | None:
     for twins in read_twins(folder):
         loss = twins.cell.partition("-")[2]
         path = folder / twins.cell / "adversarial" / "history.csv"
-        with path.open(encoding="utf-8", newline="") as file:
-            history = list(csv.DictReader(file))
+        history = pd.read_csv(path)
         for label, column in _GAME.items():
-            points = [(float(r["megapixels"]), float(r[column])) for r in history if r[column]]
-            x, y = np.array(points).T
+            known = history.dropna(subset=[column])
+            x, y = (np.asarray(known[name], np.float64) for name in ("megapixels", column))
             curves[label][twins.cell] = [Series(loss, x, y)]
     if not any(curves.values()):
         return None

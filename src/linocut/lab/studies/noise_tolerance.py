@@ -16,10 +16,12 @@ import numpy as np
 from linocut.codec.analysis import Analysed
 from linocut.codec.codec import Codec
 from linocut.codec.rate_control import fit_bytes
-from linocut.lab.data.degradation import EFFORT, add_noise
+from linocut.lab.config.params import Params
+from linocut.lab.data.degradation import CLEAN, EFFORT, add_noise
 from linocut.lab.evaluation.anchors import decode, encode_near
-from linocut.lab.evaluation.rows import NoiseRow
+from linocut.lab.evaluation.rows import NoiseRow, write_rows
 from linocut.lab.evaluation.workers import map_in_processes
+from linocut.lab.studies.restoration import variants
 from linocut.pictures.image import read_image
 from linocut.pictures.quality import psnr_db
 
@@ -63,6 +65,37 @@ def noise_tolerance(
         NoiseTask(codecs, path, index, sigmas, bpp, seed) for index, path in enumerate(pictures)
     ]
     return [row for rows in map_in_processes(_rows_of, tasks, label="noise") for row in rows]
+
+
+def measure_noise(
+    params: Params,
+    arch: str,
+    restored: pathlib.Path,
+    bases: pathlib.Path,
+    prepared: pathlib.Path,
+    out: pathlib.Path,
+) -> None:
+    """The base network of an architecture, and the one of the first loss, beside JPEG 2000.
+
+    Args:
+        params: the whole of params.yaml.
+        arch: the architecture.
+        restored: a folder for every cell.
+        bases: a folder for every architecture.
+        prepared: the folder with test/.
+        out: the CSV file to write, with rows as `NoiseRow`.
+    """
+    loss = params.grid.loss[0]
+    name = variants(loss, params.loss[loss], params.restore.alphas)[0][0]
+    codecs = {
+        f"{arch}, trained on clean pictures": bases / arch / CLEAN,
+        f"{arch}-{name}, trained on noisy ones": restored / f"{arch}-{loss}" / f"codec-{name}",
+    }
+    pictures = sorted((prepared / "test").glob("*.png"))
+    numbers = params.restore
+    rows = noise_tolerance(codecs, pictures, numbers.noise_sigmas, numbers.noise_bpp, params.seed)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_rows(out, NoiseRow, rows)
 
 
 def _rows_of(task: NoiseTask) -> list[NoiseRow]:
