@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 
 from linocut.errors import DataError
 from linocut.files import replacing, write_atomically
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_a_failed_write_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -85,3 +88,14 @@ def test_a_link_is_replaced_and_what_it_points_to_is_not(tmp_path: Path) -> None
 def test_names_of_the_greatest_length_can_be_written(tmp_path: Path) -> None:
     write_atomically(tmp_path / ("n" * 255), b"data")
     assert [len(path.name) for path in tmp_path.iterdir()] == [255]
+
+
+def test_there_is_no_other_atomic_writer() -> None:
+    """A temporary name beside a file, renamed over it, is written in one place."""
+    pattern = re.compile(r"\.(tmp|part)\b[\"'{]")
+    writers = [
+        path.relative_to(ROOT / "src/linocut").as_posix()
+        for path in sorted((ROOT / "src/linocut").rglob("*.py"))
+        if pattern.search(path.read_text(encoding="utf-8"))
+    ]
+    assert writers == ["files.py"]

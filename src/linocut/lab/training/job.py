@@ -277,7 +277,7 @@ def _write_results(work: pathlib.Path, job: pathlib.Path, results: pathlib.Path)
         archive.writestr(ABOUT, json.dumps(about))
         for kind in ("pretrained", "trained", "state"):
             for path in sorted((work / kind).rglob("*")):
-                if path.is_file() and path.suffix != ".tmp":
+                if path.is_file() and not path.name.startswith("."):
                     archive.write(path, path.relative_to(work).as_posix())
     write_atomically(results, file.getvalue())
 
