@@ -9,13 +9,22 @@ import pytest
 from linocut.cli import files
 from linocut.cli.files import Job, require_free
 from linocut.errors import DataError
+from linocut.pictures.image import PICTURE_SUFFIXES
 
 READABLE = frozenset({".png", ".jpg"})
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("a.png", "b.jpg", "notes.txt", "deep/c.PNG", "deep/.hidden.png", "x[1].png"):
+    for name in (
+        "a.png",
+        "b.jpg",
+        "notes.txt",
+        "deep/c.PNG",
+        "deep/.hidden.png",
+        ".deep/d.png",
+        "x[1].png",
+    ):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"")
     monkeypatch.chdir(tmp_path)
@@ -184,3 +193,9 @@ def test_existing_files_are_kept_without_force() -> None:
         require_free(Job(Path("a.png"), Path("./a.png")), force=True)
     with pytest.raises(DataError, match="is a folder"):
         require_free(Job(Path("a.png"), Path("deep")), force=True)
+
+
+def test_the_docs_name_the_suffixes_that_folders_are_searched_for() -> None:
+    text = (Path(__file__).parents[2] / "docs/cli.md").read_text(encoding="utf-8")
+    listed = text.partition("are searched through for `")[2].partition("`")[0].split()
+    assert set(listed) == PICTURE_SUFFIXES

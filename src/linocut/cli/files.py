@@ -234,7 +234,8 @@ def _expand(name: str, readable: frozenset[str], notes: list[str]) -> list[tuple
         inside = [
             below
             for below in sorted(path.rglob("*"))
-            if not below.name.startswith(".") and below.is_file()
+            if not any(part.startswith(".") for part in below.relative_to(path).parts)
+            and below.is_file()
         ]
         files = [below for below in inside if below.suffix.lower() in readable]
         if not files:
