@@ -74,7 +74,8 @@ class LinoImageFile(ImageFile.ImageFile):
         """Decode, once."""
         if self._file is not None:
             try:
-                codec = _codec(str(shipped.by_id(self._file.model_id)))
+                known = self._file.is_lossless
+                codec = None if known else _codec(str(shipped.by_id(self._file.model_id)))
                 picture = decompress_picture(codec, self._file)
             except LinocutError as error:
                 raise OSError(str(error)) from error

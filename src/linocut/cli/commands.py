@@ -184,6 +184,8 @@ def _batch(options: Namespace) -> Options:
 def _decode(content: bytes, options: Namespace, threads: int | None) -> Picture:
     most = options.max_pixels or bitstream.MAX_PIXELS
     file = bitstream.unpack(content, max_pixels=most)
+    if file.is_lossless:
+        return decompress_picture(None, file)
     model = options.model or str(shipped.by_id(file.model_id))
     codec = _codec(model, options.device, threads)
     return decompress_picture(codec, file)

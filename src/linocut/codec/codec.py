@@ -35,7 +35,7 @@ from linocut.entropy.tables import EntropyTables
 from linocut.errors import BitstreamError, CheckpointError, DataError
 from linocut.format import bitstream
 from linocut.format.bitstream import LinoFile
-from linocut.format.blocks import pack_correction
+from linocut.format.blocks import pack_correction, unpack_lossless
 from linocut.lab.networks.networks import Network
 from linocut.lab.networks.store import load_model, load_tensors, read_description
 from linocut.models import shipped
@@ -220,6 +220,9 @@ class Codec:
             BitstreamError: not such a file, damaged, too large, or made by another model.
         """
         file = data if isinstance(data, LinoFile) else bitstream.unpack(data, max_pixels=max_pixels)
+        if file.is_lossless:
+            exact = unpack_lossless(file.extras[bitstream.LOSSLESS], file.height, file.width)
+            return Decoded(exact, None)
         if file.model_id.hex() != self.model_id:
             raise BitstreamError(
                 f"the file was made by model {file.model_id.hex()}, "

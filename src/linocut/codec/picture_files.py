@@ -1,19 +1,16 @@
 """A whole picture as a .lino file: what the codec codes, and what it does not.
 
-rgb ──────────────────────────── codec ──> tiles
-alpha, ICC profile, EXIF, grey ──────────> blocks of the file, without loss
+    rgb, invisible pixels made up ── codec ──> tiles
+    alpha, ICC profile, EXIF, grey ──────────> blocks of the file, without loss
 
-block         content
-ALPHA         `linocut.format.blocks`
-ICC_PROFILE   size as u32, little-endian, then a zlib stream of that size
-EXIF          packed like the profile
-HINTS         one byte, bit 0: the picture is grey, a decoder may give one channel
+Where coding the colours without loss gives the smaller file, as it does for screenshots, or one
+that meets a limit of bytes, the file holds them so in place of tiles, and needs no network.
 """
 
 from __future__ import annotations
 
 import json
-import zlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -22,26 +19,43 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from linocut.codec.rate_control import fit_bytes, fit_psnr, quality_step, step_quality
-from linocut.errors import BitstreamError, CheckpointError
+from linocut.errors import BitstreamError, CheckpointError, ConfigError
 from linocut.format.bitstream import (
     ALPHA,
     CORRECTION,
     EXIF,
     HINTS,
     ICC_PROFILE,
+    LOSSLESS,
     MAX_PIXELS,
     MAX_STEP_INDEX,
+    NO_MODEL,
     LinoFile,
+    pack,
+    tile_grid,
     unpack,
 )
-from linocut.format.blocks import inflate, pack_alpha, unpack_alpha
+from linocut.format.blocks import (
+    MOST_METADATA_BYTES,
+    pack_alpha,
+    pack_lossless,
+    pack_metadata,
+    unpack_alpha,
+    unpack_lossless,
+    unpack_metadata,
+)
 from linocut.models import shipped
+from linocut.pictures.alpha import blacken_invisible, fill_invisible
 from linocut.pictures.image import Picture, RgbArray
+from linocut.pictures.quality import psnr_db
 
 _GREY = 1
 
-MOST_METADATA_BYTES = 1 << 22
-"""Longest ICC profile or EXIF block that is kept or accepted."""
+_FLAT_SHARE, _FEW_COLOURS, _FEW_PIXELS = 0.4, 64, 4096
+"""Share of pixels that equal a neighbour, colours, or pixels, at which lossless coding may win."""
+
+_ROOM_BPP = 6.0
+"""Lossless files of photographs have 6 to 14 bits a pixel: below, trying is a waste."""
 
 STEPS = (1.0, 2.0 ** (MAX_STEP_INDEX / 64))
 """Finest and coarsest quantisation step of the format, grey levels."""
@@ -102,7 +116,7 @@ def compress_picture(
         target: quality, rate, PSNR or size to aim at.
         effort: of the encoder, 0 (fast) to 3 (small).
         strip: leave ICC profile and EXIF out.
-        resilient: write the layout that survives bit errors.
+        resilient: write the layout that survives bit errors, which is never a lossless file.
 
     Returns:
         The file, and what could not be kept, one short phrase each.
@@ -111,31 +125,95 @@ def compress_picture(
         ConfigError: the model cannot reach the target on this picture.
     """
     extras, lost = pack_extras(picture, strip=strip)
-    analysed = codec.analyse(picture.rgb, once=target.kind == "quality")
-    encode = partial(codec.encode, analysed, effort=effort, extras=extras, resilient=resilient)
+    most = _most_bytes(picture, target)
+    shown = blacken_invisible(picture)
+    exact = None
+    if not resilient and (may_be_graphics(shown) or _is_roomy(picture, most)):
+        exact = lossless_file(shown, extras)
+    if exact is not None and target.kind in {"bpp", "max_bytes"} and len(exact) <= most:
+        return exact, lost
+    options: dict[str, Any] = {"effort": effort, "extras": extras, "resilient": resilient}
+    try:
+        data = _lossy_file(codec, fill_invisible(picture), target, most, options)
+    except ConfigError:
+        if resilient or target.kind != "psnr":
+            raise
+        exact = exact or lossless_file(shown, extras)
+        if exact is None:
+            raise
+        return exact, lost
+    return (data if exact is None or len(data) <= len(exact) else exact), lost
+
+
+def _lossy_file(
+    codec: PictureCodec, rgb: RgbArray, target: Target, most: float, options: Mapping[str, Any]
+) -> bytes:
+    """What the network makes of the colours."""
+    analysed = codec.analyse(rgb, once=target.kind == "quality")
+    encode = partial(codec.encode, analysed, **options)
     if target.kind == "quality":
-        return encode(step=quality_step(target.value)), lost
+        return encode(step=quality_step(target.value))
     if target.kind == "psnr":
 
         def encode_and_measure(step: float) -> tuple[bytes, float]:
-            from linocut.pictures.quality import psnr_db
-
             data = encode(step=step)
-            return data, psnr_db(picture.rgb, codec.decompress(data))
+            return data, psnr_db(rgb, codec.decompress(data))
 
-        return fit_psnr(encode_and_measure, target.value, STEPS), lost
+        return fit_psnr(encode_and_measure, target.value, STEPS)
+    return fit_bytes(lambda step: encode(step=step), max(1, int(most)), STEPS)
+
+
+def lossless_file(rgb: RgbArray, extras: Mapping[int, bytes]) -> bytes | None:
+    """A file of the colours as they are and the blocks `extras`; None where there is none."""
+    block = pack_lossless(rgb)
+    if block is None:
+        return None
+    height, width = rgb.shape[:2]
+    rows, columns = tile_grid(width, height)
+    blocks = {**extras, LOSSLESS: block}
+    return pack(LinoFile(width, height, 0, NO_MODEL, [b""] * (rows * columns), blocks))
+
+
+def may_be_graphics(rgb: RgbArray) -> bool:
+    """A quick look whether a picture is drawn or written rather than photographed.
+
+    Of some thousand rows: whether many pixels equal their left or upper neighbour, or few colours
+    occur.
+    """
+    height, width = rgb.shape[:2]
+    if height * width <= _FEW_PIXELS:
+        return True
+    rows = rgb[:: max(1, height // 1024)]
+    colours = rows.astype(np.uint32) @ np.array([1 << 16, 1 << 8, 1], np.uint32)
+    beside = float((colours[:, 1:] == colours[:, :-1]).mean()) if width > 1 else 1.0
+    lower = rgb[1::7]
+    above = float((lower == rgb[::7][: len(lower)]).all(axis=2).mean()) if height > 1 else 1.0
+    if max(beside, above) >= _FLAT_SHARE:
+        return True
+    return bool(np.unique(colours[:, ::3]).size <= _FEW_COLOURS)
+
+
+def _most_bytes(picture: Picture, target: Target) -> float:
+    """The limit that the target sets on the file, or infinity."""
     height, width = picture.rgb.shape[:2]
-    most = target.value if target.kind == "max_bytes" else target.value * height * width / 8
-    return fit_bytes(lambda step: encode(step=step), max(1, int(most)), STEPS), lost
+    if target.kind == "max_bytes":
+        return target.value
+    return target.value * height * width / 8 if target.kind == "bpp" else math.inf
+
+
+def _is_roomy(picture: Picture, most_bytes: float) -> bool:
+    """Whether a limit leaves so much that even a photograph may fit without loss."""
+    height, width = picture.rgb.shape[:2]
+    return _ROOM_BPP * height * width / 8 <= most_bytes < math.inf
 
 
 def decompress_picture(
-    codec: PictureCodec, data: bytes | LinoFile, *, max_pixels: int = MAX_PIXELS
+    codec: PictureCodec | None, data: bytes | LinoFile, *, max_pixels: int = MAX_PIXELS
 ) -> Picture:
     """The picture of a file, with everything the file carries, and notes of what was damaged.
 
     Args:
-        codec: decodes the colours.
+        codec: decodes the colours; a lossless file needs none.
         data: a whole file, or what `linocut.format.bitstream.unpack` made of it.
         max_pixels: larger pictures are refused.
 
@@ -147,9 +225,14 @@ def decompress_picture(
         unpack_alpha(file.extras[ALPHA], file.height, file.width) if ALPHA in file.extras else None
     )
     icc, exif = metadata(file.extras)
+    grey = is_grey(file.extras)
+    if file.is_lossless:
+        rgb = unpack_lossless(file.extras[LOSSLESS], file.height, file.width)
+        return Picture(rgb, alpha, grey, icc, exif)
+    if codec is None:
+        raise BitstreamError(f"the file needs the model {file.model_id.hex()}")
     decoded = codec.decode(file)
     rgb, damage = decoded.picture, decoded.damage
-    grey = is_grey(file.extras)
     notes = (damage.note,) if damage and damage.note else ()
     return Picture(_one_grey(rgb) if grey else rgb, alpha, grey, icc, exif, notes)
 
@@ -165,7 +248,11 @@ def metadata(extras: Mapping[int, bytes]) -> tuple[bytes | None, bytes | None]:
     Raises:
         BitstreamError: a block is damaged.
     """
-    return _inflate(extras.get(ICC_PROFILE), "ICC profile"), _inflate(extras.get(EXIF), "EXIF")
+    icc, exif = extras.get(ICC_PROFILE), extras.get(EXIF)
+    return (
+        None if icc is None else unpack_metadata(icc, "ICC profile"),
+        None if exif is None else unpack_metadata(exif, "EXIF"),
+    )
 
 
 def describe_file(data: bytes) -> dict[str, Any]:
@@ -176,21 +263,22 @@ def describe_file(data: bytes) -> dict[str, Any]:
     """
     file = unpack(data)
     step = 2.0 ** (file.step_index / 64)
-    name, about = _model_of(file.model_id)
+    name, about = (None, {}) if file.is_lossless else _model_of(file.model_id)
     return {
         "format": f"linocut, version {data[4]}",
         "width": file.width,
         "height": file.height,
         "bytes": len(data),
         "bpp": round(8 * len(data) / (file.width * file.height), 5),
-        "step": round(step, 4),
-        "quality": round(step_quality(step), 1),
-        "model_id": file.model_id.hex(),
+        "lossless": file.is_lossless,
+        "step": None if file.is_lossless else round(step, 4),
+        "quality": None if file.is_lossless else round(step_quality(step), 1),
+        "model_id": None if file.is_lossless else file.model_id.hex(),
         "model": name,
         "decoder_kmac_per_px": about.get("decoder_kmac_per_px"),
         "resilient": file.resilience is not None,
         "tiles": len(file.resilience.segments if file.resilience else file.tiles),
-        "payload_bytes": file.payload_bytes,
+        "payload_bytes": len(file.extras.get(LOSSLESS, b"")) or file.payload_bytes,
         "correction_bytes": len(file.extras.get(CORRECTION, b"")),
         "grey": is_grey(file.extras),
         "alpha_bytes": len(file.extras.get(ALPHA, b"")),
@@ -222,21 +310,10 @@ def pack_extras(picture: Picture, *, strip: bool) -> tuple[dict[int, bytes], tup
         if len(content) > MOST_METADATA_BYTES:
             lost.append(f"{name} of {len(content)} bytes dropped")
         else:
-            extras[kind] = len(content).to_bytes(4, "little") + zlib.compress(content, 9)
+            extras[kind] = pack_metadata(content)
     if picture.grey:
         extras[HINTS] = bytes([_GREY])
     return extras, tuple(lost)
-
-
-def _inflate(block: bytes | None, what: str) -> bytes | None:
-    if block is None:
-        return None
-    size = int.from_bytes(block[:4], "little")
-    if len(block) < 4 or size > MOST_METADATA_BYTES:
-        raise BitstreamError(
-            f"{what} block claims {size} bytes, expected at most {MOST_METADATA_BYTES}"
-        )
-    return inflate(block[4:], size, what)
 
 
 def _one_grey(rgb: RgbArray) -> RgbArray:

@@ -36,12 +36,15 @@ MAX_PIXELS = 2**28
 MAX_SIDE_PX = 2**24
 MAX_STEP_INDEX = 640
 
-ALPHA, ICC_PROFILE, ROTATION, EXIF, HINTS, CORRECTION = 1, 2, 3, 4, 6, 8
-"""Kinds of blocks: alpha plane, ICC profile, rotation of the latent, EXIF, hints (bit 0: the
-picture was grey), and the picture's own last layer (`linocut.codec.correction`).
+ALPHA, ICC_PROFILE, ROTATION, EXIF, LOSSLESS, HINTS, CORRECTION = 1, 2, 3, 4, 5, 6, 8
+"""Kinds of blocks: alpha plane, ICC profile, rotation of the latent, EXIF, colours without loss,
+hints (bit 0: the picture was grey), and the picture's own last layer (`linocut.codec.correction`).
 """
 
-MUST_UNDERSTAND = frozenset({ALPHA, ROTATION})
+MUST_UNDERSTAND = frozenset({ALPHA, ROTATION, LOSSLESS})
+
+NO_MODEL = bytes(8)
+"""Model id of a file that needs none, because it holds the picture without loss."""
 
 _TOLERATED_BITS = 6
 """Of the 40 of magic and version, in a file of the resilient layout."""
@@ -104,6 +107,11 @@ class LinoFile:
     def without(self, kind: int) -> LinoFile:
         """The same but for the block of one kind."""
         return replace(self, extras={k: block for k, block in self.extras.items() if k != kind})
+
+    @property
+    def is_lossless(self) -> bool:
+        """Whether a block holds the colours exactly, and no network is needed."""
+        return LOSSLESS in self.extras
 
     @property
     def payload_bytes(self) -> int:

@@ -1,4 +1,4 @@
-"""What the blocks of a file hold: the alpha plane and the correction of the last layer, as bytes.
+"""What the blocks of a file hold, as bytes: alpha, metadata, a correction, a whole picture.
 
 Alpha, without loss:
 
@@ -11,6 +11,10 @@ Alpha, without loss:
 
 The row above the first and the column left of the first are zero. The encoder keeps the smallest.
 
+ICC profile and EXIF: size as u32, little-endian, then a zlib stream of that size.
+
+A picture without loss: what the VP8L chunk of a WebP file holds (RFC 9649), without alpha.
+
 The numbers of a correction (`linocut.codec.correction`), row by row: a row is a bit 0 where all its
 numbers are zero, else 1 and its numbers. A number is a bit 0 where it is zero, else 1, its sign
 (1: negative) and its magnitude in Elias's gamma code. Bits fill bytes from the highest down, the
@@ -20,6 +24,7 @@ last one padded with zeros.
 from __future__ import annotations
 
 import zlib
+from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +32,12 @@ from numpy.typing import NDArray
 from linocut.errors import BitstreamError
 
 AlphaArray = NDArray[np.uint8]
+
+MOST_METADATA_BYTES = 1 << 22
+"""Longest ICC profile or EXIF block that is kept or accepted."""
+
+VP8L_SIDE_PX = 1 << 14
+"""Longest side of a picture that is kept without loss."""
 
 Numbers = NDArray[np.int8]
 """Of a correction, (5, c)."""
@@ -115,6 +126,68 @@ def unpack_correction(block: bytes, channels: int) -> Numbers:
     ]
     bits.end()
     return np.array(rows, dtype=np.int8)
+
+
+def pack_metadata(content: bytes) -> bytes:
+    """A profile or EXIF of at most `MOST_METADATA_BYTES`, compressed."""
+    return len(content).to_bytes(4, "little") + zlib.compress(content, 9)
+
+
+def unpack_metadata(block: bytes, what: str) -> bytes:
+    """What `pack_metadata` packed.
+
+    Args:
+        block: of a file.
+        what: how error messages call it.
+
+    Raises:
+        BitstreamError: damaged, or too long.
+    """
+    size = int.from_bytes(block[:4], "little")
+    if len(block) < 4 or size > MOST_METADATA_BYTES:
+        raise BitstreamError(
+            f"{what} block claims {size} bytes, expected at most {MOST_METADATA_BYTES}"
+        )
+    return inflate(block[4:], size, what)
+
+
+def pack_lossless(rgb: NDArray[np.uint8]) -> bytes | None:
+    """Colours (h, w, 3) uint8 exactly, or None: too large, or Pillow was built without WebP."""
+    from PIL import Image, features
+
+    if max(rgb.shape[:2]) > VP8L_SIDE_PX or not features.check("webp"):
+        return None
+    file = BytesIO()
+    Image.fromarray(rgb).save(file, "WEBP", lossless=True, quality=75, method=4)
+    content = file.getvalue()
+    if content[12:16] != b"VP8L":
+        return None
+    return content[20 : 20 + int.from_bytes(content[16:20], "little")]
+
+
+def unpack_lossless(block: bytes, height: int, width: int) -> NDArray[np.uint8]:
+    """The colours (height, width, 3) uint8 that `pack_lossless` packed.
+
+    Raises:
+        BitstreamError: the block is damaged or holds another picture.
+    """
+    from PIL import Image, features
+
+    if not features.check("webp"):
+        raise BitstreamError("the picture is kept as WebP, which this Pillow was built without")
+    sides = int.from_bytes(block[1:5], "little")
+    found = ((sides >> 14 & 0x3FFF) + 1, (sides & 0x3FFF) + 1)
+    if len(block) < 5 or block[0] != 0x2F or found != (height, width):
+        raise BitstreamError(
+            f"the lossless block of {len(block)} bytes holds no picture of {width}x{height} px"
+        )
+    chunk = b"VP8L" + len(block).to_bytes(4, "little") + block + bytes(len(block) % 2)
+    riff = b"RIFF" + (len(chunk) + 4).to_bytes(4, "little") + b"WEBP" + chunk
+    try:
+        with Image.open(BytesIO(riff), formats=["WEBP"]) as image:
+            return np.array(image.convert("RGB"))
+    except (OSError, ValueError, SyntaxError) as error:
+        raise BitstreamError(f"the lossless block is damaged: {error}") from None
 
 
 def inflate(data: bytes, size: int, what: str) -> bytes:

@@ -25,6 +25,13 @@ def fill_invisible(picture: Picture) -> RgbArray:
     return np.where(seen[..., None], picture.rgb, np.rint(made_up).astype(np.uint8))
 
 
+def blacken_invisible(picture: Picture) -> RgbArray:
+    """The colours of a picture, those of fully transparent pixels black: least for exact coding."""
+    if picture.alpha is None or picture.alpha.all():
+        return picture.rgb
+    return np.where(picture.alpha[..., None] > 0, picture.rgb, np.uint8(0))
+
+
 def seen_alike(original: Picture, decoded: Picture) -> RgbArray:
     """The colours of the decoded picture, where neither shows a pixel those of the original.
 
@@ -70,7 +77,8 @@ def _halved(
             place = slice(part.shape[0]), slice(part.shape[1])
             sums[place] += colour[y::2, x::2] * part[..., None]
             counts[place] += part
-    return sums / np.maximum(counts, 1)[..., None], counts > 0
+    means = sums / np.maximum(counts, np.float32(1))[..., None]
+    return means.astype(np.float32), counts > 0
 
 
 def _doubled(colour: _FloatPicture) -> _FloatPicture:
