@@ -11,7 +11,6 @@ sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install 
 
 from linocut.lab.config import stage
 from linocut.lab.config.params import Params
-from linocut.lab.config.parse import plain
 from linocut.lab.evaluation import encode
 from linocut.lab.fitting.build import ROTATION_FILE
 from linocut.lab.networks.losses import build_loss
@@ -25,13 +24,7 @@ CODED = ROOT / "artifacts/coded"
 def main(params: Params, arch: str, loss: str) -> None:
     """Fit the tables of one cell, tune its decoder, and compress the test pictures."""
     cell = f"{arch}-{loss}"
-    inputs = {
-        "cell": cell,
-        "seed": params.seed,
-        "code": plain(params.code),
-        "steps": params.train.step_range,
-        "loss": plain(params.loss[loss]),
-    }
+    inputs = stage.watched(ROOT, "entropy_code", params, arch=arch, loss=loss)
     trained, rotated = TRAINED / cell, ROTATED / cell
     files = [PREPARED / "train.npy", trained / "model.safetensors", rotated / ROTATION_FILE]
     encode.entropy_code(

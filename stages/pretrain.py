@@ -11,7 +11,6 @@ sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install 
 
 from linocut.lab.config import stage
 from linocut.lab.config.params import Params
-from linocut.lab.config.parse import plain
 from linocut.lab.training import recipes
 
 PREPARED = ROOT / "artifacts/prepared"
@@ -20,12 +19,7 @@ PRETRAINED = ROOT / "artifacts/pretrained"
 
 def main(params: Params, arch: str) -> None:
     """Train the base network of one architecture; a killed training goes on where it was."""
-    inputs = {
-        "base": arch,
-        "seed": params.seed,
-        "train": plain(params.train),
-        "arch": plain(params.arch[arch]),
-    }
+    inputs = stage.watched(ROOT, "pretrain", params, arch=arch)
     state = stage.state_folder(ROOT, inputs, [PREPARED / "train.npy"])
     recipes.train_base(params, arch, recipes.TrainingPlace(PREPARED, PRETRAINED / arch, state))
 

@@ -11,7 +11,6 @@ sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install 
 
 from linocut.lab.config import stage
 from linocut.lab.config.params import Params
-from linocut.lab.config.parse import plain
 from linocut.lab.tracking import live
 from linocut.lab.training import recipes
 
@@ -23,13 +22,7 @@ TRAINED = ROOT / "artifacts/trained"
 def main(params: Params, arch: str, loss: str) -> None:
     """Train one cell, watched by MLflow; a killed training goes on where it was."""
     cell = f"{arch}-{loss}"
-    inputs = {
-        "cell": cell,
-        "seed": params.seed,
-        "train": plain(params.train),
-        "arch": plain(params.arch[arch]),
-        "loss": plain(params.loss[loss]),
-    }
+    inputs = stage.watched(ROOT, "train", params, arch=arch, loss=loss)
     base = PRETRAINED / arch
     files = [PREPARED / "train.npy", base / "model.json", base / "model.safetensors"]
     state = stage.state_folder(ROOT, inputs, files)

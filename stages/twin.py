@@ -11,7 +11,6 @@ sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install 
 
 from linocut.lab.config import stage
 from linocut.lab.config.params import Params
-from linocut.lab.config.parse import plain
 from linocut.lab.studies import twin
 from linocut.lab.tracking import live
 
@@ -24,7 +23,7 @@ def main(params: Params, arch: str, loss: str) -> None:
     """Train and compare the two decoders of one cell, watched by MLflow."""
     cell = f"{arch}-{loss}"
     out = TWIN / cell
-    inputs = {"twin": plain(params.twin), "cell": cell, "seed": params.seed}
+    inputs = stage.watched(ROOT, "twin", params, arch=arch, loss=loss)
     coded = CODED / cell
     state = stage.state_folder(ROOT, inputs, [coded / "codec/model.safetensors"])
     with live.run(

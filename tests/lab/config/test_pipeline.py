@@ -1,7 +1,6 @@
 """dvc.yaml, the stage scripts, the parameters and the library agree."""
 
 import ast
-import dataclasses
 import pathlib
 import re
 from typing import Any
@@ -10,7 +9,7 @@ import pytest
 import yaml
 
 from import_closure import closure
-from linocut.lab.config.params import ScheduleConfig, TrainConfig
+from params_read import numbers_under, read_by
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 STAGES = sorted((ROOT / "stages").glob("*.py"))
@@ -99,13 +98,10 @@ def test_a_stage_imports_this_checkout_and_no_other_stage(path: pathlib.Path) ->
     assert not re.search(r"(from|import) stages", text)
 
 
-def test_a_base_network_depends_on_all_of_train_but_the_schedule_of_the_cells() -> None:
-    def names(config: type) -> set[str]:
-        return {field.name for field in dataclasses.fields(config)}
-
-    watched = {name for name in PIPELINE["stages"]["pretrain"]["params"] if "train." in name}
-    needed = names(TrainConfig) - names(ScheduleConfig)
-    assert watched == {f"train.{name}" for name in needed}
+@pytest.mark.parametrize("name", NAMES)
+def test_a_stage_depends_on_exactly_the_parameters_that_it_reads(name: str) -> None:
+    listed: set[str] = set().union(*map(numbers_under, PIPELINE["stages"][name]["params"]))
+    assert listed == read_by(ROOT / "stages" / f"{name}.py")
 
 
 def test_committed_dvc_settings_name_no_machine() -> None:

@@ -14,6 +14,7 @@ import ast
 import hashlib
 import importlib
 import inspect
+import json
 import pathlib
 import sys
 import typing
@@ -127,6 +128,12 @@ def sources(targets: Iterable[str]) -> dict[str, str]:
         found[where] = hashlib.sha256(content).hexdigest()
         waiting += _imported(content)
     return dict(sorted(found.items()))
+
+
+def record(target: str, file: pathlib.Path) -> None:
+    """Write what `sources` finds of one target: what a cell of DVC depends on."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(sources([target]), indent=2) + "\n", encoding="utf-8")
 
 
 def plugin_file(module: str) -> pathlib.Path:

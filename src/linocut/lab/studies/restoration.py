@@ -34,7 +34,7 @@ from linocut.codec.codec import Codec
 from linocut.codec.tiling import padded
 from linocut.entropy.planes import step_index, step_of
 from linocut.errors import DataError
-from linocut.lab.config.params import DenoiseConfig, LossOption, Params
+from linocut.lab.config.params import DenoiseConfig, LossOption, Params, TuningConfig
 from linocut.lab.data.degradation import (
     CLEAN,
     DEGRADED,
@@ -262,6 +262,9 @@ def build_bases(
         build_base(params, network, prepared, lambda picture, rng: picture, out / CLEAN)
 
 
+_NO_TUNING = TuningConfig(megapixels=0.0, crops=1, batch_size=1, learning_rate=1.0)
+
+
 def build_base(
     params: Params,
     network: pathlib.Path,
@@ -281,7 +284,7 @@ def build_base(
             write_png(place / "validation" / path.name, degrade(read_image(path), rng))
         pca = dataclasses.replace(params.pca, crops=len(picked))
         build.fit_pca(network, place, place / "rotated", pca, params.seed)
-        code = dataclasses.replace(params.code, effort=EFFORT, crops=len(picked))
+        code = dataclasses.replace(params.code, effort=EFFORT, crops=len(picked), tuning=_NO_TUNING)
         steps = params.train.step_range
         build.build_codec(network, place / "rotated", place, folder, code, steps, params.seed)
 
