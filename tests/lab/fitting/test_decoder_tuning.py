@@ -15,6 +15,7 @@ from linocut.lab.fitting import decoder_tuning
 from linocut.lab.fitting.decoder_tuning import tune_decoder
 from linocut.lab.fitting.entropy_fit import fit_tables, no_contexts
 from linocut.lab.networks.losses import l2
+from linocut.lab.training.finite import DivergedError
 from linocut.lab.training.resume import ResumeState
 from linocut.pictures.quality import psnr_db
 from tiny import awake
@@ -27,14 +28,14 @@ def coder_of(network):
     return EntropyCoder(network.bands, fit_tables(network.bands, [], no_contexts(network.bands)))
 
 
-def tuned(network, used, megapixels=0.6, seed=0, resume=None):
+def tuned(network, used, megapixels=0.6, seed=0, resume=None, rate=2e-3):
     tune_decoder(
         network,
         used,
         coder_of(network),
         CROPS,
         l2,
-        TuningConfig(megapixels, 6, 2, 2e-3),
+        TuningConfig(megapixels, 6, 2, rate),
         effort=2,
         step_range=(30.0, 50.0),
         seed=seed,
@@ -105,3 +106,10 @@ def test_a_killed_tuning_ends_with_the_weights_of_one_that_was_not(tmp_path, mon
     resumed = tuned(awake("cae"), used, megapixels=0.1, resume=ResumeState(tmp_path / "state"))
     for one, two in zip(whole.parameters(), resumed.parameters(), strict=True):
         torch.testing.assert_close(one, two, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("rate", [1e3, 1e9])
+def test_a_tuning_that_diverges_says_where(rate):
+    network = awake("cae")
+    with pytest.raises(DivergedError, match=r"iteration \d+ of 12 \((steps .*)?learning rate"):
+        tuned(network, rotation.identity(network.bands), megapixels=0.1, rate=rate)

@@ -16,7 +16,6 @@ from safetensors.numpy import load_file, save_file
 
 from linocut.codec import rotation
 from linocut.codec.codec import Codec
-from linocut.codec.numpy_threads import numpy_on_one_thread
 from linocut.codec.rotation import Rotation, rotation_from, rotation_tensors
 from linocut.entropy.choice import ROUNDING, optimise
 from linocut.entropy.coder import EntropyCoder
@@ -43,7 +42,7 @@ from linocut.lab.networks.store import (
     read_description,
     save_model,
 )
-from linocut.lab.training.machine import picture_batch
+from linocut.lab.training.machine import one_thread, picture_batch
 from linocut.lab.training.resume import ResumeState
 from linocut.models import shipped as models
 from linocut.pictures.crop import centre
@@ -58,6 +57,7 @@ COARSER = 1.6
 ROTATION_FILE = "rotation.safetensors"
 
 
+@one_thread()
 def fit_pca(
     trained: pathlib.Path, prepared: pathlib.Path, out: pathlib.Path, config: PcaConfig, seed: int
 ) -> None:
@@ -78,7 +78,12 @@ def fit_pca(
     with (out / "energy.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows({name: _nine_digits(value) for name, value in row.items()} for row in rows)
+
+
+def _nine_digits(value: str | float) -> str | float:
+    """What people read does not show how a processor adds up."""
+    return float(f"{value:.9g}") if isinstance(value, float) else value
 
 
 def training_crops(network: Network, crops: pathlib.Path) -> NDArray[np.uint8]:
@@ -180,7 +185,7 @@ def _saved_tables(resume: ResumeState | None, fit: Callable[[], EntropyTables]) 
     return tables
 
 
-@numpy_on_one_thread()
+@one_thread()
 def _tables(
     network: Network,
     used: Rotation | None,

@@ -29,6 +29,7 @@ from linocut.entropy.contexts import (
     ContextNetwork,
 )
 from linocut.entropy.tables import SIGN_CLASSES, TOKENS
+from linocut.lab.training.finite import largest, require_finite
 
 HIDDEN = {"magnitude": 16, "sign": 24}
 LEVEL_UNIT = 32.0
@@ -204,13 +205,17 @@ def _train(
     optimiser = torch.optim.Adam(parameters, lr=LEARNING_RATE)
     levels, place = torch.from_numpy(rows.levels), torch.from_numpy(rows.place)
     target, weight = torch.from_numpy(rows.target), torch.from_numpy(rows.weight)
+    pace = LEARNING_RATE
     for iteration in tqdm(range(iterations), desc="contexts", leave=False):
-        rate = 0.5 + 0.5 * math.cos(math.pi * iteration / iterations)
-        optimiser.param_groups[0]["lr"] = LEARNING_RATE * max(rate, 0.01)
+        pace = LEARNING_RATE * max(0.5 + 0.5 * math.cos(math.pi * iteration / iterations), 0.01)
+        optimiser.param_groups[0]["lr"] = pace
         chosen = torch.randint(len(levels), (min(BATCH, len(levels)),), generator=generator)
         x = levels[chosen].float() / LEVEL_UNIT
         costs = loss(chosen, x, place[chosen], target[chosen]) * weight[chosen]
+        cost = costs.sum() / weight[chosen].sum()
         optimiser.zero_grad()
-        (costs.sum() / weight[chosen].sum()).backward()  # type: ignore[no-untyped-call]
+        cost.backward()  # type: ignore[no-untyped-call]
+        require_finite({"loss": float(cost.detach())}, iteration, iterations, pace)
         optimiser.step()
         network.keep_in_range()
+    require_finite({"largest weight": largest(parameters)}, iterations - 1, iterations, pace)

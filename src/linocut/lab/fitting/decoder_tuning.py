@@ -29,6 +29,7 @@ from linocut.entropy.planes import dequantise, step_index, step_of
 from linocut.lab.config.params import TuningConfig
 from linocut.lab.networks.losses import Distortion
 from linocut.lab.networks.networks import Network
+from linocut.lab.training.finite import largest, require_finite
 from linocut.lab.training.machine import keep_freed_memory, picture_batch, return_freed_memory
 from linocut.lab.training.resume import ResumeState
 
@@ -80,6 +81,9 @@ def tune_decoder(
         step_range: finest and coarsest step, grey levels.
         seed: of the choice of crops, steps and batches.
         resume: where checkpoints go; None for nowhere. What it holds is left there.
+
+    Raises:
+        DivergedError: a loss, a gradient or a weight is not finite.
     """
     seen = _seen(network, used, coder, crops, config.crops, effort, step_range, seed)
     keep_freed_memory()
@@ -110,17 +114,24 @@ def tune_decoder(
         cost = (loss / (OWN_SHARE * loss.detach() + (1.0 - OWN_SHARE) * expected)).mean()
         optimiser.zero_grad(set_to_none=True)
         cost.backward()  # type: ignore[no-untyped-call]
-        nn.utils.clip_grad_norm_(learning, 1.0)
+        norm = nn.utils.clip_grad_norm_(learning, 1.0)
+        found = {"loss": float(cost.detach()), "gradient norm": float(norm)}
+        rate = optimiser.param_groups[0]["lr"]
+        require_finite(found, iteration, iterations, rate, step)
         optimiser.step()
         decay = min(0.999, (iteration + 1) / (iteration + 10))
         for name, value in network.state_dict().items():
             average[name].lerp_(value, 1.0 - decay)
         bar.update(pixels)
         if resume and time.monotonic() - saved > CHECKPOINT_EVERY_S:
+            weight = largest(learning)
+            require_finite({"largest weight": weight}, iteration, iterations, rate, step)
             weights = {"network": network.state_dict(), "average": average}
             resume.save(weights | {"optimiser": optimiser.state_dict(), "done": iteration + 1})
             saved = time.monotonic()
     bar.close()
+    last = {"largest weight": largest(average.values())}
+    require_finite(last, iterations - 1, iterations, config.learning_rate)
     network.load_state_dict(average)
 
 

@@ -36,10 +36,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from linocut.errors import DataError, LinocutError
+from linocut.files import write_atomically
 from linocut.lab.config.params import Params, load_params
 from linocut.lab.config.parse import plain
 from linocut.lab.training.recipes import TrainingPlace, train_base, train_cell
-from linocut.pictures.image import read_image, write_atomically
+from linocut.pictures.image import read_image
 
 ABOUT = "about.json"
 MOST_MB = 60.0

@@ -4,12 +4,14 @@ import contextlib
 import ctypes
 import os
 import sys
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from linocut.codec.numpy_threads import numpy_on_one_thread
 from linocut.errors import ConfigError
 
 DEVICE_VARIABLE = "LINOCUT_DEVICE"
@@ -59,6 +61,23 @@ def picture_batch(
     x = pictures if isinstance(pictures, Tensor) else torch.from_numpy(np.array(pictures))
     x = x if x.ndim == 4 else x[None]
     return x.to(device).permute(0, 3, 1, 2).float() / 255.0
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep PyTorch and NumPy on the calling thread, for sums whose order has to be the same always.
+
+    With several threads a sum is one of partial sums, as many as there are threads, and gradients
+    of what is looked up by index are added up in whatever order the threads come. Fits are short,
+    and what they give is in every file. The limits are those of the process, not of the thread.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with numpy_on_one_thread():
+            yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def keep_freed_memory() -> None:
