@@ -15,9 +15,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from linocut.cli.batch import Options, Outcome, naming, run, say
 from linocut.cli.files import STREAM, Job, plan, read
 from linocut.codec.picture_files import (
@@ -30,6 +27,7 @@ from linocut.codec.rate_control import DEFAULT_QUALITY
 from linocut.errors import CheckpointError, ConfigError, DataError
 from linocut.format import bitstream
 from linocut.models import shipped
+from linocut.pictures.alpha import largest_alpha_difference, seen_alike
 from linocut.pictures.image import PICTURE_SUFFIXES, WRITABLE, Picture, encode_picture, read_picture
 
 if TYPE_CHECKING:
@@ -68,16 +66,13 @@ def compare(options: Namespace) -> int:
     if original.rgb.shape != decoded.rgb.shape:
         found, expected = _size(decoded), _size(original)
         raise DataError(f"{options.decoded}: is {found} px, expected {expected} as the original")
-    opacity, decoded_opacity = _opacity(original), _opacity(decoded)
-    alpha_difference = int(np.abs(opacity - decoded_opacity).max())
+    alpha_difference = largest_alpha_difference(original, decoded)
     if alpha_difference:
         say(
             f"{options.decoded}: alpha differs from the original by up to {alpha_difference} of "
             "255; PSNR, SSIM and MS-SSIM look at the colours alone"
         )
-    unseen = (opacity == 0) & (decoded_opacity == 0)
-    seen = np.where(unseen[..., None], original.rgb, decoded.rgb) if unseen.any() else decoded.rgb
-    quality = measure(original.rgb, seen)
+    quality = measure(original.rgb, seen_alike(original, decoded))
     height, width = original.rgb.shape[:2]
     facts = {
         "psnr_db": round(quality.psnr_db, 4),
@@ -241,13 +236,6 @@ def _show(facts: Mapping[str, Any], *, as_json: bool) -> None:
     for name, value in facts.items():
         shown = _WORDS.get(str(value)) or (f"{value:,}" if isinstance(value, int) else value)
         _print(f"{name:16s} {shown}")
-
-
-def _opacity(picture: Picture) -> NDArray[np.int16]:
-    """Of every pixel, 0 to 255; a picture without alpha is opaque."""
-    if picture.alpha is None:
-        return np.full(picture.rgb.shape[:2], 255, np.int16)
-    return picture.alpha.astype(np.int16)
 
 
 def _size(picture: Picture) -> str:

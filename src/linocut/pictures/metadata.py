@@ -124,7 +124,7 @@ def carried_by(opened: Image.Image, png: Png | None) -> Carried:
     if png is None:
         icc = _icc_of(opened, notes)
         exif, orientation = _exif_of(opened, notes)
-        xmp = opened.info.get("xmp") or b""
+        xmp = opened.info.get("xmp")
         if xmp:
             notes.append("XMP not kept")
         if opened.info.get("comment"):
@@ -135,10 +135,10 @@ def carried_by(opened: Image.Image, png: Png | None) -> Carried:
         notes += png.notes
         icc = _icc_of_png(png, notes)
         exif, orientation = _exif_of_png(png, notes)
-        xmp = png.text.get(_XMP) or b""
+        xmp = png.text.get(_XMP)
         notes += _notes_of_png(png)
     if orientation is None:
-        found = _XMP_ORIENTATION.search(xmp if isinstance(xmp, bytes) else xmp.encode())
+        found = _XMP_ORIENTATION.search(xmp) if isinstance(xmp, bytes) else None
         orientation = int(found[1]) if found else 1
     if png is None:
         notes += _resolution(opened, exif)
@@ -214,7 +214,7 @@ def _exif_of(opened: Image.Image, notes: list[str]) -> tuple[bytes | None, int |
     if opened.format == "TIFF":
         return _exif_of_tiff(opened, notes)
     raw = opened.info.get("exif")
-    if not raw:
+    if not isinstance(raw, bytes) or not raw:
         return None, None
     exif, orientation, damaged = clean_exif(raw)
     if damaged:
@@ -265,11 +265,11 @@ def _exif_of_png(png: Png, notes: list[str]) -> tuple[bytes | None, int | None]:
 def _icc_of(opened: Image.Image, notes: list[str]) -> bytes | None:
     icc = opened.info.get("icc_profile") or None
     segments = getattr(opened, "applist", ())
-    if icc is None and any(
-        name == "APP2" and body.startswith(b"ICC_PROFILE\0") for name, body in segments
-    ):
-        notes.append("unreadable ICC profile dropped")
-    return icc
+    in_parts = any(name == "APP2" and body.startswith(b"ICC_PROFILE\0") for name, body in segments)
+    if isinstance(icc, bytes) or (icc is None and not in_parts):
+        return icc
+    notes.append("unreadable ICC profile dropped")
+    return None
 
 
 def _icc_of_png(png: Png, notes: list[str]) -> bytes | None:
