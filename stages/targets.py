@@ -1,8 +1,8 @@
-"""plugins/ -> artifacts/plugins: which of these files each loss and architecture is made of.
+"""plugins/ -> artifacts/targets: which of these files each loss and architecture is made of.
 
 A cell depends on the record of its own, so that a new plugin re-runs no other.
 
-python stages/plugins.py
+python stages/targets.py
 """
 
 import pathlib
@@ -14,7 +14,7 @@ sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install 
 from linocut.lab.config import stage, targets
 from linocut.lab.config.params import Params
 
-RECORDS = ROOT / "artifacts/plugins"
+RECORDS = ROOT / "artifacts/targets"
 
 
 def main(params: Params) -> None:
