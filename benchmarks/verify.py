@@ -34,6 +34,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from expected_numbers import Expected
+from linocut.lab.config.process import end_with_parent
 from picture_metrics import Ssimulacra2, ms_ssim, psnr_db
 from report_tables import check_report
 from twin_table import measure_twin, twin_tasks
@@ -232,7 +233,7 @@ def in_processes(function: Any, tasks: Sequence[Any]) -> list[Any]:
         return [function(task) for task in tasks]
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ[name] = "1"  # read by the numpy of processes that start now
-    with progress, ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+    with progress, ProcessPoolExecutor(workers, get_context("spawn"), end_with_parent) as pool:
         found = []
         for result in pool.map(function, tasks):
             found.append(result)

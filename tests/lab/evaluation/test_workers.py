@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+import pathlib
+import subprocess
+import sys
+import time
 
 import pytest
 
 from linocut.errors import ConfigError
 from linocut.lab.evaluation.workers import map_in_processes, worker_count
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
 
 
 def process_and_threads(task: int) -> tuple[int, int, int]:
@@ -39,3 +45,34 @@ def test_results_come_in_order_from_other_processes_of_one_thread(
     assert os.getpid() not in {process for _, process, _ in results}
     assert {threads for _, _, threads in results} == {1}
     assert map_in_processes(process_and_threads, [], label="test") == []
+
+
+def wait(seconds: float) -> None:
+    print(os.getpid(), flush=True)
+    time.sleep(seconds)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the workers in /proc")
+@pytest.mark.parametrize("seconds", [0.0, 600.0], ids=["one idle", "both at work"])
+def test_no_worker_outlives_its_parent(seconds: float) -> None:
+    script = f"""
+import sys
+sys.path[:0] = {[str(ROOT / "src"), str(pathlib.Path(__file__).parent)]!r}
+import test_workers
+from linocut.lab.evaluation.workers import map_in_processes
+if __name__ == "__main__":
+    map_in_processes(test_workers.wait, [{seconds}, 600.0], label="test")
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=os.environ | {"LINOCUT_WORKERS": "2"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        workers = {int(parent.stdout.readline()) for _ in range(2)}
+        parent.kill()
+    deadline = time.monotonic() + 5.0
+    while alive := [pid for pid in workers if pathlib.Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, f"still there: {alive}"
+        time.sleep(0.05)

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from linocut.errors import ConfigError, LinocutError
+from linocut.lab.config import process as process  # before PyTorch: how its threads wait
 from linocut.lab.config.params import Params, load_params
 from linocut.lab.config.parse import plain
 
@@ -34,8 +35,9 @@ def run(
 ) -> None:
     """Call `main(params, **axes)` with the parsed command line; end with 1 on a mistake.
 
-    A LinocutError or an error of the operating system is one line. Everything that can be said
-    before the work is said before: parameters, options, and whether another stage is at work here.
+    A LinocutError or an error of the operating system is one line that names the script and the
+    cell. Everything that can be said before the work is said before: parameters, options, and
+    whether another stage is at work here.
 
     Args:
         main: takes the parameters, and one keyword argument per axis.
@@ -64,7 +66,8 @@ def run(
         problem = described(error, params_file.parent)
     else:
         return
-    print(f"{pathlib.Path(sys.argv[0]).name}: {problem}", file=sys.stderr)
+    which = " ".join(filter(None, [pathlib.Path(sys.argv[0]).name, "-".join(chosen.values())]))
+    print(f"{which}: {problem}", file=sys.stderr)
     sys.exit(1)
 
 

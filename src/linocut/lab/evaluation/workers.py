@@ -1,8 +1,8 @@
 """Worker processes for work that is one function over many pictures.
 
 Processes are spawned, so each one is fresh and loads only what its function needs, and each uses
-one thread, so that the machine is full and no more. How many there are is a fact of the machine:
-`LINOCUT_WORKERS`, or one a core.
+one thread, so that the machine is full and no more. None outlives the process that started it. How
+many there are is a fact of the machine: `LINOCUT_WORKERS`, or one a core.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from multiprocessing import get_context
 from typing import TypeVar
 
 from linocut.errors import ConfigError
+from linocut.lab.config.process import end_with_parent
 
 Task = TypeVar("Task")
 Result = TypeVar("Result")
@@ -50,7 +51,7 @@ def map_in_processes(
         return []
     workers = min(worker_count(), len(tasks))
     context = get_context("spawn")
-    with _one_thread(), ProcessPoolExecutor(workers, context, initializer=_limit_torch) as pool:
+    with _one_thread(), ProcessPoolExecutor(workers, context, initializer=_begin) as pool:
         return list(_with_progress(pool.map(function, tasks), len(tasks), label))
 
 
@@ -81,8 +82,9 @@ def _with_progress(results: Iterable[Result], total: int, label: str) -> Iterabl
     return progress
 
 
-def _limit_torch() -> None:
-    """PyTorch, too."""
+def _begin() -> None:
+    """In a new worker: no worker outlives its parent, and PyTorch keeps to one thread, too."""
+    end_with_parent()
     import torch
 
     torch.set_num_threads(1)

@@ -39,6 +39,7 @@ from linocut.errors import DataError, LinocutError
 from linocut.files import write_atomically
 from linocut.lab.config.params import Params, load_params
 from linocut.lab.config.parse import plain
+from linocut.lab.config.process import end_with_parent
 from linocut.lab.training.recipes import TrainingPlace, train_base, train_cell
 from linocut.pictures.image import read_image
 
@@ -206,7 +207,7 @@ def _train_all(tasks: Sequence[_Task], at_once: int) -> Iterator[None]:
             _train(task)
             yield
         return
-    with ProcessPoolExecutor(at_once, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(at_once, get_context("spawn"), end_with_parent) as pool:
         for future in [pool.submit(_train, task) for task in tasks]:
             future.result()
             yield
