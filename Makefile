@@ -28,7 +28,7 @@ $(STAMP): requirements.lock pyproject.toml
 	  path.parent.mkdir(exist_ok=True); path.write_text(vl.javascript_bundle(), encoding="utf-8")'
 	@touch $@
 
-$(KERNEL): $(STAMP) setup.py src/linocut/entropy/_kernel.c
+$(KERNEL): $(STAMP) setup.py $(wildcard src/linocut/entropy/_kernel*.[ch])
 	@python setup.py -q build_ext --inplace || echo "No kernel was built: numpy does its work, slower"
 	@touch $@
 

@@ -14,6 +14,7 @@ setup(
         Extension(
             "linocut.entropy._kernel",
             ["src/linocut/entropy/_kernel.c"],
+            depends=["src/linocut/entropy/_kernel_layer.h"],
             # Fused multiply-adds would round the prices of symbols otherwise than numpy does.
             extra_compile_args=["/O2"] if MSVC else ["-O3", "-std=c11", "-ffp-contract=off"],
             py_limited_api=True,

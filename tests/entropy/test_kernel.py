@@ -222,7 +222,7 @@ def test_numpy_codes_where_the_kernel_is_off(monkeypatch):
 @built
 def test_the_description_says_what_runs(monkeypatch):
     monkeypatch.delenv(kernel.VARIABLE, raising=False)
-    assert description() in {"compiled (avx2)", "compiled (portable)"}
+    assert description().startswith("compiled (")
     monkeypatch.setenv(kernel.VARIABLE, "portable")
     assert description() == "compiled (portable)"
 

@@ -39,7 +39,18 @@
 #define ROWS
 #endif
 
+/* gcc would turn a loop over lanes into scalars before it sees that these are vectors. */
+#if defined(__GNUC__) && !defined(__clang__)
+#define UNROLL_NOT _Pragma("GCC unroll 1")
+#define UNROLL_4 _Pragma("GCC unroll 4")
+#else
+#define UNROLL_NOT
+#define UNROLL_4
+#endif
+
 enum {
+    INTERFACE = 2, /* as in kernel.py; raised when what it passes changes */
+
     MAX_PLANES = 4096,
     MAX_SIDE = 1 << 14, /* of a plane, samples */
     MAX_SYMBOLS = 1 << 27,
@@ -60,6 +71,7 @@ enum {
     CAP = 255,   /* magnitudes in contexts; activations */
     SHIFT = 8,   /* of activations */
     LANES = 16,  /* symbols that a network takes at once */
+    BLOCK = 4,   /* hidden numbers that it computes at once */
     CHUNK = 64,  /* symbols whose contexts are made at once */
     LITERALS = 16,
     TOKEN_LIMIT = 1 << 17, /* magnitudes below have a token */
@@ -70,19 +82,31 @@ enum {
 /* ---------------------------------------------------------------- the model */
 
 typedef struct {
-    int inputs, hidden, pairs, hidden_pairs;
-    int16_t *first;       /* (planes, hidden, 2 * pairs), zero where padded */
-    int32_t *first_bias;  /* (planes, 4, hidden) */
-    int16_t *second;      /* (hidden, 2 * hidden_pairs) */
-    int32_t *second_bias; /* (hidden,) */
-    int16_t *last;        /* (2 * hidden_pairs,) */
+    int inputs, hidden; /* as trained; filled up with zeros: */
+    int pairs, rows;    /* half the inputs, rounded up; hidden numbers, to whole blocks */
+    int16_t *first;     /* (planes,) times weights as of `Layer` */
+    int32_t *first_bias;  /* (planes, 4, rows) */
+    int16_t *second;      /* weights as of `Layer` */
+    int32_t *second_bias; /* (rows,) */
+    int16_t *last;        /* (rows,) */
     int32_t *last_bias;   /* (planes, 4) */
 } Network;
 
 /* One layer for LANES symbols: out[h][lane] = clip((weights[h] . x[.][lane] + bias[h]) >> 8);
- * mirrored, where given, gets the same of -x. x has rows `pitch` apart, an even number of them. */
+ * mirrored, where given, gets the same of -x. x has 2 * pairs rows, `pitch` apart. Weights lie as
+ * (rows / BLOCK, pairs, BLOCK, 2). */
 typedef void Layer(const int16_t *x, ptrdiff_t pitch, int pairs, const int16_t *weights,
-                   const int32_t *bias, int hidden, int16_t *out, int16_t *mirrored);
+                   const int32_t *bias, int rows, int16_t *out, int16_t *mirrored);
+
+/* The same without activation and with one row of weights: numbers[lane] = weights . x + bias. */
+typedef void Last(const int16_t *x, int pairs, const int16_t *weights, int32_t bias,
+                  int32_t *numbers);
+
+typedef struct {
+    const char *name;
+    Layer *layer;
+    Last *last;
+} Instructions;
 
 typedef struct {
     PyObject_HEAD
@@ -95,7 +119,7 @@ typedef struct {
     int32_t *sign_costs;   /* (classes * sign_bins, 2), 2^-20 bit */
     float *lengths;        /* (planes, bins, tokens), bits */
     Network magnitude, sign;
-    Layer *layer;
+    const Instructions *instructions;
 } Model;
 
 static const int32_t *layout_of(const Model *model, int plane)
@@ -105,129 +129,103 @@ static const int32_t *layout_of(const Model *model, int plane)
 
 /* ---------------------------------------------------------------- layers of the networks */
 
-static int16_t activation(int32_t sum)
+static inline void activate(const int32_t *restrict sums, int32_t bias, int sign,
+                            int16_t *restrict out)
 {
-    sum >>= SHIFT;
-    return (int16_t)(sum < 0 ? 0 : sum > CAP ? CAP : sum);
+    UNROLL_NOT
+    for (int lane = 0; lane < LANES; lane++) {
+        const int32_t sum = (bias + sign * sums[lane]) >> SHIFT;
+        out[lane] = (int16_t)(sum < 0 ? 0 : sum > CAP ? CAP : sum);
+    }
 }
 
 ROWS
 static void layer_portable(const int16_t *x, ptrdiff_t pitch, int pairs, const int16_t *weights,
-                           const int32_t *bias, int hidden, int16_t *out, int16_t *mirrored)
+                           const int32_t *bias, int rows, int16_t *out, int16_t *mirrored)
 {
-    for (int h = 0; h < hidden; h++) {
-        int32_t sums[LANES] = {0};
-        for (int i = 0; i < 2 * pairs; i++) {
-            const int16_t *row = x + i * pitch;
-            const int16_t weight = weights[h * 2 * pairs + i];
+    for (int start = 0; start < rows; start += BLOCK) {
+        int32_t sums[BLOCK][LANES] = {{0}};
+        for (int i = 0; i < pairs; i++, weights += 2 * BLOCK) {
+            const int16_t *even = x + 2 * i * pitch, *odd = even + pitch;
+            UNROLL_NOT
             for (int lane = 0; lane < LANES; lane++)
-                sums[lane] += row[lane] * weight;
+                for (int b = 0; b < BLOCK; b++)
+                    sums[b][lane] += even[lane] * weights[2 * b] + odd[lane] * weights[2 * b + 1];
         }
-        for (int lane = 0; lane < LANES; lane++)
-            out[h * LANES + lane] = activation(bias[h] + sums[lane]);
-        for (int lane = 0; mirrored && lane < LANES; lane++)
-            mirrored[h * LANES + lane] = activation(bias[h] - sums[lane]);
+        for (int b = 0; b < BLOCK; b++) {
+            activate(sums[b], bias[start + b], 1, out + (start + b) * LANES);
+            if (mirrored)
+                activate(sums[b], bias[start + b], -1, mirrored + (start + b) * LANES);
+        }
     }
 }
+
+ROWS
+static void last_portable(const int16_t *x, int pairs, const int16_t *weights, int32_t bias,
+                          int32_t *numbers)
+{
+    int32_t sums[LANES];
+    for (int lane = 0; lane < LANES; lane++)
+        sums[lane] = bias;
+    for (int i = 0; i < 2 * pairs; i++) {
+        UNROLL_NOT
+        for (int lane = 0; lane < LANES; lane++)
+            sums[lane] += x[i * LANES + lane] * weights[i];
+    }
+    memcpy(numbers, sums, sizeof sums);
+}
+
+static const Instructions PORTABLE = {"portable", layer_portable, last_portable};
 
 #ifdef HAVE_AVX2
-/* Two rows of x are woven into pairs, so that one instruction multiplies and adds both. The weave
- * parts lanes 0-3, 8-11 from 4-7, 12-15; packing two sums puts them in order again. */
-__attribute__((target("avx2"))) static inline void activate_avx2(__m256i low, __m256i high,
-                                                                 int16_t *out)
-{
-    const __m256i packed = _mm256_packs_epi32(_mm256_srai_epi32(low, SHIFT),
-                                              _mm256_srai_epi32(high, SHIFT));
-    const __m256i cut = _mm256_min_epi16(_mm256_max_epi16(packed, _mm256_setzero_si256()),
-                                         _mm256_set1_epi16(CAP));
-    _mm256_storeu_si256((__m256i *)out, cut);
-}
+#define LAYER layer_avx2
+#define LAST last_avx2
+#define TARGET "avx2"
+#define MULTIPLY_ADD(sums, x, weights) _mm256_add_epi32(sums, _mm256_madd_epi16(x, weights))
+#include "_kernel_layer.h"
 
-__attribute__((target("avx2"))) static void layer_avx2(const int16_t *x, ptrdiff_t pitch, int pairs,
-                                                       const int16_t *weights, const int32_t *bias,
-                                                       int hidden, int16_t *out, int16_t *mirrored)
-{
-    enum { BLOCK = 4 };
-    __m256i woven[MAX_INPUTS / 2][2];
-    for (int i = 0; i < pairs; i++) {
-        const __m256i even = _mm256_loadu_si256((const __m256i *)(x + 2 * i * pitch));
-        const __m256i odd = _mm256_loadu_si256((const __m256i *)(x + (2 * i + 1) * pitch));
-        woven[i][0] = _mm256_unpacklo_epi16(even, odd);
-        woven[i][1] = _mm256_unpackhi_epi16(even, odd);
-    }
-    for (int start = 0; start < hidden; start += BLOCK) {
-        const int count = hidden - start < BLOCK ? hidden - start : BLOCK;
-        const int16_t *row[BLOCK];
-        __m256i sums[BLOCK][2];
-        for (int b = 0; b < BLOCK; b++) {
-            row[b] = weights + (ptrdiff_t)(start + (b < count ? b : 0)) * 2 * pairs;
-            sums[b][0] = sums[b][1] = _mm256_setzero_si256();
-        }
-        for (int i = 0; i < pairs; i++) {
-            for (int b = 0; b < BLOCK; b++) {
-                int32_t two;
-                memcpy(&two, row[b] + 2 * i, sizeof two);
-                const __m256i weight = _mm256_set1_epi32(two);
-                for (int half = 0; half < 2; half++)
-                    sums[b][half] = _mm256_add_epi32(
-                        sums[b][half], _mm256_madd_epi16(woven[i][half], weight));
-            }
-        }
-        for (int b = 0; b < count; b++) {
-            const int h = start + b;
-            const __m256i add = _mm256_set1_epi32(bias[h]);
-            activate_avx2(_mm256_add_epi32(add, sums[b][0]), _mm256_add_epi32(add, sums[b][1]),
-                          out + h * LANES);
-            if (mirrored)
-                activate_avx2(_mm256_sub_epi32(add, sums[b][0]), _mm256_sub_epi32(add, sums[b][1]),
-                              mirrored + h * LANES);
-        }
-    }
-}
+#define LAYER layer_vnni
+#define LAST last_vnni
+#define TARGET "avx2,avx512f,avx512vl,avx512vnni"
+#define MULTIPLY_ADD(sums, x, weights) _mm256_dpwssd_epi32(sums, x, weights)
+#include "_kernel_layer.h"
+
+static const Instructions AVX2 = {"avx2", layer_avx2, last_avx2};
+static const Instructions VNNI = {"avx512vnni", layer_vnni, last_vnni};
 #endif
 
-/* The second and the last layer, from the first one's output (2 * hidden_pairs, LANES). */
-static void rest(const Model *model, const Network *network, const int16_t *hidden, int32_t bias,
-                 int32_t *numbers)
+/* The best that this processor has. */
+static const Instructions *best_instructions(void)
 {
-    int16_t second[MAX_HIDDEN * LANES] = {0};
-    model->layer(hidden, LANES, network->hidden_pairs, network->second, network->second_bias,
-                 network->hidden, second, NULL);
-    for (int lane = 0; lane < LANES; lane++)
-        numbers[lane] = bias;
-    for (int h = 0; h < network->hidden; h++)
-        for (int lane = 0; lane < LANES; lane++)
-            numbers[lane] += second[h * LANES + lane] * network->last[h];
+#ifdef HAVE_AVX2
+    __builtin_cpu_init();
+    if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512vl"))
+        return &VNNI;
+    if (__builtin_cpu_supports("avx2"))
+        return &AVX2;
+#endif
+    return &PORTABLE;
 }
 
-/* f(x) of LANES symbols. x has rows `pitch` apart; one more than the inputs, zero, where odd. */
+/* f(x) of LANES symbols, or f(x) - f(-x) where `odd`. x has 2 * pairs rows, `pitch` apart. */
 static void network_of(const Model *model, const Network *network, const int16_t *x,
-                       ptrdiff_t pitch, int plane, int kind, int32_t *numbers)
+                       ptrdiff_t pitch, int plane, int kind, int odd, int32_t *numbers)
 {
-    int16_t hidden[MAX_HIDDEN * LANES] = {0};
+    const Instructions *with = model->instructions;
+    const int rows = network->rows;
     const ptrdiff_t place = (ptrdiff_t)4 * plane + kind;
-    const int count = network->hidden;
-    model->layer(x, pitch, network->pairs,
-                 network->first + (ptrdiff_t)plane * count * 2 * network->pairs,
-                 network->first_bias + place * count, count, hidden, NULL);
-    rest(model, network, hidden, network->last_bias[place], numbers);
-}
-
-/* f(x) - f(-x) of LANES symbols. */
-static void odd_network_of(const Model *model, const Network *network, const int16_t *x,
-                           ptrdiff_t pitch, int plane, int kind, int32_t *numbers)
-{
-    int16_t hidden[MAX_HIDDEN * LANES] = {0}, mirrored[MAX_HIDDEN * LANES] = {0};
-    int32_t others[LANES];
-    const ptrdiff_t place = (ptrdiff_t)4 * plane + kind;
-    const int count = network->hidden;
-    model->layer(x, pitch, network->pairs,
-                 network->first + (ptrdiff_t)plane * count * 2 * network->pairs,
-                 network->first_bias + place * count, count, hidden, mirrored);
-    rest(model, network, hidden, network->last_bias[place], numbers);
-    rest(model, network, mirrored, network->last_bias[place], others);
+    const int16_t *weights = network->first + (ptrdiff_t)plane * rows * 2 * network->pairs;
+    int16_t first[2][MAX_HIDDEN * LANES], second[MAX_HIDDEN * LANES];
+    int32_t found[2][LANES] = {{0}};
+    with->layer(x, pitch, network->pairs, weights, network->first_bias + place * rows, rows,
+                first[0], odd ? first[1] : NULL);
+    for (int side = 0; side <= odd; side++) {
+        with->layer(first[side], LANES, rows / 2, network->second, network->second_bias, rows,
+                    second, NULL);
+        with->last(second, rows / 2, network->last, network->last_bias[place], found[side]);
+    }
     for (int lane = 0; lane < LANES; lane++)
-        numbers[lane] -= others[lane];
+        numbers[lane] = found[0][lane] - found[1][lane];
 }
 
 /* ---------------------------------------------------------------- what is known of a latent */
@@ -252,6 +250,7 @@ typedef struct {
     const Model *model;
     Plane *planes;
     int step_index;
+    int16_t signed_levels[2 * CAP + 1]; /* of -CAP .. CAP */
     /* Of one pass, in its raster order: */
     uint8_t *bins, *tokens;
     int32_t *values;
@@ -291,8 +290,23 @@ static inline int16_t cut(int32_t value)
     return (int16_t)(value < -CAP ? -CAP : value > CAP ? CAP : value);
 }
 
-/* End a plane: later planes see it as parent or sibling. */
+/* Levels of the magnitudes and of the sums of 3 x 3 of a row; `around` are the nine offsets. */
 ROWS
+static void close_row(const int16_t *known, const ptrdiff_t *around, uint8_t *restrict level,
+                      uint8_t *restrict box, int count)
+{
+    const int16_t *a = known + around[0], *b = known + around[1], *c = known + around[2];
+    const int16_t *d = known + around[3], *e = known + around[4], *f = known + around[5];
+    const int16_t *g = known + around[6], *h = known + around[7], *i = known + around[8];
+    for (int j = 0; j < count; j++) {
+        const int32_t sum = abs(a[j]) + abs(b[j]) + abs(c[j]) + abs(d[j]) + abs(e[j]) + abs(f[j]) +
+                            abs(g[j]) + abs(h[j]) + abs(i[j]);
+        level[j] = (uint8_t)level_of(abs(e[j]));
+        box[j] = (uint8_t)level_of(sum);
+    }
+}
+
+/* End a plane: later planes see it as parent or sibling. */
 static void close_plane(Plane *plane)
 {
     for (int grid = 0; grid < 4; grid++) {
@@ -303,16 +317,8 @@ static void close_plane(Plane *plane)
             around[k] = at(plane, top + k / 3 - 1, left + k % 3 - 1) - first;
         const int rows = (plane->height - top + 1) / 2, columns = (plane->width - left + 1) / 2;
         for (int i = 0; i < rows; i++) {
-            const ptrdiff_t place = first + i * plane->pitch;
-            const int16_t *known = plane->known + place;
-            uint8_t *restrict level = plane->level + place, *restrict box = plane->box + place;
-            for (int j = 0; j < columns; j++) {
-                int32_t sum = 0;
-                for (int k = 0; k < 9; k++)
-                    sum += abs(known[j + around[k]]);
-                level[j] = (uint8_t)level_of(abs(known[j]));
-                box[j] = (uint8_t)level_of(sum);
-            }
+            const ptrdiff_t row = first + i * plane->pitch;
+            close_row(plane->known + row, around, plane->level + row, plane->box + row, columns);
         }
     }
 }
@@ -405,6 +411,7 @@ static void contexts_of(const Latent *latent, int index, const Pass *pass, int r
 }
 
 /* Table of every symbol of a pass. */
+ROWS
 static void tables_of(Latent *latent, int index, const Pass *pass)
 {
     const Model *model = latent->model;
@@ -422,7 +429,7 @@ static void tables_of(Latent *latent, int index, const Pass *pass)
     memset(x, 0, sizeof x);
     for (int j = 0; j < CHUNK; j++)
         x[0][j] = (int16_t)(latent->step_index / 4);
-    network_of(model, network, x[0], CHUNK, index, pass->kind, numbers);
+    network_of(model, network, x[0], CHUNK, index, pass->kind, 0, numbers);
     const int number = numbers[0] >> model->bin_shift;
     const uint8_t quiet = (uint8_t)(number < 0 ? 0 : number > last ? last : number);
     for (int row = 0; row < pass->height; row++) {
@@ -434,14 +441,60 @@ static void tables_of(Latent *latent, int index, const Pass *pass)
                 for (int lane = 0; lane < LANES; lane++)
                     any |= busy[j + lane];
                 if (any)
-                    network_of(model, network, x[0] + j, CHUNK, index, pass->kind, numbers);
-                const int left = pass->width - start - j;
-                for (int lane = 0; lane < LANES && lane < left; lane++) {
-                    const int found = numbers[lane] >> model->bin_shift;
-                    bins[start + j + lane] =
-                        any ? (uint8_t)(found < 0 ? 0 : found > last ? last : found) : quiet;
+                    network_of(model, network, x[0] + j, CHUNK, index, pass->kind, 0, numbers);
+                uint8_t found[LANES];
+                for (int lane = 0; lane < LANES; lane++) {
+                    const int number = numbers[lane] >> model->bin_shift;
+                    found[lane] = (uint8_t)(number < 0 ? 0 : number > last ? last : number);
                 }
+                const int left = pass->width - start - j;
+                const size_t count = (size_t)(left < LANES ? left : LANES);
+                if (any)
+                    memcpy(bins + start + j, found, count);
+                else
+                    memset(bins + start + j, quiet, count);
             }
+        }
+    }
+}
+
+/* Signed levels around LANES symbols of a detail pass, which lie at `places` of their plane and at
+ * `rows`, `columns` of its pass. */
+ROWS
+static void sign_contexts_of(const Latent *latent, int index, const ptrdiff_t *places,
+                             const ptrdiff_t *near, const int *rows, const int *columns,
+                             int16_t (*restrict x)[LANES])
+{
+    const int32_t *layout = layout_of(latent->model, index);
+    const int16_t *known = latent->planes[index].known, *level = latent->signed_levels + CAP;
+    const Plane *parent = NULL;
+    for (int slot = 0; slot < PARENTS; slot++)
+        if (layout[1 + slot] >= 0)
+            parent = latent->planes + layout[1 + slot];
+    for (int k = 0; k < 12; k++)
+        for (int lane = 0; lane < LANES; lane++)
+            x[k][lane] = level[known[places[lane] + near[k]]];
+    for (int k = 0; parent && k < 5; k++) {
+        const int dy = k ? STRAIGHT[k - 1][0] : 0, dx = k ? STRAIGHT[k - 1][1] : 0;
+        for (int lane = 0; lane < LANES; lane++)
+            x[12 + k][lane] = level[parent->known[at(parent, rows[lane] + dy, columns[lane] + dx)]];
+    }
+    for (int slot = 0; slot < SIGN_SIBLINGS; slot++) {
+        if (layout[1 + PARENTS + slot] < 0)
+            continue;
+        const int16_t *others = latent->planes[layout[1 + PARENTS + slot]].known;
+        int16_t agreement[LANES] = {0}, other[LANES];
+        for (int k = 0; k < 8; k++) {
+            for (int lane = 0; lane < LANES; lane++)
+                other[lane] = others[places[lane] + near[k]];
+            UNROLL_NOT
+            for (int lane = 0; lane < LANES; lane++)
+                agreement[lane] = (int16_t)(agreement[lane] + sign_of(x[k][lane]) * sign_of(other[lane]));
+        }
+        for (int lane = 0; lane < LANES; lane++) {
+            other[lane] = others[places[lane]];
+            x[17 + 2 * slot][lane] = level[other[lane]];
+            x[18 + 2 * slot][lane] = level[agreement[lane] * sign_of(other[lane])];
         }
     }
 }
@@ -450,51 +503,31 @@ static void tables_of(Latent *latent, int index, const Pass *pass)
 static void signs_of(Latent *latent, int index, const Pass *pass, ptrdiff_t count)
 {
     const Model *model = latent->model;
-    const int32_t *layout = layout_of(model, index);
-    const Plane *own = latent->planes + index, *parent = NULL;
+    const Plane *own = latent->planes + index;
     const ptrdiff_t first = at(own, pass->top, pass->left);
-    ptrdiff_t near[12];
-    int16_t x[SIGN_INPUTS + 1][LANES], level[2 * CAP + 1];
-    for (int value = -CAP; value <= CAP; value++)
-        level[CAP + value] = signed_level_of(value);
+    ptrdiff_t near[12], row_start = 0;
+    int row = 0;
+    int16_t x[SIGN_INPUTS + 1][LANES] = {{0}};
     for (int k = 0; k < 4; k++) {
         near[k] = at(own, pass->top + STRAIGHT[k][0], pass->left + STRAIGHT[k][1]) - first;
         near[4 + k] = at(own, pass->top + DIAGONAL[k][0], pass->left + DIAGONAL[k][1]) - first;
         near[8 + k] = at(own, pass->top + FAR[k][0], pass->left + FAR[k][1]) - first;
     }
-    for (int slot = 0; slot < PARENTS; slot++)
-        if (layout[1 + slot] >= 0)
-            parent = latent->planes + layout[1 + slot];
     for (ptrdiff_t start = 0; start < count; start += LANES) {
         const int filled = count - start < LANES ? (int)(count - start) : LANES;
-        memset(x, 0, sizeof x);
-        for (int lane = 0; lane < filled; lane++) {
-            const int row = (int)(latent->nonzero[start + lane] / (uint32_t)pass->width);
-            const int column = (int)(latent->nonzero[start + lane] % (uint32_t)pass->width);
-            const ptrdiff_t place = first + row * own->pitch + column;
-            for (int k = 0; k < 12; k++)
-                x[k][lane] = level[CAP + own->known[place + near[k]]];
-            if (parent) {
-                x[12][lane] = level[CAP + parent->known[at(parent, row, column)]];
-                for (int k = 0; k < 4; k++)
-                    x[13 + k][lane] = level[CAP + parent->known[at(parent, row + STRAIGHT[k][0],
-                                                                   column + STRAIGHT[k][1])]];
-            }
-            for (int slot = 0; slot < SIGN_SIBLINGS; slot++) {
-                if (layout[1 + PARENTS + slot] < 0)
-                    continue;
-                const int16_t *other = latent->planes[layout[1 + PARENTS + slot]].known + place;
-                if (!other[0])
-                    continue;
-                int agreement = 0;
-                for (int k = 0; k < 8; k++)
-                    agreement += sign_of(own->known[place + near[k]]) * sign_of(other[near[k]]);
-                x[17 + 2 * slot][lane] = level[CAP + other[0]];
-                x[18 + 2 * slot][lane] = level[CAP + agreement * sign_of(other[0])];
-            }
-        }
+        ptrdiff_t places[LANES];
+        int rows[LANES], columns[LANES];
         int32_t numbers[LANES];
-        odd_network_of(model, &model->sign, x[0], LANES, index, pass->kind, numbers);
+        for (int lane = 0; lane < LANES; lane++) { /* the last one again where there are no more */
+            const uint32_t place = latent->nonzero[start + (lane < filled ? lane : filled - 1)];
+            for (; place >= row_start + pass->width; row++)
+                row_start += pass->width;
+            rows[lane] = row;
+            columns[lane] = (int)(place - row_start);
+            places[lane] = first + row * own->pitch + columns[lane];
+        }
+        sign_contexts_of(latent, index, places, near, rows, columns, x);
+        network_of(model, &model->sign, x[0], LANES, index, pass->kind, 1, numbers);
         for (int lane = 0; lane < filled; lane++) {
             const int token = latent->tokens[latent->nonzero[start + lane]];
             const int kind = (token < model->classes ? token : model->classes) - 1;
@@ -726,7 +759,7 @@ static ptrdiff_t find_nonzero(Latent *latent, ptrdiff_t count)
 }
 
 /* Code latent->values of a pass, or only count where there is no encoder; bins are known. Returns
- * the cost in 2^-20 bit, or -1 where a symbol has no token. */
+ * the cost in 2^-20 bit. */
 static int64_t encode_pass(Latent *latent, int index, const Pass *pass, Encoder *encoder)
 {
     const Model *model = latent->model;
@@ -737,8 +770,6 @@ static int64_t encode_pass(Latent *latent, int index, const Pass *pass, Encoder 
     int largest = 0;
     for (ptrdiff_t i = 0; i < count; i++) {
         const int32_t magnitude = abs(latent->values[i]);
-        if (magnitude >= TOKEN_LIMIT)
-            return -1;
         const int token = token_of(magnitude);
         latent->tokens[i] = (uint8_t)token;
         cost += model->costs[(rows + latent->bins[i]) * model->tokens + token];
@@ -878,6 +909,127 @@ static void put_pass(Latent *latent, int index, const Pass *pass)
     }
 }
 
+/* The passes of a plane (h, w) to and from latent->values: detail planes, two samples apart. */
+
+static int read_pass(Latent *latent, int index, const Pass *pass, const int32_t *symbols)
+{
+    const int width = latent->planes[index].width;
+    int beyond = 0;
+    for (int i = 0; i < pass->height; i++) {
+        const int32_t *row = symbols + (ptrdiff_t)(pass->top + 2 * i) * width + pass->left;
+        int32_t *restrict values = latent->values + (ptrdiff_t)i * pass->width;
+        for (int j = 0, count = pass->width; j < count; j++) {
+            values[j] = row[2 * j];
+            beyond |= values[j] <= -TOKEN_LIMIT || values[j] >= TOKEN_LIMIT;
+        }
+    }
+    return !beyond;
+}
+
+static void write_pass(const Latent *latent, int index, const Pass *pass, int32_t *symbols)
+{
+    const int width = latent->planes[index].width;
+    for (int i = 0; i < pass->height; i++) {
+        int32_t *restrict row = symbols + (ptrdiff_t)(pass->top + 2 * i) * width + pass->left;
+        const int32_t *values = latent->values + (ptrdiff_t)i * pass->width;
+        for (int j = 0, count = pass->width; j < count; j++)
+            row[2 * j] = values[j];
+    }
+}
+
+static int read_bins(Latent *latent, int index, const Pass *pass, const uint8_t *bins)
+{
+    const int width = latent->planes[index].width;
+    uint8_t largest = 0;
+    for (int i = 0; i < pass->height; i++) {
+        const uint8_t *row = bins + (ptrdiff_t)(pass->top + 2 * i) * width + pass->left;
+        uint8_t *restrict own = latent->bins + (ptrdiff_t)i * pass->width;
+        for (int j = 0, count = pass->width; j < count; j++) {
+            own[j] = row[2 * j];
+            largest = own[j] > largest ? own[j] : largest;
+        }
+    }
+    return largest < latent->model->bins;
+}
+
+static void write_bins(const Latent *latent, int index, const Pass *pass, uint8_t *bins)
+{
+    const int width = latent->planes[index].width;
+    for (int i = 0; i < pass->height; i++) {
+        uint8_t *restrict row = bins + (ptrdiff_t)(pass->top + 2 * i) * width + pass->left;
+        const uint8_t *own = latent->bins + (ptrdiff_t)i * pass->width;
+        for (int j = 0, count = pass->width; j < count; j++)
+            row[2 * j] = own[j];
+    }
+}
+
+/* Likewise for smooth planes, less their prediction. */
+
+static int read_smooth_pass(Latent *latent, int index, const Pass *pass, const int32_t *symbols)
+{
+    const Plane *plane = latent->planes + index;
+    for (int i = 0; i < pass->height; i++) {
+        for (int j = 0; j < pass->width; j++) {
+            const int y = pass->top + i * pass->size, x = pass->left + j * pass->size;
+            const int64_t value = (int64_t)symbols[(ptrdiff_t)y * plane->width + x] -
+                                  prediction_of(symbols, plane, pass, y, x);
+            if (value <= -TOKEN_LIMIT || value >= TOKEN_LIMIT)
+                return 0;
+            latent->values[(ptrdiff_t)i * pass->width + j] = (int32_t)value;
+        }
+    }
+    return 1;
+}
+
+static void write_smooth_pass(const Latent *latent, int index, const Pass *pass, int32_t *symbols)
+{
+    const Plane *plane = latent->planes + index;
+    for (int i = 0; i < pass->height; i++) {
+        for (int j = 0; j < pass->width; j++) {
+            const int y = pass->top + i * pass->size, x = pass->left + j * pass->size;
+            symbols[(ptrdiff_t)y * plane->width + x] =
+                latent->values[(ptrdiff_t)i * pass->width + j] +
+                prediction_of(symbols, plane, pass, y, x);
+        }
+    }
+}
+
+/* Choose latent->values of a detail pass from the plane's exact ones (h, w); bins are known. */
+static void choose_pass(Latent *latent, int index, const Pass *pass, const float *exact, float step,
+                        float price)
+{
+    const Model *model = latent->model;
+    const int width = latent->planes[index].width, tokens = model->tokens;
+    const float *lengths = model->lengths + (ptrdiff_t)index * model->bins * tokens;
+    for (int i = 0; i < pass->height; i++) {
+        const float *row = exact + (ptrdiff_t)(pass->top + 2 * i) * width + pass->left;
+        int32_t *restrict values = latent->values + (ptrdiff_t)i * pass->width;
+        const uint8_t *bins = latent->bins + (ptrdiff_t)i * pass->width;
+        for (int j = 0, count = pass->width; j < count; j++) {
+            const float u = row[2 * j] / step;
+            const int32_t magnitude = cheapest(fabsf(u), lengths + bins[j] * tokens, price);
+            values[j] = u < 0 ? -magnitude : magnitude;
+        }
+    }
+}
+
+static int any_beyond(const float *exact, ptrdiff_t count, float step)
+{
+    int beyond = 0;
+    for (ptrdiff_t i = 0; i < count; i++)
+        beyond |= fabsf(exact[i] / step) > 0.5f;
+    return beyond;
+}
+
+/* Rounded to the nearest symbol. */
+static int32_t whole(float u)
+{
+    const float rounded = rintf(u);
+    return rounded >= LARGEST_SYMBOL    ? LARGEST_SYMBOL
+           : rounded > -LARGEST_SYMBOL ? (int32_t)rounded
+                                       : -LARGEST_SYMBOL;
+}
+
 /* ---------------------------------------------------------------- one latent */
 
 enum { FINE = 0, NO_MEMORY, NO_TOKEN, NO_TABLE, NO_STREAM };
@@ -913,29 +1065,12 @@ static int encode_latent(Latent *latent, const int32_t *symbols, const uint8_t *
             const Pass *pass = passes + p;
             if (smooth || !bins)
                 tables_of(latent, index, pass);
-            for (int i = 0; i < pass->height; i++) {
-                const int y = pass->top + i * pass->size;
-                const ptrdiff_t row = (ptrdiff_t)y * plane->width, to = (ptrdiff_t)i * pass->width;
-                for (int j = 0; j < pass->width; j++) {
-                    const int x = pass->left + j * pass->size;
-                    int64_t value = own[row + x];
-                    if (smooth)
-                        value -= prediction_of(own, plane, pass, y, x);
-                    if (value <= -TOKEN_LIMIT || value >= TOKEN_LIMIT)
-                        return NO_TOKEN;
-                    latent->values[to + j] = (int32_t)value;
-                    if (!smooth && bins) {
-                        const uint8_t bin = bins[plane->start + row + x];
-                        if (bin >= model->bins)
-                            return NO_TABLE;
-                        latent->bins[to + j] = bin;
-                    }
-                }
-            }
-            const int64_t cost = encode_pass(latent, index, pass, encoder);
-            if (cost < 0)
+            if (!(smooth ? read_smooth_pass(latent, index, pass, own)
+                         : read_pass(latent, index, pass, own)))
                 return NO_TOKEN;
-            costs[index] += cost;
+            if (!smooth && bins && !read_bins(latent, index, pass, bins + plane->start))
+                return NO_TABLE;
+            costs[index] += encode_pass(latent, index, pass, encoder);
             put_pass(latent, index, pass);
         }
         close_plane(plane);
@@ -977,17 +1112,10 @@ static int decode_latent(Latent *latent, Decoder *decoder, int32_t *symbols, int
             if (decoder->failed)
                 return NO_STREAM;
             put_pass(latent, index, pass);
-            for (int i = 0; i < pass->height; i++) {
-                const int y = pass->top + i * pass->size;
-                int32_t *row = own + (ptrdiff_t)y * plane->width;
-                for (int j = 0; j < pass->width; j++) {
-                    const int x = pass->left + j * pass->size;
-                    int32_t value = latent->values[(ptrdiff_t)i * pass->width + j];
-                    if (smooth)
-                        value += prediction_of(own, plane, pass, y, x);
-                    row[x] = value;
-                }
-            }
+            if (smooth)
+                write_smooth_pass(latent, index, pass, own);
+            else
+                write_pass(latent, index, pass, own);
         }
         close_plane(plane);
     }
@@ -1003,38 +1131,26 @@ static int choose_latent(Latent *latent, const float *values, float step, float 
         Plane *plane = latent->planes + index;
         const float *exact = values + plane->start;
         int32_t *own = symbols + plane->start;
+        const ptrdiff_t count = (ptrdiff_t)plane->height * plane->width;
         const int smooth = layout_of(model, index)[0];
-        const ptrdiff_t tables = (ptrdiff_t)index * model->bins;
         Pass passes[MAX_PASSES];
         const int number = passes_of(smooth, plane->height, plane->width, passes);
+        if (smooth)
+            for (ptrdiff_t i = 0; i < count; i++)
+                own[i] = whole(exact[i] / step);
+        else
+            memset(own, 0, (size_t)count * sizeof *own);
+        if (!smooth && !any_beyond(exact, count, step))
+            continue; /* no symbol, and no table that would ever be read */
         for (int p = 0; p < number; p++) {
             const Pass *pass = passes + p;
-            if (!smooth)
+            if (smooth) {
+                read_smooth_pass(latent, index, pass, own);
+            } else {
                 tables_of(latent, index, pass);
-            for (int i = 0; i < pass->height; i++) {
-                const int y = pass->top + i * pass->size;
-                const ptrdiff_t row = (ptrdiff_t)y * plane->width, from = (ptrdiff_t)i * pass->width;
-                for (int j = 0; j < pass->width; j++) {
-                    const int x = pass->left + j * pass->size;
-                    const float u = exact[row + x] / step;
-                    int32_t symbol;
-                    if (smooth) {
-                        const float whole = rintf(u);
-                        symbol = whole < LARGEST_SYMBOL ? whole > -LARGEST_SYMBOL ? (int32_t)whole
-                                                                                  : -LARGEST_SYMBOL
-                                                        : LARGEST_SYMBOL;
-                        own[row + x] = symbol;
-                        symbol -= prediction_of(own, plane, pass, y, x);
-                    } else {
-                        const uint8_t bin = latent->bins[from + j];
-                        symbol = cheapest(fabsf(u), model->lengths + (tables + bin) * model->tokens,
-                                          price);
-                        symbol = u < 0 ? -symbol : symbol;
-                        own[row + x] = symbol;
-                        bins[plane->start + row + x] = bin;
-                    }
-                    latent->values[from + j] = symbol;
-                }
+                choose_pass(latent, index, pass, exact, step, price);
+                write_pass(latent, index, pass, own);
+                write_bins(latent, index, pass, bins + plane->start);
             }
             put_pass(latent, index, pass);
         }
@@ -1067,6 +1183,8 @@ static int make_latent(Latent *latent, const Model *model, const int32_t *shapes
     memset(latent, 0, sizeof *latent);
     latent->model = model;
     latent->step_index = step_index;
+    for (int value = -CAP; value <= CAP; value++)
+        latent->signed_levels[CAP + value] = signed_level_of(value);
     latent->planes = calloc((size_t)model->planes + 1, sizeof *latent->planes);
     if (!latent->planes)
         return NO_MEMORY;
@@ -1134,47 +1252,62 @@ static void *copied(PyObject *arrays, Py_ssize_t index, Py_ssize_t count, Py_ssi
     return copy;
 }
 
-/* Weights (rows, columns) with columns filled up to an even number. */
-static int16_t *copied_weights(PyObject *arrays, Py_ssize_t index, Py_ssize_t rows,
-                               Py_ssize_t columns)
+/* Weights (matrices, rows, inputs) -> (matrices, rows / block, pairs, block, 2), filled up. */
+static int16_t *copied_weights(PyObject *arrays, Py_ssize_t index, Py_ssize_t matrices, int rows,
+                               int inputs, int pairs, int block)
 {
-    const Py_ssize_t pitch = (columns + 1) / 2 * 2;
-    int16_t *weights = copied(arrays, index, rows * columns, sizeof *weights);
-    int16_t *padded = weights ? calloc((size_t)(rows * pitch), sizeof *padded) : NULL;
-    for (Py_ssize_t row = 0; padded && row < rows; row++)
-        memcpy(padded + row * pitch, weights + row * columns, (size_t)columns * sizeof *weights);
-    if (weights && !padded)
+    const int blocks = (rows + block - 1) / block;
+    int16_t *weights = copied(arrays, index, matrices * rows * inputs, sizeof *weights);
+    int16_t *result =
+        weights ? calloc((size_t)(matrices * blocks * pairs * block * 2), sizeof *result) : NULL;
+    for (Py_ssize_t matrix = 0; result && matrix < matrices; matrix++)
+        for (int row = 0; row < rows; row++)
+            for (int i = 0; i < inputs; i++)
+                result[(((matrix * blocks + row / block) * pairs + i / 2) * block + row % block) * 2 +
+                       i % 2] = weights[(matrix * rows + row) * inputs + i];
+    if (weights && !result)
         PyErr_NoMemory();
     free(weights);
-    return padded;
+    return result;
 }
 
-static int32_t *copied_biases(PyObject *arrays, Py_ssize_t index, Py_ssize_t count)
+/* Biases (count, hidden), every row filled up with zeros to `rows`. */
+static int32_t *copied_biases(PyObject *arrays, Py_ssize_t index, Py_ssize_t count, int hidden,
+                              int rows)
 {
-    int32_t *biases = copied(arrays, index, count, sizeof *biases);
-    for (Py_ssize_t i = 0; biases && i < count; i++) {
+    int32_t *biases = copied(arrays, index, count * hidden, sizeof *biases);
+    int32_t *result = biases ? calloc((size_t)(count * rows), sizeof *result) : NULL;
+    if (biases && !result)
+        PyErr_NoMemory();
+    for (Py_ssize_t i = 0; result && i < count * hidden; i++) {
         if (biases[i] < -MAX_BIAS || biases[i] > MAX_BIAS) {
             PyErr_Format(PyExc_ValueError, "array %zd holds %d, expected at most %d", index,
                          (int)biases[i], (int)MAX_BIAS);
-            free(biases);
-            return NULL;
+            free(result);
+            result = NULL;
+        } else {
+            result[i / hidden * rows + i % hidden] = biases[i];
         }
     }
-    return biases;
+    free(biases);
+    return result;
 }
 
 /* The six arrays of a network from `first` of the tuple on. */
 static int read_network(Network *network, PyObject *arrays, Py_ssize_t first, int planes)
 {
-    const Py_ssize_t hidden = network->hidden;
+    const int hidden = network->hidden, rows = (hidden + BLOCK - 1) / BLOCK * BLOCK;
     network->pairs = (network->inputs + 1) / 2;
-    network->hidden_pairs = (network->hidden + 1) / 2;
-    return (network->first = copied_weights(arrays, first, planes * hidden, network->inputs)) &&
-           (network->first_bias = copied_biases(arrays, first + 1, planes * 4 * hidden)) &&
-           (network->second = copied_weights(arrays, first + 2, hidden, hidden)) &&
-           (network->second_bias = copied_biases(arrays, first + 3, hidden)) &&
-           (network->last = copied_weights(arrays, first + 4, 1, hidden)) &&
-           (network->last_bias = copied_biases(arrays, first + 5, planes * 4));
+    network->rows = rows;
+    const int pairs = network->pairs, inputs = network->inputs;
+    const Py_ssize_t places = (Py_ssize_t)4 * planes;
+    return (network->first = copied_weights(arrays, first, planes, hidden, inputs, pairs, BLOCK)) &&
+           (network->first_bias = copied_biases(arrays, first + 1, places, hidden, rows)) &&
+           (network->second =
+                copied_weights(arrays, first + 2, 1, hidden, hidden, rows / 2, BLOCK)) &&
+           (network->second_bias = copied_biases(arrays, first + 3, 1, hidden, rows)) &&
+           (network->last = copied_weights(arrays, first + 4, 1, 1, hidden, rows / 2, 1)) &&
+           (network->last_bias = copied_biases(arrays, first + 5, places, 1, 1));
 }
 
 static void free_network(Network *network)
@@ -1284,11 +1417,7 @@ static PyObject *model_new(PyTypeObject *type, PyObject *arguments, PyObject *ke
     model->magnitude.hidden = hidden;
     model->sign.inputs = sign_inputs;
     model->sign.hidden = sign_hidden;
-    model->layer = layer_portable;
-#ifdef HAVE_AVX2
-    if (!portable && __builtin_cpu_supports("avx2"))
-        model->layer = layer_avx2;
-#endif
+    model->instructions = portable ? &PORTABLE : best_instructions();
     const Py_ssize_t rows = (Py_ssize_t)planes * bins, signs = (Py_ssize_t)classes * sign_bins;
     uint16_t *frequencies = NULL;
     const int read =
@@ -1527,16 +1656,12 @@ static PyType_Spec MODEL_SPEC = {
 
 static int start_module(PyObject *module)
 {
-    const char *instructions = "portable";
-#ifdef HAVE_AVX2
-    __builtin_cpu_init();
-    if (__builtin_cpu_supports("avx2"))
-        instructions = "avx2";
-#endif
     PyObject *type = PyType_FromModuleAndSpec(module, &MODEL_SPEC, NULL);
     const int status = type ? PyModule_AddObjectRef(module, "Model", type) : -1;
     Py_XDECREF(type);
-    return status < 0 ? status : PyModule_AddStringConstant(module, "instructions", instructions);
+    if (status < 0 || PyModule_AddIntConstant(module, "interface", INTERFACE) < 0)
+        return -1;
+    return PyModule_AddStringConstant(module, "instructions", best_instructions()->name);
 }
 
 static PyModuleDef_Slot MODULE_SLOTS[] = {

@@ -20,10 +20,12 @@ from linocut.entropy.tables import BIN_SHIFT, SIGN_SHIFT, TOKENS, Bins, EntropyT
 from linocut.errors import BitstreamError
 
 VARIABLE = "LINOCUT_KERNEL"
+INTERFACE = 2
+"""What this module and the compiled one agree on; one built before a change is left out."""
 
 
 def description() -> str:
-    """Which form codes, for people: "compiled (avx2)", "compiled (portable)" or "numpy"."""
+    """Which form codes, for people: "compiled (avx2)" or so, by its instructions, or "numpy"."""
     module = kernel_module()
     if module is None:
         return "numpy"
@@ -42,7 +44,7 @@ def _built() -> ModuleType | None:
     except ImportError:
         return None
     module: ModuleType = _kernel
-    return module
+    return module if getattr(module, "interface", None) == INTERFACE else None
 
 
 def _portable() -> bool:

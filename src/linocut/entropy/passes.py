@@ -141,7 +141,8 @@ class Passes:
         """Choose the symbols of a latent (n,), see `linocut.entropy.choice`.
 
         Returns:
-            (n,) symbols and (n,) their table indices; those of smooth planes are zero.
+            (n,) symbols and (n,) their table indices; zero for smooth and for empty planes, where
+            nobody reads them.
         """
         result = np.zeros(len(latent), dtype=np.int32)
         met = np.zeros(len(latent), dtype=np.uint8)
@@ -153,7 +154,8 @@ class Passes:
             state.open(index)
             if plane.smooth:
                 values[:] = np.clip(np.rint(exact[index]), -LARGEST_SYMBOL, LARGEST_SYMBOL)
-            for place in plane_passes(plane, values.shape):
+            empty = not plane.smooth and not (np.abs(exact[index]) > 0.5).any()
+            for place in () if empty else plane_passes(plane, values.shape):
                 if not plane.smooth:
                     u = exact[index][place.rows, place.columns]
                     tables = self.table_indices(state, index, place)
