@@ -176,7 +176,7 @@ def split_views(cells: Sequence[str], coded: Path) -> dict[str, go.Figure]:
 def _split(planes: pd.DataFrame) -> go.Figure:
     totals = planes.groupby("point")["bpp"].sum()
     x = [f"{total:.2f}" for total in totals]
-    figure = _bare(make_subplots(1, 2, horizontal_spacing=0.1))
+    figure = _bare(make_subplots(1, 2, horizontal_spacing=0.1, x_title="rate [bits per pixel]"))
     parts = {"levels": (planes["band"].map(_level), LEVEL_SHADES),
              "channels": (planes["channel"].map(_channel), CHANNEL_SHADES)}  # fmt: skip
     for column, (group, (part, shades)) in enumerate(parts.items(), start=1):
@@ -194,10 +194,10 @@ def _split(planes: pd.DataFrame) -> go.Figure:
             figure.add_trace(bar, row=1, col=column)
     figure.update_layout(
         barmode="stack",
-        margin={"l": 60, "r": 10, "t": 20, "b": 50},
+        margin={"l": 60, "r": 10, "t": 40, "b": 50},
         legend={"traceorder": "grouped", "groupclick": "toggleitem"},
     )
-    figure.update_xaxes(type="category", title_text="rate [bits per pixel]")
+    figure.update_xaxes(type="category")
     figure.update_yaxes(range=[0, 100])
     figure.update_yaxes(title_text="share of the bits [%]", col=1)
     return figure
@@ -218,7 +218,7 @@ def lines_figure(lines: Lines) -> go.Figure:
     figure = _bare(
         make_subplots(
             len(lines.rows), len(archs), column_titles=[f"<b>{arch}</b>" for arch in archs],
-            horizontal_spacing=0.09, vertical_spacing=0.12,
+            x_title=lines.xlabel, horizontal_spacing=0.09, vertical_spacing=0.12,
         )
     )  # fmt: skip
     seen: set[str] = set()
@@ -237,13 +237,13 @@ def lines_figure(lines: Lines) -> go.Figure:
                 figure.add_trace(trace, row=row, col=column)
                 seen.add(one.loss)
         figure.update_yaxes(title_text=label, row=row, col=1)
-    figure.update_xaxes(title_text=lines.xlabel, row=len(lines.rows))
     if lines.logarithmic:
         figure.update_yaxes(type="log")
     if lines.counts:
         series = [one for row in lines.rows.values() for group in row.values() for one in group]
         longest = max((len(one.x) for one in series), default=0)
         figure.update_xaxes(tickformat="d", dtick=max(1, longest // 8))
+    figure.update_annotations(font_size=13)
     figure.update_layout(margin={"l": 60, "r": 10, "t": 40, "b": 50})
     return figure
 
