@@ -45,7 +45,6 @@ class Expected:
     files: dict[str, int]
     draws: np.ndarray[Any, Any]
     _integrated: dict[tuple[str, str], list[Any]] = field(default_factory=dict)
-    _ranked: dict[tuple[str, str], dict[str, tuple[str, list[float]]]] = field(default_factory=dict)
 
     @classmethod
     def compute(
@@ -125,36 +124,43 @@ class Expected:
         low, high = np.percentile(drawn, [2.5, 97.5])
         return estimate, float(low), float(high)
 
-    def ranking(self, metric: str, arch: str) -> dict[str, tuple[str, list[float]]]:
-        """Per losing cell: the best one, then BD-rate, interval, p-value, detectable difference."""
-        if (metric, arch) not in self._ranked:
-            cells = [cell for cell in self.cells if cell.partition("-")[0] == arch]
-            self._ranked[metric, arch] = self._rank(metric, cells)
-        return self._ranked[metric, arch]
+    def ranking(self, metric: str, arch: str) -> dict[str, list[float]]:
+        """Cells of an architecture, the leading one first: against it BD-rate, interval, p, power.
 
-    def _rank(self, metric: str, cells: Sequence[str]) -> dict[str, tuple[str, list[float]]]:
-        pairs = list(combinations(cells, 2))
-        wins = dict.fromkeys(cells, 0)
-        for one, two in pairs:
-            for a, b in ((one, two), (two, one)):
-                wins[b] += self.bd_rate(b, metric, a) < 0
+        Those without a BD-rate against it are left out; all of them where nothing compares.
+        """
+        cells = [cell for cell in self.cells if cell.partition("-")[0] == arch]
+        rates = {(a, b): self.bd_rate(b, metric, a) for a in cells for b in cells if a != b}
+        wins = {cell: sum(rates[other, cell] < 0 for other in cells if other != cell)
+                for cell in cells}  # fmt: skip
+        if not any(math.isfinite(rate) for rate in rates.values()):
+            return {}
         best = max(cells, key=lambda cell: wins[cell])
-        raw = [self.p_value(metric, one, two) for one, two in pairs]
-        order, running, adjusted = np.argsort(raw, kind="stable"), 0.0, {}
-        for place, index in enumerate(order):
-            running = max(running, (len(pairs) - place) * raw[index])
-            adjusted[frozenset(pairs[index])] = min(running, 1.0)
-        found = {}
+        adjusted = self.p_values(metric, cells)
+        found = {best: [0.0, 0.0, 0.0, 1.0, 0.0]}
         for cell in cells:
-            if cell != best and math.isfinite(self.bd_rate(cell, metric, best)):
+            if cell != best and math.isfinite(rates[best, cell]):
                 error = np.std(np.log1p(self.drawn(cell, metric, best) / 100))
                 numbers = [*self.interval(cell, metric, best), adjusted[frozenset((best, cell))]]
-                found[cell] = (best, [*numbers, 100 * math.expm1(2.8 * error)])
+                found[cell] = [*numbers, 100 * math.expm1(2.8 * error)]
         return found
+
+    def p_values(self, metric: str, cells: Sequence[str]) -> dict[frozenset[str], float]:
+        """Sign-flip tests of all pairs of cells after Holm's correction; NaN for none."""
+        pairs = list(combinations(cells, 2))
+        raw = [self.p_value(metric, one, two) for one, two in pairs]
+        adjusted, running = {}, 0.0
+        for place, index in enumerate(np.argsort(raw, kind="stable")):  # NaN comes last
+            running = max(running, (len(pairs) - place) * raw[index])
+            known = math.isfinite(raw[index])
+            adjusted[frozenset(pairs[index])] = min(running, 1.0) if known else math.nan
+        return adjusted
 
     def p_value(self, metric: str, one: str, two: str) -> float:
         """Sign-flip test of the log-rate differences of the pictures."""
         rates = [self.bd_rate(two, metric, one, [index]) for index in range(len(self.pictures))]
+        if not np.isfinite(rates).all():
+            return math.nan
         return float(
             scipy.stats.permutation_test(
                 (np.log1p(np.array(rates) / 100),), np.sum, permutation_type="samples",

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import io
 import json
 import re
 import shutil
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,15 +22,15 @@ from fake_codec import FakeCodec
 from linocut.lab.config.params import AnchorsConfig, CompareConfig
 from linocut.lab.evaluation.anchors import run_anchors
 from linocut.lab.evaluation.decode import evaluate_cell
-from linocut.lab.evaluation.rows import CodedRow, write_rows
+from linocut.lab.evaluation.rows import TWIN_DECODERS, CodedRow, ErrorRow, TwinRow, write_rows
 from linocut.lab.report.build import compare
 from linocut.pictures.image import write_png
 
 ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
-OFF_CURVE = [(1.0, 0.0, 0), (1.03, 0.0, 8), (1.0, 0.2, 8)]
 CELLS = ("cae-l2", "cae-l1")
 CONFIG = CompareConfig(bootstrap_draws=20, shown_pictures=1, shown_bpp=0.5)
+DRAWN = ("side_by_side.collect", "figures.draw_rd", "figures.draw_bd_rates", "figures.draw_lines")
 
 
 @pytest.fixture(scope="module")
@@ -63,22 +61,52 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
             evaluate_cell(coded, test, out, CONFIG, load=FakeCodec.load)
         run_anchors(test, artifacts / "anchors", AnchorsConfig(("jpeg", "jpeg2000"), 4, 10))
     (root / "reports").mkdir()
-    with pytest.MonkeyPatch.context() as patch:  # no pictures: the numbers are what counts here
-        patch.setattr("linocut.lab.report.build.side_by_side.collect", lambda *_: [])
-        for name in ("figures.draw_rd", "figures.draw_bd_rates", "figures.draw_lines"):
-            patch.setattr(f"linocut.lab.report.build.{name}", lambda *_: None)
-        compare(CELLS, artifacts=artifacts, reports=root / "reports", config=CONFIG, seed=3)
+    write_studies(artifacts / "studies")
     params = {
         "seed": 3,
         "grid": {"arch": ["cae"], "loss": ["l2", "l1"]},
-        "compare": {"bootstrap_draws": 20},
+        "compare": vars(CONFIG),
         "anchors": {"avif_speed": 10},
     }
     (root / "params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.MonkeyPatch.context() as patch:
+        without_pictures(patch)
+        compare(
+            CELLS, artifacts=artifacts, reports=root / "reports", config=CONFIG, seed=3,
+            params=root / "params.yaml",
+        )  # fmt: skip
     report = (root / "reports" / "report.md").read_text()
     start, end = report.index("<!-- results -->"), report.index("<!-- /results -->")
-    (root / "README.md").write_text(report[start:end] + "<!-- /results -->\n")
+    (root / "docs").mkdir()
+    (root / "docs" / "results.md").write_text(report[start:end] + "<!-- /results -->\n")
     return root
+
+
+def without_pictures(patch: pytest.MonkeyPatch) -> None:
+    """The numbers are what counts here."""
+    for name in DRAWN:
+        nothing: list[str] = []
+        patch.setattr(f"linocut.lab.report.build.{name}", lambda *_, nothing=nothing: nothing)
+
+
+def write_studies(folder: Path) -> None:
+    """Damaged files of one cell, and the scores of its twins, as tables alone."""
+    errors = [
+        ErrorRow("lino", "coffee", place, ber, trial, 0.9, 9, 1, 30.0 + trial - ber, 0.9, 0.0)
+        for place, ber in (("none", 0.0), ("payload", 0.1), ("all", 0.1))
+        for trial in range(3)
+    ]
+    scores = [
+        TwinRow(decoder, name, 0, 0.1, 30.0 + place, 0.9, 0.95, 50.0, 20.0 - place)
+        for place, decoder in enumerate(TWIN_DECODERS)
+        for name in ("chelsea", "coffee")
+    ]
+    history = "megapixels,discriminator_loss,discriminator_accuracy\n1,0.5,0.6\n2,0.4,0.7\n"
+    for name in ("robustness/cae-l2", "twin/cae-l2/adversarial"):
+        (folder / name).mkdir(parents=True)
+    write_rows(folder / "robustness/cae-l2/errors.csv", ErrorRow, errors)
+    write_rows(folder / "twin/cae-l2/scores.csv", TwinRow, scores)
+    (folder / "twin/cae-l2/adversarial/history.csv").write_text(history)
 
 
 ROWS: dict[Path, list[CodedRow]] = {}
@@ -105,6 +133,8 @@ def verify(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[str]]:
     monkeypatch.setenv("LINOCUT_WORKERS", "1")
     import verify as module
 
+    without_pictures(monkeypatch)
+    monkeypatch.setattr(module, "measure_twin", lambda _: [])  # the fake codec has no network
     return lambda root: module.verify(root, "fake_codec:FakeCodec", skip_anchors=False)
 
 
@@ -163,76 +193,62 @@ def test_every_change_of_the_files_is_noticed(
     )
 
 
-def test_every_change_of_the_report_is_noticed(
+CHANGES = {
+    "metrics.json: lowest.psnr": ("metrics.json", '"lowest": ', "first"),
+    "metrics.json: files": ("metrics.json", '"files":', "last"),
+    "metrics.json: rate_over_estimate": ("metrics.json", "percent", "first"),
+    "cells.json: cae-l2.psnr": ("cells.json", '"cae-l2": ', "first"),
+    "about.json: draws": ("plots/about.json", '"draws":', "first"),
+    "bd_rate.csv: cae-l2 cell psnr_db jpeg": (
+        "plots/bd_rate.csv",
+        "l2,cell,psnr_db,jpeg,",
+        "first",
+    ),
+    "rd.csv: cae-l1 cell 0, bpp": ("plots/rd.csv", "cae-l1,cell,", "first"),
+    "leads.csv: ssimulacra2": ("plots/leads.csv", r"ssimulacra2,cae-l\d,", "first"),
+    "ranking.csv: psnr_db": ("plots/ranking.csv", r"psnr_db,cae,cae-l\d,cae-l\d,", "first"),
+    "costs.csv: cae-l2 0, files": ("plots/costs.csv", "cae-l2,", "last"),
+    "twins.csv: cae-l2 0 psnr_db": ("plots/twins.csv", r"psnr_db,", "first"),
+    "bit_errors.csv: cae-l2 lino payload": ("plots/bit_errors.csv", "lino,payload,0.1,3,", "first"),
+}
+
+
+def test_every_change_of_the_data_is_noticed(
     honest: Path, tmp_path: Path, verify: Callable[[Path], list[str]]
 ) -> None:
     root = tmp_path / "changed"
     shutil.copytree(honest, root)
-    change(root, "reports/metrics.json", '"best": ', "first")
-    change(root, "reports/metrics.json", '"files":')
-    change(root, "reports/metrics.json", "percent", "first")
-    change(root, "reports/cells.json", '"cae-l2": ', "first")
-    change(root, "reports/plots/bd_rate.csv", "cell,psnr_db,jpeg,", "first")
-    change(root, "reports/plots/rd.csv", "cae-l1,cell,", "first")
-    report = "reports/report.md"
-    change(root, report, r"### MS-SSIM\n\n.*\n.*\n\| cae-l2 \|")
-    change(root, report, r"\n\| JPEG 2000 \|")
-    change(root, report, r"\*\* with ")
-    change(root, report, r"\| PSNR \| cae-l\d \| cae-l\d \|")
-    change(root, report, r"\| 1 bpp \|\n.*\n\| cae-l2 \|")
-    change(root, report, r"s/MP \|\n.*\n\| cae-l2 \|")
-    page = "reports/report.html"
-    change(root, page, r"<h3>SSIMULACRA 2</h3>(?s:.*?)<td>cae-l2</td>", "first")
-    change(root, page, r"in PSNR <strong>cae-l\d</strong> with ", "first")
-    change(root, page, r'FIGURES = .*?"name":"cae-l1","x":\[', "last")
-    change(root, page, r'"label":"MS-SSIM","data":\{"y":\[\[', "first")
-    change(root, page, r'"label":"SSIMULACRA 2 vs JPEG","data":\{"z":\[\[\[', "first")
-    noticed(
-        verify(root),
-        [
-            "metrics.json: best in psnr_db",
-            "metrics.json: files is",
-            "metrics.json: rate over estimate",
-            "cells.json: cae-l2 psnr_db",
-            "plots/bd_rate.csv: cae-l2 psnr_db jpeg",
-            "plots/rd.csv: bpp of cae-l1",
-            "report.md, MS-SSIM, cae-l2, vs JPEG",
-            "report.md, PSNR, JPEG 2000, vs JPEG",
-            "headline, PSNR, cae-l",
-            "report.md, Losses against each other, PSNR cae-l",
-            "report.md, Quality at equal rate, cae-l2",
-            "report.md, Files and costs, cae-l2, files",
-            "README.md does not repeat",
-            "report.html, MS-SSIM, cae-l2: not as",  # report.md was changed, too
-            "report.html, SSIMULACRA 2, cae-l2: not as",
-            "report.html, PSNR, JPEG 2000: not as",
-            "report.html, Losses against each other, PSNR: not as",
-            "report.html, Quality at equal rate, cae-l2: not as",
-            "report.html, Files and costs, cae-l2: not as",
-            "report.html: the headline",
-            "report.html, rates of cae-l1",
-            "report.html, MS-SSIM of cae-l2",
-            "report.html, grid, SSIMULACRA 2 vs JPEG, cae-l2",
-        ],
-    )
+    for path, after, digit in CHANGES.values():
+        change(root, f"reports/{path}", after, digit)
+    noticed(verify(root), list(CHANGES))
 
 
-def test_nothing_but_the_decoder_is_shared_with_the_project() -> None:
-    shared = set()
-    for name in ("verify", "picture_metrics", "expected_numbers", "report_tables", "report_page"):
-        path = BENCHMARKS / f"{name}.py"
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            shared |= {name for name in names if name.startswith("linocut")}
-    assert shared == set()
-    sys.path.insert(0, str(BENCHMARKS))
-    try:
-        import verify as module
-    finally:
-        sys.path.remove(str(BENCHMARKS))
-    assert module.DECODER == "linocut.codec.codec:Codec"
+def test_words_that_do_not_follow_from_the_data_are_noticed(
+    honest: Path, tmp_path: Path, verify: Callable[[Path], list[str]]
+) -> None:
+    root = tmp_path / "changed"
+    shutil.copytree(honest, root)
+    change(root, "reports/report.md", r"### MS-SSIM\n\n.*\n.*\n\| cae-l2 \|")
+    change(root, "reports/report.html", r"<td>cae-l2</td>", "first")
+    change(root, "docs/results.md", r"the lowest is cae-l\d")
+    noticed(verify(root), ["report.md is not", "report.html is not", "results.md does not repeat"])
+
+
+def test_nothing_that_measures_is_shared_with_the_project() -> None:
+    for name in ("verify", "picture_metrics", "expected_numbers", "report_data"):
+        text = (BENCHMARKS / f"{name}.py").read_text(encoding="utf-8")
+        named = set(re.findall(r"\blinocut\.[\w.:]+", text.partition('"""\n')[2]))
+        assert named == (
+            {
+                "linocut.codec.codec:Codec",
+                "linocut.format.bitstream",
+                "linocut.lab.config.process",
+                "linocut.lab.networks.store:load_model",
+                "linocut.lab.report.build:compare",
+            }
+            if name == "verify"
+            else set()
+        )
 
 
 def test_many_versions_of_a_picture_get_the_scores_of_the_port(
@@ -270,47 +286,3 @@ def test_draws_have_the_bd_rates_of_the_package(monkeypatch: pytest.MonkeyPatch)
     drawn = [expected.bd_rate("cae-l2", "psnr_db", "jpeg", rows) for rows in expected.draws]
     assert len(set(drawn)) > 3
     assert expected.drawn("cae-l2", "psnr_db", "jpeg") == pytest.approx(drawn, abs=1e-9)
-
-
-def test_a_changed_entry_of_the_bit_error_table_is_noticed(tmp_path: Path) -> None:
-    from bit_error_table import check_bit_errors
-
-    folder = tmp_path / "artifacts/studies/robustness/cae-l2"
-    folder.mkdir(parents=True)
-    lines = ["arm,errors_in,ber,decoded,psnr_db", "resilient,none,0,1,37.04"]
-    lines += [f"resilient,payload,0.0001,{int(k > 0)},{30 + k}" for k in range(5)]
-    (folder / "errors.csv").write_text("\n".join(lines), encoding="utf-8")
-    heading, header = "Bits wrong behind the header", ["arm", "no errors", "0.0001"]
-    row = [".lino, resilient (cae-l2)", "37.0", "32.0, 30.2, 80 %"]
-    assert check_bit_errors(tmp_path, heading, header, [row]) == []
-    for place, text in ((1, "37.2"), (2, "32.1, 30.2, 80 %"), (2, "32.0, 30.2, 81 %"), (2, "32.0")):
-        changed = [*row]
-        changed[place] = text
-        problems = check_bit_errors(tmp_path, heading, header, [changed])
-        assert len(problems) == 1
-        assert f"says {text}" in problems[0]
-
-
-@pytest.mark.parametrize(
-    ("bpp", "psnr_db", "noticed"), [(1.0, 0.0, 0), (1.03, 0.0, 8), (1.0, 0.2, 8)]
-)
-def test_anchors_off_their_known_kodak_curves_are_noticed(
-    monkeypatch: pytest.MonkeyPatch, bpp: float, psnr_db: float, noticed: int
-) -> None:
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    import report_tables
-    from expected_numbers import Expected
-
-    known = json.loads((ROOT / report_tables.KODAK_CURVES).read_text(encoding="utf-8"))
-    curve = known[report_tables.MEASURED_ON_KODAK["jpeg2000"]]
-    rates, quality = (np.array(curve[name])[:8] for name in ("bpp", "psnr_db"))
-    mean = np.stack([rates * bpp, quality + psnr_db, 0 * rates, 0 * rates], axis=1)
-    pictures = [f"kodim{number:02}" for number in range(1, 25)]
-    points = {"jpeg2000": np.repeat(mean[None], 24, axis=0)}
-    draws = np.zeros((1, 24), int)
-    kodak = Expected([], ["jpeg2000"], pictures, points, {}, {}, draws)
-    problems = report_tables._check_kodak(ROOT, kodak)
-    assert len(problems) == noticed
-    assert all("jpeg2000 at" in problem for problem in problems)
-    others = Expected([], ["jpeg2000"], ["a", *pictures[1:]], points, {}, {}, draws)
-    assert report_tables._check_kodak(ROOT, others) == []

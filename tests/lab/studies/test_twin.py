@@ -178,7 +178,7 @@ def test_the_verifier_measures_the_same_and_notices_a_change(
     result: pathlib.Path, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(PARAMS.parent / "benchmarks")
-    from twin_table import measure_twin, twin_tasks
+    from verify import measure_twin, twin_tasks
 
     folder = tmp_path / "artifacts/studies/twin/cae-l2"
     shutil.copytree(result, folder)
