@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from linocut.errors import CheckpointError, ConfigError
+from linocut.files import write_atomically
 from linocut.lab.config.parse import parse
 from linocut.lab.config.targets import config_type, find
 from linocut.lab.networks.networks import ARCHITECTURES, Network
@@ -42,7 +43,7 @@ def save_model(
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"network.{k}": v.detach().contiguous() for k, v in network.state_dict().items()}
     tensors |= {name: tensor.contiguous() for name, tensor in (extra or {}).items()}
-    save_file(tensors, folder / WEIGHTS)
+    write_atomically(folder / WEIGHTS, save(tensors))
     text = json.dumps(
         {
             "format": 1,
