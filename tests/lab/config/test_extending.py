@@ -45,7 +45,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]
 @pytest.fixture(scope="module")
 def params(checkout: pathlib.Path) -> Params:
     """The two options of the page, and trainings of four iterations."""
-    conf = checkout / "src/linocut/lab/conf"
+    conf = checkout / "conf"
     arch, loss = (
         yaml.safe_load((conf / path).read_text(encoding="utf-8"))
         for path in ("arch/blocks.yaml", "loss/charbonnier.yaml")
