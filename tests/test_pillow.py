@@ -16,6 +16,7 @@ import pytest
 from PIL import Image, ImageCms
 
 import linocut.pillow
+import raw_files
 from linocut.errors import ConfigError
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.models import shipped
@@ -207,3 +208,33 @@ def test_closing_and_verifying_behave_as_with_other_formats(tmp_path: Path) -> N
         assert image.tell() == 0
         with pytest.raises(EOFError):
             image.seek(1)
+
+
+def test_a_screenshot_comes_back_exactly_and_needs_no_model(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    page = Image.new("RGBA", (90, 70), (240, 240, 255, 255))
+    page.paste((20, 30, 40, 200), (10, 10, 60, 30))
+    file = saved(page)
+    monkeypatch.setattr(shipped, "RELEASE", tmp_path)
+    again = Image.open(file)
+    assert again.mode == "RGBA"
+    assert np.array_equal(np.asarray(again), np.asarray(page))
+    assert len(file.getvalue()) < 200
+
+
+def test_a_transparent_level_of_sixteen_bits_opened_by_pillow_is_kept() -> None:
+    samples = np.full((20, 30, 1), 40_000)
+    samples[3:9] -= 1
+    content = raw_files.png(samples, 16, 0, [(b"tRNS", (40_000).to_bytes(2))])
+    with pytest.warns(UserWarning, match="16 bits a sample reduced to 8"):
+        file = saved(Image.open(io.BytesIO(content)))
+    again = np.asarray(Image.open(file))
+    assert np.array_equal(again[..., 1] == 0, samples[..., 0] == 40_000)
+
+
+def test_a_transparent_colour_of_sixteen_bits_is_ignored_by_the_plugin_and_said() -> None:
+    content = raw_files.png(np.full((20, 30, 3), 40_000), 16, 2, [(b"tRNS", b"\x9c\x40" * 3)])
+    with pytest.warns(UserWarning, match="transparency key of 16 bits ignored"):
+        file = saved(Image.open(io.BytesIO(content)))
+    assert Image.open(file).mode == "RGB"

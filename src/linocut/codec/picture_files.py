@@ -190,7 +190,8 @@ def may_be_graphics(rgb: RgbArray) -> bool:
     above = float((lower == rgb[::7][: len(lower)]).all(axis=2).mean()) if height > 1 else 1.0
     if max(beside, above) >= _FLAT_SHARE:
         return True
-    return bool(np.unique(colours[:, ::3]).size <= _FEW_COLOURS)
+    few: int = np.unique(colours[:, ::3]).size
+    return few <= _FEW_COLOURS
 
 
 def _most_bytes(picture: Picture, target: Target) -> float:

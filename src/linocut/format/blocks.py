@@ -36,8 +36,8 @@ AlphaArray = NDArray[np.uint8]
 MOST_METADATA_BYTES = 1 << 22
 """Longest ICC profile or EXIF block that is kept or accepted."""
 
-VP8L_SIDE_PX = 1 << 14
-"""Longest side of a picture that is kept without loss."""
+VP8L_SIDE_PX, VP8L_PIXELS = (1 << 14) - 1, 1 << 27
+"""Longest side and largest area of a picture that is kept without loss; Pillow reads no larger."""
 
 Numbers = NDArray[np.int8]
 """Of a correction, (5, c)."""
@@ -155,7 +155,10 @@ def pack_lossless(rgb: NDArray[np.uint8]) -> bytes | None:
     """Colours (h, w, 3) uint8 exactly, or None: too large, or Pillow was built without WebP."""
     from PIL import Image, features
 
-    if max(rgb.shape[:2]) > VP8L_SIDE_PX or not features.check("webp"):
+    height, width = rgb.shape[:2]
+    if max(height, width) > VP8L_SIDE_PX or height * width > VP8L_PIXELS:
+        return None
+    if not features.check("webp"):
         return None
     file = BytesIO()
     Image.fromarray(rgb).save(file, "WEBP", lossless=True, quality=75, method=4)
@@ -172,6 +175,7 @@ def unpack_lossless(block: bytes, height: int, width: int) -> NDArray[np.uint8]:
         BitstreamError: the block is damaged or holds another picture.
     """
     from PIL import Image, features
+    from PIL.WebPImagePlugin import WebPImageFile  # `Image.open` would warn of large ones
 
     if not features.check("webp"):
         raise BitstreamError("the picture is kept as WebP, which this Pillow was built without")
@@ -184,9 +188,9 @@ def unpack_lossless(block: bytes, height: int, width: int) -> NDArray[np.uint8]:
     chunk = b"VP8L" + len(block).to_bytes(4, "little") + block + bytes(len(block) % 2)
     riff = b"RIFF" + (len(chunk) + 4).to_bytes(4, "little") + b"WEBP" + chunk
     try:
-        with Image.open(BytesIO(riff), formats=["WEBP"]) as image:
+        with WebPImageFile(BytesIO(riff)) as image:
             return np.array(image.convert("RGB"))
-    except (OSError, ValueError, SyntaxError) as error:
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
         raise BitstreamError(f"the lossless block is damaged: {error}") from None
 
 

@@ -233,7 +233,8 @@ def _opened(content: bytes, name: str, max_pixels: int) -> Image.Image:
         register()
         for kind in list(Image.ID):
             factory, accept = Image.OPEN[kind]
-            if accept and accept(content[:16]) is not True:
+            fits = accept(content[:16]) if accept else True
+            if not fits or isinstance(fits, str):
                 continue
             file.seek(0)
             try:
@@ -351,12 +352,13 @@ def _to_eight_bit(
     """
     mode = image.mode
     if mode in SIXTEEN_BIT_GREY or mode == "I":
-        grey = _sixteen_to_eight(_full_range(np.asarray(image), image), name)
-        return _replicate(grey), None, True
+        samples = np.asarray(image)
+        key = image.info.get("transparency")
+        opacity = np.where(samples == key, 0, 255).astype(np.uint8) if key is not None else None
+        return _replicate(_sixteen_to_eight(_full_range(samples, image), name)), opacity, True
     if mode == "F":
         raise DataError(f"{name}: floating-point samples have no agreed range, expected integers")
-    if "transparency" in image.info and mode in {"1", "L"}:
-        image = _with_scaled_key(image, raw_mode)
+    image = _with_usable_key(image, notes)
     if mode in {"LA", "La", "PA", "RGBa"} or "transparency" in image.info:
         image = image.convert("LA" if mode in {"L", "1", "LA", "La"} else "RGBA")
     if mode in {"P", "PA"}:
@@ -391,12 +393,16 @@ def _full_range(samples: NDArray[Any], image: Image.Image) -> NDArray[Any]:
     return samples
 
 
-def _with_scaled_key(image: Image.Image, raw_mode: str) -> Image.Image:
-    """Grey of fewer than 8 bits is spread over 0..255 by Pillow, its transparent level is not."""
-    scale = {"1": 255, "L;2": 85, "L;4": 17}.get(raw_mode, 1)
-    key = image.info["transparency"]
-    image = image.convert("L")
-    image.info["transparency"] = key * scale if isinstance(key, int) else key
+def _with_usable_key(image: Image.Image, notes: list[str]) -> Image.Image:
+    """An image whose transparent level or colour, if it has one, is one of its 8-bit samples."""
+    key = image.info.get("transparency")
+    if image.mode == "1" and isinstance(key, int):
+        image = image.convert("L")
+        image.info["transparency"] = 255 * key
+    elif image.mode == "RGB" and isinstance(key, tuple) and max(key) > 255:
+        notes.append("transparency key of 16 bits ignored")  # the low bytes of samples are gone
+        image = image.copy()
+        del image.info["transparency"]
     return image
 
 
