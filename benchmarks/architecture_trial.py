@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from linocut.codec.codec import Codec
-from linocut.codec.windows import synthesise
 from linocut.entropy.coder import EntropyCoder
 from linocut.entropy.planes import dequantise, quantise, step_index, step_of
 from linocut.lab.config.params import CaeConfig, Params, load_params
@@ -36,6 +35,7 @@ from linocut.lab.networks.complexity import decoder_kmac_per_px
 from linocut.lab.networks.layers import ResidualAnalysis, ResidualSynthesis
 from linocut.lab.networks.losses import l2
 from linocut.lab.networks.networks import ARCHITECTURES, Network
+from linocut.lab.networks.torch_transforms import TorchTransforms
 from linocut.lab.training.machine import pick_device
 from linocut.lab.training.trainer import Trainer
 from linocut.models import shipped
@@ -252,7 +252,7 @@ def curve(network: Network, pictures: Sequence[RgbArray], crops: Path, seed: int
             samples.append(([quantise(band, step_of(index), ROUNDING) for band in latent], index))
     contexts = ContextNetworks.of(codec.coder.tables)
     coder = EntropyCoder(network.bands, fit_tables(network.bands, samples, contexts))
-    codec.network = network.eval()
+    codec = codec.with_transforms(TorchTransforms(network))
     rates, qualities = [], []
     for step in STEPS:
         index = step_index(step)
@@ -261,9 +261,8 @@ def curve(network: Network, pictures: Sequence[RgbArray], crops: Path, seed: int
             latent = codec.analyse(picture).latents[0]
             symbols = [quantise(band, step_of(index), ROUNDING) for band in latent]
             bits += float(coder.estimate_bits(symbols, index).sum())
-            decoded = synthesise(
-                network, [dequantise(band, step_of(index)) for band in symbols], step_of(index)
-            )
+            bands = [dequantise(band, step_of(index)) for band in symbols]
+            decoded = codec.transforms.synthesis(bands, step_of(index))
             error += psnr_db(picture, decoded[: picture.shape[0], : picture.shape[1]])
         rates.append(bits / sum(picture.size / 3 for picture in pictures))
         qualities.append(error / len(pictures))

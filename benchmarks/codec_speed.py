@@ -21,15 +21,17 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from linocut.codec import rotation, symbol_choice
+from linocut.codec import effort as efforts
+from linocut.codec import rotation
 from linocut.codec.codec import Codec
 from linocut.codec.rotation import Rotation
+from linocut.codec.transforms import own_threads
 from linocut.entropy.choice import EFFORTS
 from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.fitting.refinement import Refiner
 from linocut.pictures.image import read_image
 from linocut.pictures.quality import psnr_db
 
@@ -44,16 +46,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="default", help="name or folder")
     parser.add_argument("--picture", type=Path, help="default: a generated one, 768 x 512 px")
     parser.add_argument("--step", type=float, default=24.0, help="quantisation step, grey levels")
-    parser.add_argument("--threads", type=int, help="default: torch's choice")
+    parser.add_argument("--threads", type=int, help="default: all cores")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args(arguments)
-    if options.threads:
-        torch.set_num_threads(options.threads)
     picture = read_image(options.picture) if options.picture else dead_leaves(512, 768, 0)
-    used = Codec.load(options.model)
+    used = Codec.load(options.model, threads=options.threads)
     megapixels = picture.shape[0] * picture.shape[1] / 1e6
     print(f"{used.name}, step {options.step:g}, {megapixels:.2f} megapixels, "
-          f"{torch.get_num_threads()} threads; seconds per megapixel\n")  # fmt: skip
+          f"{options.threads or own_threads()} threads; seconds per megapixel\n")  # fmt: skip
     print(f"{'':24} {'bpp':>6} {'PSNR':>6}  " + " ".join(f"{p:>9}" for p in (*PARTS, "total")))
     size = 0
     for effort in EFFORTS:
@@ -121,14 +121,14 @@ def _clocks(used: Codec) -> Iterator[Seconds]:
         return wrapper
 
     places = [
-        (used.network, "analysis", "network"),
-        (used.network, "synthesis", "network"),
+        (used.transforms, "analysis", "network"),
+        (used.transforms, "synthesis", "network"),
         (Rotation, "transform", "rotation"),
         (Rotation, "inverse_transform", "rotation"),
         (rotation, "fit", "rotation"),
-        (symbol_choice, "choose_symbols", "choice"),
-        (symbol_choice, "refine", "choice"),
-        (symbol_choice, "look_at", "choice"),
+        (efforts, "choose_symbols", "choice"),
+        (Refiner, "refine", "choice"),
+        (efforts, "look_at", "choice"),
         (used.coder, "encode_counted", "coding"),
         (used.coder, "decode", "coding"),
     ]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks.effort_levels import DRAWS, interval_text
 from linocut.codec.codec import Codec
+from linocut.codec.effort import EncodeOptions
 from linocut.entropy.choice import DEFAULT_EFFORT, EFFORTS
 from linocut.errors import LinocutError
 from linocut.lab.evaluation.rd import (
@@ -71,7 +72,7 @@ def curves_of(
     rows = []
     for picture in pictures.values():
         analysed = codec.analyse(picture)
-        files = [codec.encode(analysed, step=step, effort=effort) for step in steps]
+        files = [codec.encode(analysed, step, EncodeOptions(effort)) for step in steps]
         rows.append([_measured(picture, data, codec.decompress(data)) for data in files])
     bpp, psnr_db, ms_ssim, ssimulacra = np.moveaxis(np.array(rows), -1, 0)
     names = tuple(pictures)

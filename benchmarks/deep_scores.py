@@ -28,6 +28,7 @@ from linocut.format.bitstream import CORRECTION, unpack
 from linocut.lab.evaluation.rd import percentile_interval, resample_pictures
 from linocut.lab.evaluation.rows import TWIN_DECODERS, CodedRow, read_rows
 from linocut.lab.networks.store import load_model
+from linocut.lab.networks.torch_transforms import TorchTransforms
 from linocut.pictures.image import RgbArray, read_image
 
 NEEDS = (
@@ -136,8 +137,7 @@ def _decoders(root: Path, cell: str) -> dict[str, Codec]:
     for which in TWIN_DECODERS:
         twin = root / "artifacts/studies/twin" / cell / which
         if twin.is_dir():
-            found[which] = Codec.load(folder)
-            found[which].network = load_model(twin)
+            found[which] = found[OWN].with_transforms(TorchTransforms(load_model(twin)))
     return found
 
 

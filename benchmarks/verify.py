@@ -44,6 +44,7 @@ from report_data import check_data
 ROOT = Path(__file__).resolve().parents[1]
 DECODER = "linocut.codec.codec:Codec"
 NETWORK = "linocut.lab.networks.store:load_model"
+TRANSFORMS = "linocut.lab.networks.torch_transforms:TorchTransforms"
 BITSTREAM = "linocut.format.bitstream"
 RENDERING = "linocut.lab.report.build:compare"
 RESULTS = "docs/results.md"
@@ -169,7 +170,7 @@ def measure_twin(task: tuple[Any, ...]) -> list[str]:
     torch.set_num_threads(1)
     name, coded, folder, which, originals = task
     codec = load(name).load(coded / "codec")
-    codec.network = load(NETWORK)(folder / which)
+    codec = codec.with_transforms(load(TRANSFORMS)(load(NETWORK)(folder / which)))
     bitstream = importlib.import_module(BITSTREAM)
     problems = []
     for row in read_csv(folder / "scores.csv"):

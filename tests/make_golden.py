@@ -25,6 +25,7 @@ from linocut.format.blocks import ROWS, pack_alpha, pack_correction
 from linocut.lab.config.params import Cae2018Config, CaeConfig
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.fitting.entropy_fit import fit_networks, fit_tables
+from linocut.lab.networks.export import write_graphs
 from linocut.lab.networks.networks import ARCHITECTURES, Network
 from linocut.lab.networks.store import as_tensors, save_model
 from linocut.pictures.image import write_png
@@ -70,7 +71,7 @@ def main() -> None:
         picture = dead_leaves(height, width, 100 + seed)
         blocks = _blocks(height, width) if name.endswith("blocks") else {}
         if name.endswith("corrected"):
-            blocks = {CORRECTION: _correction(codec.network)}
+            blocks = {CORRECTION: _correction(codec.geometry.features)}
         resilient = name.endswith("resilient")
         data = codec.compress(picture, step=step, effort=0, extras=blocks, resilient=resilient)
         (GOLDEN / f"{name}.lino").write_bytes(data)
@@ -107,6 +108,7 @@ def _model(folder: Path, name: str) -> Codec:
     networks = fit_networks(network.bands, samples, iterations=300, seed=0)
     tensors |= fit_tables(network.bands, samples, networks).tensors()
     save_model(folder, network, {"name": name}, as_tensors(tensors))
+    write_graphs(folder, network)
     return Codec.load(folder)
 
 
@@ -123,10 +125,9 @@ def _network(name: str) -> Network:
     return network
 
 
-def _correction(network: Network) -> bytes:
+def _correction(features: int) -> bytes:
     """Numbers of every length, and a row of zeros."""
-    assert network.last_layer is not None
-    shape = (ROWS, network.last_layer.in_channels)
+    shape = (ROWS, features)
     numbers = np.random.default_rng(3).integers(-40, 41, shape).astype(np.int8)
     numbers[0, 0], numbers[1, 0], numbers[2] = 127, -127, 0
     return pack_correction(numbers)

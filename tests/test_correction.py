@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from linocut.codec import correction
 from linocut.codec.codec import Codec
 from linocut.codec.correction import NormalEquations, middle, numbers_of, scale_of
-from linocut.codec.tiling import Tile
+from linocut.codec.tiles import Tile
 from linocut.errors import BitstreamError
 from linocut.format.bitstream import CORRECTION, unpack
 from linocut.format.blocks import (
@@ -22,7 +22,7 @@ from linocut.format.blocks import (
     unpack_correction,
 )
 from linocut.lab.data.dead_leaves import dead_leaves
-from linocut.lab.networks.networks import Ncode
+from linocut.lab.networks.torch_transforms import TorchTransforms, geometry_of
 from linocut.pictures.quality import psnr_db
 from tiny import awake
 
@@ -52,7 +52,8 @@ def latent_of(network, picture):
 def decoded(network, latent, scale=None):
     bands = [torch.from_numpy(band)[None] for band in latent]
     with torch.inference_mode():
-        return network.synthesis(bands, torch.tensor([STEP]), scale=scale)[0]
+        factors = None if scale is None else torch.from_numpy(scale)
+        return network.synthesis(bands, torch.tensor([STEP]), scale=factors)[0]
 
 
 def squared_error(network, latent, picture, numbers):
@@ -84,8 +85,8 @@ def change_of_error(sums, numbers):
 def test_the_normal_equations_know_what_every_number_does_to_the_error(network, size):
     picture = dead_leaves(max(size), max(size), 2)[: size[0], : size[1]]
     latent, numbers = latent_of(network, picture), numbers_for(network, 3)
-    sums = NormalEquations.of(network)
-    sums.add(network, latent, STEP, picture)
+    sums = NormalEquations.of(geometry_of(network))
+    sums.add(TorchTransforms(network), latent, STEP, picture)
     start = squared_error(network, latent, picture, np.zeros_like(numbers))
     found = squared_error(network, latent, picture, numbers) - start
     predicted = change_of_error(sums, numbers)
@@ -95,10 +96,13 @@ def test_the_normal_equations_know_what_every_number_does_to_the_error(network, 
 def test_of_large_tiles_some_strips_decide(network, monkeypatch):
     picture = dead_leaves(128, 96, 4)
     latent = latent_of(network, picture)
-    everything, some = NormalEquations.of(network), NormalEquations.of(network)
-    everything.add(network, latent, STEP, picture)
+    everything, some = (
+        NormalEquations.of(geometry_of(network)),
+        NormalEquations.of(geometry_of(network)),
+    )
+    everything.add(TorchTransforms(network), latent, STEP, picture)
     monkeypatch.setattr(correction, "LOOKED_AT", 128 * 96 // 2)
-    some.add(network, latent, STEP, picture)
+    some.add(TorchTransforms(network), latent, STEP, picture)
     assert everything.pixels == 128 * 96 == 2 * some.pixels
     for fewer, every in zip(some.gram, everything.gram, strict=True):
         assert 0.2 < np.trace(fewer) / np.trace(every) < 0.8
@@ -130,17 +134,17 @@ def test_the_middle_of_a_tile_at_the_edge_lies_in_the_picture():
 def test_a_cut_is_not_looked_at(network):
     """Inside of its frame a part of a picture asks for what the whole asks for there."""
     picture = dead_leaves(384, 384, 7)
-    whole, part, careless = (NormalEquations.of(network) for _ in range(3))
+    whole, part, careless = (NormalEquations.of(geometry_of(network)) for _ in range(3))
     inner = (128, 128, 384 - 256, 384 - 256)
     latent = latent_of(network, picture)
-    whole.add(network, latent, STEP, picture, inner)
+    whole.add(TorchTransforms(network), latent, STEP, picture, inner)
     strides = [band.stride for band in network.bands]
     cut = [
         band[:, 64 // s : 320 // s, 64 // s : 320 // s]
         for band, s in zip(latent, strides, strict=True)
     ]
-    part.add(network, cut, STEP, picture[64:320, 64:320], (correction.FRAME,) * 4)
-    careless.add(network, cut, STEP, picture[64:320, 64:320])
+    part.add(TorchTransforms(network), cut, STEP, picture[64:320, 64:320], (correction.FRAME,) * 4)
+    careless.add(TorchTransforms(network), cut, STEP, picture[64:320, 64:320])
     assert part.pixels == whole.pixels == 128**2
     for few, all_of_it in zip(part.moment, whole.moment, strict=True):
         np.testing.assert_allclose(few, all_of_it, atol=0.02 * np.abs(all_of_it).max())
@@ -148,9 +152,15 @@ def test_a_cut_is_not_looked_at(network):
 
 
 def test_tiles_without_an_inside_have_no_say(network):
-    sums = NormalEquations.of(network)
+    sums = NormalEquations.of(geometry_of(network))
     picture = dead_leaves(96, 96, 9)
-    sums.add(network, latent_of(network, picture), STEP, picture, (correction.FRAME,) * 4)
+    sums.add(
+        TorchTransforms(network),
+        latent_of(network, picture),
+        STEP,
+        picture,
+        (correction.FRAME,) * 4,
+    )
     assert sums.pixels == 0
     assert not sums.solve(1.0, 96**2).any()
 
@@ -158,10 +168,10 @@ def test_tiles_without_an_inside_have_no_say(network):
 def test_pixels_seen_stand_for_the_others(network):
     """Half of a picture of two equal halves asks for the same numbers as both."""
     half = dead_leaves(64, 96, 10)
-    sums, twice = NormalEquations.of(network), NormalEquations.of(network)
-    sums.add(network, latent_of(network, half), STEP, half)
+    sums, twice = NormalEquations.of(geometry_of(network)), NormalEquations.of(geometry_of(network))
+    sums.add(TorchTransforms(network), latent_of(network, half), STEP, half)
     for _ in range(2):
-        twice.add(network, latent_of(network, half), STEP, half)
+        twice.add(TorchTransforms(network), latent_of(network, half), STEP, half)
     price = 0.08 * STEP**2
     asked = sums.solve(price, 2 * 64 * 96)
     np.testing.assert_array_equal(asked, twice.solve(price, 2 * 64 * 96))
@@ -174,8 +184,8 @@ def test_a_planted_correction_is_found(network):
     x = decoded(network, latent, scale_of(planted))
     exact = 255.0 * x.permute(1, 2, 0).numpy()
     # grey levels of a target that no uint8 picture could hold: the sums take any number
-    sums = NormalEquations.of(network)
-    sums.add(network, latent, STEP, exact)
+    sums = NormalEquations.of(geometry_of(network))
+    sums.add(TorchTransforms(network), latent, STEP, exact)
     found = sums.solve(price=0.0, pixels=1)
     left = squared_error_between(network, latent, found, x)
     before = squared_error_between(network, latent, np.zeros_like(found), x)
@@ -188,8 +198,8 @@ def squared_error_between(network, latent, numbers, x):
 
 def test_bits_are_paid_for(network):
     picture = dead_leaves(96, 128, 7)
-    sums = NormalEquations.of(network)
-    sums.add(network, latent_of(network, picture), STEP, picture)
+    sums = NormalEquations.of(geometry_of(network))
+    sums.add(TorchTransforms(network), latent_of(network, picture), STEP, picture)
     free, fair, dear = (sums.solve(price, 96 * 128) for price in (0.0, 0.08 * STEP**2, 1e12))
     assert not dear.any()
     assert code_lengths(fair).sum() <= code_lengths(free).sum()
@@ -225,15 +235,14 @@ def test_blocks_survive(numbers):
 def test_damaged_blocks_are_refused(network, change):
     block = pack_correction(numbers_for(network, 8, largest=100))
     with pytest.raises(BitstreamError, match="correction"):
-        numbers_of(change(block), network)
+        numbers_of(change(block), geometry_of(network))
 
 
-def test_an_architecture_without_such_a_layer_says_so(monkeypatch):
-    network = Ncode.__new__(Ncode)
-    assert Ncode.last_layer.fget(network) is None
-    assert NormalEquations.of(network) is None
-    with pytest.raises(BitstreamError, match="ncode lacks"):
-        numbers_of(b"\x80", network)
+def test_an_architecture_without_such_a_layer_says_so():
+    geometry = geometry_of(awake("ncode"))
+    assert NormalEquations.of(geometry) is None
+    with pytest.raises(BitstreamError, match="which its model lacks"):
+        numbers_of(b"\x80", geometry)
 
 
 PICTURE = dead_leaves(192, 256, 9)

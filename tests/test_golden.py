@@ -93,7 +93,7 @@ def test_the_second_synthesis_is_that_of_every_architecture(architecture):
     blocks: list[tuple[bytes, torch.Tensor | None]] = [(b"", None)]
     if network.last_layer is not None:
         numbers = rng.integers(-9, 10, (5, network.last_layer.in_channels)).astype(np.int8)
-        blocks.append((pack_correction(numbers), correction.scale_of(numbers)))
+        blocks.append((pack_correction(numbers), torch.from_numpy(correction.scale_of(numbers))))
     for block, scale in blocks:
         found = reference_synthesis.Synthesis(architecture, tensors, block)(bands, 11.0)
         with torch.inference_mode():

@@ -62,7 +62,7 @@ def test_a_codec_keeps_to_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     picture = np.full((32, 48, 3), 99, np.uint8)
     analysed = codec.analyse(picture)
     codec.estimate_bytes(analysed, step=30.0, effort=0)
-    data = codec.encode(analysed, step=30.0)
+    data = codec.encode(analysed, 30.0)
     codec.decompress(data)
     codec.decode_symbols(data)
     assert len(seen) >= 4

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_resilient_file import flipped
 
+from bit_errors import flipped
 from linocut.codec.codec import Codec
-from linocut.codec.segments import Damage, decode_segments, fill, layer_bands
+from linocut.codec.segments import Damage, Lost, decode_segments, fill, layer_bands
 from linocut.entropy.planes import Band, wavelet_bands
 from linocut.errors import BitstreamError
 from linocut.format.bitstream import header_bytes, unpack
@@ -70,11 +70,11 @@ def test_layers_add_up_to_a_payload_and_cost_no_second_coding(codec, data):
 
 def test_without_its_last_layer_a_square_is_blurred_and_nothing_else(codec, data):
     file = unpack(data)
-    whole, *none = decoded(codec, file)
-    assert none == [0, 0]
-    less, blurred, concealed = decoded(codec, damaged(file, 1, 2))
-    assert (blurred, concealed) == (1, 0)
-    for band, a, b in zip(codec.network.bands, whole, less, strict=True):
+    whole, none = decoded(codec, file)
+    assert none == Lost(0, 0)
+    less, lost = decoded(codec, damaged(file, 1, 2))
+    assert lost == Lost(1, 0)
+    for band, a, b in zip(codec.geometry.bands, whole, less, strict=True):
         left, right = 256 // band.stride, 512 // band.stride
         bottom = 256 // band.stride
         inside = b[:, :bottom, left:right]
@@ -89,9 +89,9 @@ def test_without_its_last_layer_a_square_is_blurred_and_nothing_else(codec, data
 
 def test_without_its_first_layer_a_square_is_filled_from_around(codec, data):
     file = unpack(data)
-    whole, *_ = decoded(codec, file)
-    less, blurred, concealed = decoded(codec, damaged(file, 1, 0))
-    assert (blurred, concealed) == (0, 1)
+    whole, _ = decoded(codec, file)
+    less, lost = decoded(codec, damaged(file, 1, 0))
+    assert lost == Lost(0, 1)
     smooth = less[0][:, :64, 64:128]
     around = np.concatenate([whole[0][:, :, 63], whole[0][:, :, 128], whole[0][:, 64, :]], axis=1)
     for channel in range(3):
@@ -102,9 +102,9 @@ def test_without_its_first_layer_a_square_is_filled_from_around(codec, data):
 
 
 def test_the_codec_counts_what_it_lost(codec, data):
-    assert codec.decode(data).damage == Damage(6, 0, 0, 0, ())
-    assert codec.decode(codec.compress(PICTURE, step=STEP)).damage is None
-    half = codec.decode(data[: len(data) // 2])
+    assert codec.decode(unpack(data)).damage == Damage(6, 0, 0, 0, ())
+    assert codec.decode(unpack(codec.compress(PICTURE, step=STEP))).damage is None
+    half = codec.decode(unpack(data[: len(data) // 2]))
     assert half.damage.blurred + half.damage.concealed > 0
     assert half.picture.shape == PICTURE.shape
     assert "squares concealed" in half.damage.note
@@ -112,10 +112,10 @@ def test_the_codec_counts_what_it_lost(codec, data):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_at_one_wrong_bit_in_ten_thousand_not_a_pixel_is_lost(codec, data, seed):
-    found = codec.decode(flipped(data, 1e-4, seed))
+    found = codec.decode(unpack(flipped(data, 1e-4, seed)))
     assert found.damage.repaired_bytes > 0
     assert found.damage.note is None
-    np.testing.assert_array_equal(found.picture, codec.decode(data).picture)
+    np.testing.assert_array_equal(found.picture, codec.decode(unpack(data)).picture)
 
 
 def test_quality_falls_step_by_step_with_the_error_rate(codec, data):
@@ -133,7 +133,7 @@ def test_hopeless_damage_ends_in_a_picture_or_a_clear_error(codec, data, rate):
     endings = set()
     for seed in range(3):
         try:
-            endings.add(codec.decode(flipped(data, rate, seed)).picture.shape)
+            endings.add(codec.decode(unpack(flipped(data, rate, seed))).picture.shape)
         except BitstreamError as error:
             endings.add(re.sub(r"^.* (beyond repair|b'LINO'|reads 1)$", r"\1", str(error)))
     assert endings <= {PICTURE.shape, "beyond repair", "b'LINO'", "reads 1"}
@@ -141,7 +141,7 @@ def test_hopeless_damage_ends_in_a_picture_or_a_clear_error(codec, data, rate):
 
 def test_with_a_whole_header_nothing_behind_it_stops_the_decoder(codec, data):
     start = header_bytes(data)
-    found = codec.decode(data[:start] + bytes(len(data) - start))
+    found = codec.decode(unpack(data[:start] + bytes(len(data) - start)))
     assert found.damage.concealed == found.damage.segments == 6
     assert np.ptp(found.picture) == 0 or found.picture.std() < 10
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import reference_resilient
+from bit_errors import flipped
 from linocut.errors import BitstreamError
 from linocut.format import resilient
 from linocut.format.bitstream import (
@@ -30,14 +31,6 @@ MODEL = bytes(range(16, 24))
 
 def noise(seed, length):
     return np.random.default_rng(seed).integers(0, 256, length, dtype=np.uint8).tobytes()
-
-
-def flipped(data, rate, seed, start=0):
-    """Bits from byte `start` on flipped at a rate."""
-    rng = np.random.default_rng(seed)
-    mask = np.packbits(rng.random((len(data), 8)) < rate, axis=1)[:, 0]
-    mask[:start] = 0
-    return (np.frombuffer(data, np.uint8) ^ mask).tobytes()
 
 
 def file_of(width=600, height=300, extras=None, layer_bytes=(40, 200, 400)):

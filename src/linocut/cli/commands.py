@@ -24,9 +24,10 @@ from linocut.codec.picture_files import (
     describe_file,
 )
 from linocut.codec.rate_control import DEFAULT_QUALITY
-from linocut.errors import CheckpointError, ConfigError, DataError
+from linocut.errors import CheckpointError, DataError
 from linocut.format import bitstream
 from linocut.models import shipped
+from linocut.models.description import Description
 from linocut.pictures.alpha import largest_alpha_difference, seen_alike
 from linocut.pictures.image import PICTURE_SUFFIXES, WRITABLE, Picture, encode_picture, read_picture
 
@@ -112,9 +113,9 @@ def list_models(options: Namespace) -> int:
 
 
 def _describe_model(name: str, folder: Path) -> dict[str, Any]:
-    description = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    about = description.get("about", {})
-    made = [about.get("arch") or description.get("architecture"), about.get("loss")]
+    description = Description.of(folder)
+    about = description.about.facts
+    made = [about.get("arch") or description.architecture, about.get("loss")]
     return {
         "name": name,
         "id": shipped.model_id(folder).hex(),
@@ -189,18 +190,13 @@ def _decode(content: bytes, options: Namespace, threads: int | None) -> Picture:
 @cache
 def _codec(model: str, device: str, threads: int | None) -> Codec:
     """A model, loaded once for all pictures of a command."""
-    import torch
-
     from linocut.codec.codec import Codec
+    from linocut.codec.transforms import has_cuda
 
     _return_freed_memory()
-    if threads is not None:
-        torch.set_num_threads(threads)
-    has_cuda = torch.cuda.is_available()
-    if device == "cuda" and not has_cuda:
-        raise ConfigError("--device cuda: PyTorch finds no CUDA device here")
-    chosen = "cuda" if has_cuda and device == "auto" else device
-    return Codec.load(model, device="cpu" if chosen == "auto" else chosen)
+    if device == "auto":
+        device = "cuda" if has_cuda() else "cpu"
+    return Codec.load(model, device=device, threads=threads)
 
 
 def _return_freed_memory() -> None:

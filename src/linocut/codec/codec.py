@@ -4,50 +4,58 @@
     symbols --code--> file --decode--> symbols
     symbols --dequantise--> r_hat --rotate back--> latents --synthesis--> windows --cut--> picture
 
->>> from linocut.codec.codec import Codec
+>>> from linocut import Codec
 >>> codec = Codec.load("default")
 >>> data = codec.compress(picture, step=24.0)        # picture: uint8 (h, w, 3)
 >>> decoded = codec.decompress(data)
 """
 
-import pathlib
+from __future__ import annotations
+
+import math
 from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from linocut.codec import analysis, rotation
-from linocut.codec.analysis import Analysed
+from linocut.codec import rotation, tiles
 from linocut.codec.correction import numbers_of, scale_of
+from linocut.codec.effort import Choice, EncodeOptions
 from linocut.codec.numpy_threads import numpy_on_one_thread
 from linocut.codec.rotation import Rotation, rotation_from
-from linocut.codec.segments import Decoded, damage_of, decode_segments, encode_segments, layout_of
-from linocut.codec.symbol_choice import Choice
-from linocut.codec.tiling import Tile, tiles, windows
-from linocut.codec.windows import Picture, device_of, synthesise_window
+from linocut.codec.segments import (
+    Decoded,
+    Lost,
+    damage_of,
+    decode_segments,
+    encode_segments,
+    layout_of,
+)
+from linocut.codec.tiles import Analysed, Tile
+from linocut.codec.transforms import Geometry, GraphTransforms, Picture, Transforms
 from linocut.entropy.choice import DEFAULT_EFFORT
 from linocut.entropy.coder import Coder, EntropyCoder
 from linocut.entropy.fixed_codes import FixedCodes
-from linocut.entropy.planes import Symbols, step_index
+from linocut.entropy.planes import Symbols, dequantise, step_index, step_of
 from linocut.entropy.tables import EntropyTables
 from linocut.errors import BitstreamError, CheckpointError, DataError
 from linocut.format import bitstream
 from linocut.format.bitstream import LinoFile
 from linocut.format.blocks import pack_correction, unpack_lossless
-from linocut.lab.networks.networks import Network
-from linocut.lab.networks.store import load_model, load_tensors, read_description
 from linocut.models import shipped
+from linocut.models.description import About, Model
+
+DEFAULT_OPTIONS = EncodeOptions()
 
 
 class Codec:
     """A model ready to compress and decompress.
 
     Args:
-        network: trained.
+        transforms: run the network.
         rotation: of its latents; None fits one for every picture and stores it in the file.
-        tables: of the entropy coder; None for codes of fixed length.
+        coder: of its symbols.
         model_id: 8 bytes that files carry.
         name: for people.
         about: facts from model.json.
@@ -55,54 +63,74 @@ class Codec:
 
     def __init__(
         self,
-        network: Network,
+        transforms: Transforms,
         rotation: Rotation | None,
-        tables: EntropyTables | None,
+        coder: Coder,
         model_id: bytes,
         name: str,
-        about: Mapping[str, Any],
+        about: About,
     ) -> None:
-        self.network = network.to(memory_format=torch.channels_last).eval()  # type: ignore[call-overload]
+        self.transforms = transforms
+        self.geometry: Geometry = transforms.geometry
         self.rotation = rotation
-        bands = network.bands
-        self.coder: Coder = FixedCodes(bands) if tables is None else EntropyCoder(bands, tables)
+        self.coder = coder
         self.model_id = model_id.hex()
         self.name = name
-        self.about = dict(about)
+        self.about = about
 
     @classmethod
-    def load(cls, name: str | pathlib.Path = shipped.DEFAULT, device: str = "cpu") -> "Codec":
+    def load(
+        cls, name: str | Path = shipped.DEFAULT, device: str = "cpu", threads: int | None = None
+    ) -> Codec:
         """Load a model by name or folder.
+
+        Args:
+            name: of a shipped model, or a folder.
+            device: `cpu` or `cuda`.
+            threads: that the network may use; None for OMP_NUM_THREADS, or else all cores.
 
         Raises:
             CheckpointError: there is none, or it is damaged or not a complete codec.
+            ConfigError: the device cannot be used here.
         """
         folder = shipped.folder_of(name)
-        about = read_description(folder).get("about", {})
-        tensors = {key: value.numpy() for key, value in load_tensors(folder).items()}
-        network = load_model(folder).to(device)
+        model = Model.of(folder)
         try:
+            if not model.description.latent:
+                raise ValueError(
+                    "model.json says nothing of its latent: "
+                    f"`python -m linocut.lab.networks.export {folder}` writes that and the graphs"
+                )
+            geometry = Geometry.from_json(model.description.latent)
             return cls(
-                network,
-                rotation_from(tensors, network.bands),
-                None if network.fixed_bits else EntropyTables.from_tensors(tensors),
-                shipped.model_id(folder),
+                GraphTransforms(folder, geometry, device, threads),
+                rotation_from(model.tensors, geometry.bands),
+                coder_of(geometry, model.tensors),
+                model.model_id,
                 folder.name if str(name) == str(folder) else str(name),
-                about,
+                model.description.about,
             )
-        except (KeyError, ValueError) as error:
+        except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{folder} is not a complete codec: {error}") from None
 
-    @property
-    def device(self) -> torch.device:
-        """Where the network runs."""
-        return device_of(self.network)
+    def with_transforms(self, transforms: Transforms) -> Codec:
+        """The same codec with another network for the same latents."""
+        return Codec(
+            transforms, self.rotation, self.coder, bytes.fromhex(self.model_id), self.name,
+            self.about,
+        )  # fmt: skip
 
     @property
     def step_range(self) -> tuple[float, float]:
-        """Finest and coarsest step that this model was trained for, grey levels."""
-        low, high = self.about.get("step_range", (4.0, 160.0))
-        return float(low), float(high)
+        """Finest and coarsest step that this model was made for, grey levels."""
+        return self.about.step_range
+
+    def step_for(self, rate_bpp: float) -> float:
+        """The step at which the validation pictures have this mean rate, within the range."""
+        steps, rates = np.array(self.about.rate_curve).T
+        order = np.argsort(rates)
+        log_step = np.interp(math.log(rate_bpp), np.log(rates[order]), np.log(steps[order]))
+        return step_of(step_index(math.exp(log_step)))
 
     def compress(
         self,
@@ -126,8 +154,8 @@ class Codec:
         Raises:
             DataError: not a picture.
         """
-        options: dict[str, Any] = {"effort": effort, "extras": extras, "resilient": resilient}
-        return self.encode(self.analyse(picture, once=True), step=step, **options)
+        options = EncodeOptions(effort, extras or {}, resilient)
+        return self.encode(self.analyse(picture, once=True), step, options)
 
     def analyse(self, picture: Picture, *, once: bool = False) -> Analysed:
         """The part of `compress` that does not depend on the step.
@@ -142,51 +170,38 @@ class Codec:
             )
         height, width = picture.shape[:2]
         grid = self._tiles(width, height)
-        return analysis.analyse(self.network, self.rotation, picture, grid, once=once)
+        return tiles.analyse(self.transforms, self.rotation, picture, grid, once=once)
 
     def encode(
-        self,
-        analysed: Analysed,
-        *,
-        step: float,
-        effort: int = DEFAULT_EFFORT,
-        extras: Mapping[int, bytes] | None = None,
-        resilient: bool = False,
+        self, analysed: Analysed, step: float, options: EncodeOptions = DEFAULT_OPTIONS
     ) -> bytes:
         """The part of `compress` that depends on the step."""
-        options: dict[str, Any] = {"effort": effort, "extras": extras, "resilient": resilient}
-        return self.encode_counted(analysed, step=step, **options)[0]
+        return self.encode_counted(analysed, step, options)[0]
 
     @numpy_on_one_thread()
     def encode_counted(
-        self,
-        analysed: Analysed,
-        *,
-        step: float,
-        effort: int = DEFAULT_EFFORT,
-        extras: Mapping[int, bytes] | None = None,
-        resilient: bool = False,
+        self, analysed: Analysed, step: float, options: EncodeOptions = DEFAULT_OPTIONS
     ) -> tuple[bytes, NDArray[np.float64]]:
         """The file, and the ideal bits of every plane (zeros for the resilient layout)."""
-        chosen = self._choose(analysed, step, effort)
+        chosen = self._choose(analysed, step, options.effort)
         index = chosen.index
         payloads, segments = [], []
         bits = np.zeros(len(self.coder.planes))
         for _, symbols, bins in chosen:
-            if resilient:
+            if options.resilient:
                 segments.append(encode_segments(self.coder, symbols, index))
             else:
                 payload, counted = self.coder.encode_counted(symbols, index, bins)
                 payloads.append(payload)
                 bits += counted
-        blocks = dict(extras or {})
+        blocks = dict(options.extras)
         if analysed.rotation is not None:
             blocks[bitstream.ROTATION] = analysed.rotation.pack()
         correction = chosen.correction()
         if correction is not None:
             blocks[bitstream.CORRECTION] = pack_correction(correction)
         height, width = analysed.picture.shape[:2]
-        layout = layout_of(self.network.bands, segments) if resilient else None
+        layout = layout_of(self.geometry.bands, segments) if options.resilient else None
         model_id = bytes.fromhex(self.model_id)
         file = LinoFile(width, height, index, model_id, payloads, blocks, layout)
         return bitstream.pack(file), bits
@@ -208,18 +223,23 @@ class Codec:
         side = len(analysed.rotation.pack()) + 3 if analysed.rotation else 0
         return len(bitstream.pack(empty)) + side
 
-    def decompress(self, data: bytes, *, max_pixels: int = bitstream.MAX_PIXELS) -> Picture:
-        """The bytes of a .lino file -> uint8 (h, w, 3); `decode` says what was damaged, too."""
-        return self.decode(data, max_pixels=max_pixels).picture
-
-    @numpy_on_one_thread()
-    def decode(self, data: bytes | LinoFile, *, max_pixels: int = bitstream.MAX_PIXELS) -> Decoded:
-        """A .lino file of either layout, or what `bitstream.unpack` made of it -> picture, damage.
+    def decompress(
+        self, data: bytes | bytearray | memoryview, *, max_pixels: int = bitstream.MAX_PIXELS
+    ) -> Picture:
+        """The bytes of a .lino file -> uint8 (h, w, 3); `decode` says what was damaged, too.
 
         Raises:
             BitstreamError: not such a file, damaged, too large, or made by another model.
         """
-        file = data if isinstance(data, LinoFile) else bitstream.unpack(data, max_pixels=max_pixels)
+        return self.decode(bitstream.unpack(bytes(data), max_pixels=max_pixels)).picture
+
+    @numpy_on_one_thread()
+    def decode(self, file: LinoFile) -> Decoded:
+        """What `bitstream.unpack` made of a file of either layout -> picture, damage.
+
+        Raises:
+            BitstreamError: damaged, or made by another model.
+        """
         if file.is_lossless:
             exact = unpack_lossless(file.extras[bitstream.LOSSLESS], file.height, file.width)
             return Decoded(exact, None)
@@ -229,31 +249,27 @@ class Codec:
                 f"this one is {self.model_id} ({self.name})"
             )
         own = file.extras.get(bitstream.ROTATION)
-        used = rotation.of_file(own, self.rotation, self.network.bands)
+        used = rotation.of_file(own, self.rotation, self.geometry.bands)
         block = file.extras.get(bitstream.CORRECTION)
-        scale = None
-        if block is not None:
-            scale = scale_of(numbers_of(block, self.network))
+        scale = None if block is None else scale_of(numbers_of(block, self.geometry))
         picture = np.empty((file.height, file.width, 3), dtype=np.uint8)
-        squares = np.zeros(2, dtype=np.int64)
-
-        def symbols_of(number: int, tile: Tile) -> Symbols:
-            symbols, *lost = self._decode(file, number, tile)
-            squares[:] += lost
-            return symbols
-
-        grid = self._tiles(file.width, file.height)
-        for tile, window in windows(grid, symbols_of, self.network.bands):
-            pixels = synthesise_window(self.network, used, window, file.step_index, scale)
+        step, grid = step_of(file.step_index), self._tiles(file.width, file.height)
+        total = Lost(0, 0)
+        for tile, window, lost in tiles.windows(
+            grid, lambda number, tile: self._decode(file, number, tile), self.geometry.bands
+        ):
+            y_hat = used.inverse_transform([dequantise(band, step) for band in window])
+            pixels = self.transforms.synthesis(y_hat, step, scale)
             inner = pixels[tile.top - tile.window[0] :, tile.left - tile.window[1] :]
             place = picture[tile.top : tile.bottom, tile.left : tile.right]  # clipped by numpy
             place[:] = inner[: place.shape[0], : place.shape[1]]
-        return Decoded(picture, damage_of(file, *squares.tolist()))
+            total = total.and_more(lost)
+        return Decoded(picture, damage_of(file, total))
 
     @numpy_on_one_thread()
-    def decode_symbols(self, data: bytes) -> list[Symbols]:
+    def decode_symbols(self, data: bytes | bytearray | memoryview) -> list[Symbols]:
         """The symbols of every tile: equal on every machine, with any number of threads."""
-        file = bitstream.unpack(data)
+        file = bitstream.unpack(bytes(data))
         grid = self._tiles(file.width, file.height)
         return [self._decode(file, *item)[0] for item in enumerate(grid)]
 
@@ -261,19 +277,31 @@ class Codec:
         return self.coder.nearest_index(step_index(step))
 
     def _tiles(self, width: int, height: int) -> list[Tile]:
-        return list(tiles(width, height, self.network.multiple, self.network.reach))
+        geometry = self.geometry
+        return list(tiles.tiles_of(width, height, geometry.multiple, geometry.reach))
 
     def _choose(self, analysed: Analysed, step: float, effort: int) -> Choice:
         height, width = analysed.picture.shape[:2]
         return Choice(
-            self.network, self.coder, self.rotation, analysed, self._tiles(width, height),
+            self.transforms, self.coder, self.rotation, analysed, self._tiles(width, height),
             self._step_index(step), effort, self.about,
         )  # fmt: skip
 
-    def _decode(self, file: LinoFile, number: int, tile: Tile) -> tuple[Symbols, int, int]:
-        """Symbols of a tile; how many of its squares are blurred and how many concealed."""
+    def _decode(self, file: LinoFile, number: int, tile: Tile) -> tuple[Symbols, Lost]:
+        """Symbols of a tile, and what of it was lost."""
         height, width = tile.bottom - tile.top, tile.right - tile.left
         if file.resilience is not None:
             return decode_segments(self.coder, file, number, (height, width))
         symbols = self.coder.decode(file.tiles[number], height, width, file.step_index)
-        return [np.clip(band, -32768, 32767).astype(np.int16) for band in symbols], 0, 0
+        return [np.clip(band, -32768, 32767).astype(np.int16) for band in symbols], Lost(0, 0)
+
+
+def coder_of(geometry: Geometry, tensors: Mapping[str, NDArray[np.generic]]) -> Coder:
+    """What codes the symbols of a model: codes of fixed length, or its tables.
+
+    Raises:
+        KeyError, ValueError: tables are missing, or for another latent.
+    """
+    if geometry.fixed_bits:
+        return FixedCodes(geometry.bands)
+    return EntropyCoder(geometry.bands, EntropyTables.from_tensors(tensors))

@@ -7,9 +7,8 @@
 A decoder is trained for all pictures, so for one it repairs some things too little and others too
 much. How strongly each feature should speak is a least-squares problem, and the encoder solves it:
 in whole numbers s, with every bit of theirs paid for like those of symbols. The decoder scales the
-weights of its last layer. Quiet and busy places are those of
-`linocut.lab.networks.last_layer.quiet_and_busy`;
-`linocut.format.blocks` has how s lies in a file.
+weights of its last layer. The network says where a picture is quiet and where busy
+(`linocut.codec.transforms.Transforms.look`); `linocut.format.blocks` has how s lies in a file.
 
 Related: van Rozendaal, Huijben, Cohen, "Overfitting for fun and profit: instance-adaptive data
 compression", 2021, which sends updates of whole networks, found by training.
@@ -22,18 +21,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn import functional
 
 from linocut.codec.rotation import Rotation
-from linocut.codec.tiling import Tile
+from linocut.codec.tiles import Tile, padded_to
+from linocut.codec.transforms import Geometry, Latent, Picture, Transforms
 from linocut.entropy.planes import Integers, dequantise, step_of
 from linocut.errors import BitstreamError
 from linocut.format.blocks import LARGEST, ROWS, Numbers, code_lengths, unpack_correction
-from linocut.lab.networks.last_layer import quiet_and_busy
-from linocut.lab.networks.networks import Network, residual_gain
 
 QUANTUM = 0.25
 GROUPS = ((0, 3, 4), (1,), (2,))
@@ -65,66 +60,47 @@ class NormalEquations:
     pixels: int = 0
 
     @classmethod
-    def of(cls, network: Network) -> NormalEquations | None:
+    def of(cls, geometry: Geometry) -> NormalEquations | None:
         """Empty ones, or None: the network has no layer that a picture could have of its own."""
-        if network.last_layer is None:
+        if geometry.features is None:
             return None
-        sizes = [len(rows) * network.last_layer.in_channels for rows in GROUPS]
+        sizes = [len(rows) * geometry.features for rows in GROUPS]
         return cls([np.zeros((size, size)) for size in sizes], [np.zeros(size) for size in sizes])
 
-    @torch.inference_mode()
     def add(
-        self, network: Network, latent: Sequence[NDArray[np.float32]], step: float,
-        picture: NDArray[np.uint8], frame: Sequence[int] = (0, 0, 0, 0),
+        self, transforms: Transforms, latent: Latent, step: float, picture: Picture,
+        frame: Sequence[int] = (0, 0, 0, 0),
     ) -> None:  # fmt: skip
         """Look at a tile.
 
         Args:
-            network: the decoder.
+            transforms: with the decoder.
             latent: dequantised, bands (c, h, w) in grey levels.
             step: in grey levels.
             picture: uint8 (h, w, 3), what the tile should be; at most as large as its latent says.
             frame: pixels to leave out at the top, left, bottom and right, even numbers.
         """
-        layer = network.last_layer
-        assert layer is not None
         height, width = (length // 2 * 2 for length in picture.shape[:2])
         top, left, bottom, right = frame[0], frame[1], height - frame[2], width - frame[3]
         if top >= bottom or left >= right:
             return
-        rows, columns = slice(top // 2, bottom // 2), slice(left // 2, right // 2)
-        pixels = (bottom - top) * (right - left)
-        device = layer.weight.device
-        y_hat = [torch.from_numpy(band)[None].to(device) for band in latent]
-        steps = torch.tensor([step], device=device)
-        linear, features = network.halves(y_hat, steps)
-        gain = residual_gain(steps)
-        x = torch.from_numpy(picture[:height, :width].copy()).to(device)
-        wanted = network.colour(x.permute(2, 0, 1)[None].float() / 255.0)
-        error = (wanted - linear[..., :height, :width]) / gain
-        error = error - layer(features)[..., :height, :width]
-        missing = functional.pixel_unshuffle(error, 2).view(3, 4, height // 2, width // 2)
-        missing = missing[:, :, rows, columns]
-        places = quiet_and_busy(linear, steps)[..., :height, :width]
-        places = functional.pixel_unshuffle(places, 2).view(2, 4, height // 2, width // 2)
-        places = places[:, :, rows, columns]
-        framed = functional.pad(features, (1, 1, 1, 1))
-        framed = framed[..., rows.start : rows.stop + 2, columns.start : columns.stop + 2]
-        weight = float(gain) ** 2
-        for start in range(0, missing.shape[2], STRIP * -(-pixels // LOOKED_AT)):
-            end = min(start + STRIP, missing.shape[2])
+        band = transforms.geometry.bands[0]
+        sides = [length * band.stride for length in latent[0].shape[1:]]
+        features, missing, places = transforms.look(latent, step, padded_to(picture, *sides))
+        columns = slice(left // 2, right // 2)
+        framed = np.pad(features, ((0, 0), (1, 1), (1, 1)))
+        framed = framed[:, :, columns.start : columns.stop + 2]
+        leap = STRIP * -(-(bottom - top) * (right - left) // LOOKED_AT)
+        for start in range(top // 2, bottom // 2, leap):
+            end = min(start + STRIP, bottom // 2)
             self.pixels += 2 * (end - start) * (right - left)
-            shares = layer.shares(framed[:, :, start : end + 2])
-            near = places[:, None, :, start:end]
-            seen = [
-                torch.cat([shares[:, 0], *(near * shares[None, :, 0])]),
-                *shares[:, 1:].unbind(1),
-            ]
-            for colour, share in enumerate(seen):
-                flat = share.flatten(1)
-                target = missing[colour, :, start:end].flatten()
-                self.gram[colour] += weight * (flat @ flat.T).double().cpu().numpy()
-                self.moment[colour] += weight * (flat @ target).double().cpu().numpy()
+            found = transforms.sums(
+                framed[:, start : end + 2], missing[:, start:end, columns],
+                places[:, start:end, columns], step,
+            )  # fmt: skip
+            for colour in range(len(GROUPS)):
+                self.gram[colour] += found[colour]
+                self.moment[colour] += found[len(GROUPS) + colour]
 
     def solve(self, price: float, pixels: int) -> Numbers:
         """Whole numbers (5, c) of least squared error and bits together.
@@ -204,14 +180,14 @@ def _cheapest(best: float, now: int, bits_per_square: float) -> int:
 
 
 def look_at(
-    sums: NormalEquations, network: Network, used: Rotation, symbols: Sequence[Integers],
-    index: int, picture: NDArray[np.uint8], tile: Tile, tiles: int,
+    sums: NormalEquations, transforms: Transforms, used: Rotation, symbols: Sequence[Integers],
+    index: int, picture: Picture, tile: Tile, tiles: int,
 ) -> None:  # fmt: skip
     """Let one of a picture's tiles have its say.
 
     Args:
         sums: added to.
-        network: whose symbols they are.
+        transforms: with the decoder.
         used: the rotation of its latent.
         symbols: of the tile, bands (c, h, w).
         index: of the step.
@@ -219,18 +195,19 @@ def look_at(
         tile: which tile.
         tiles: how many the picture has.
     """
-    top, left, bottom, right = middle(tile, picture.shape[:2], network.multiple, tiles)
+    geometry = transforms.geometry
+    top, left, bottom, right = middle(tile, picture.shape[:2], geometry.multiple, tiles)
     y, x = tile.top, tile.left
     inside = [
         band[:, (top - y) // s : (bottom - y) // s, (left - x) // s : (right - x) // s]
-        for band, s in zip(symbols, (band.stride for band in network.bands), strict=True)
+        for band, s in zip(symbols, (band.stride for band in geometry.bands), strict=True)
     ]
     height, width = picture.shape[:2]
     cut = (top > 0, left > 0, bottom < height, right < width)
     frame = tuple(FRAME if side else 0 for side in cut)
     step = step_of(index)
     latent = used.inverse_transform([dequantise(band, step) for band in inside])
-    sums.add(network, latent, step, picture[top:bottom, left:right], frame)
+    sums.add(transforms, latent, step, picture[top:bottom, left:right], frame)
 
 
 def middle(tile: Tile, shape: Sequence[int], unit: int, tiles: int) -> tuple[int, int, int, int]:
@@ -263,20 +240,18 @@ def middle(tile: Tile, shape: Sequence[int], unit: int, tiles: int) -> tuple[int
     return top, left, bottom, right
 
 
-def numbers_of(block: bytes, network: Network) -> Numbers:
-    """The numbers (5, c) of a file's block for the network.
+def numbers_of(block: bytes, geometry: Geometry) -> Numbers:
+    """The numbers (5, c) of a file's block for a network.
 
     Raises:
         BitstreamError: the block is not one, or the network has no such layer.
     """
-    if network.last_layer is None:
-        raise BitstreamError(
-            f"the file corrects a last layer, which the architecture {network.architecture} lacks"
-        )
-    return unpack_correction(block, network.last_layer.in_channels)
+    if geometry.features is None:
+        raise BitstreamError("the file corrects a last layer, which its model lacks")
+    return unpack_correction(block, geometry.features)
 
 
-def scale_of(numbers: Numbers) -> Tensor:
-    """What `linocut.lab.networks.layers.LastLayer` takes, float32 (5, c)."""
+def scale_of(numbers: Numbers) -> NDArray[np.float32]:
+    """What `linocut.codec.transforms.Transforms.synthesis` takes, (5, c)."""
     base = np.array([1, 1, 1, 0, 0], dtype=np.float32)[:, None]
-    return torch.from_numpy(base + QUANTUM * numbers.astype(np.float32))
+    return base + np.float32(QUANTUM) * numbers.astype(np.float32)

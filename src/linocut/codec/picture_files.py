@@ -9,15 +9,14 @@ that meets a limit of bytes, the file holds them so in place of tiles, and needs
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
 
+from linocut.codec.effort import EncodeOptions
 from linocut.codec.rate_control import fit_bytes, fit_psnr, quality_step, step_quality
 from linocut.errors import BitstreamError, CheckpointError, ConfigError
 from linocut.format.bitstream import (
@@ -45,6 +44,7 @@ from linocut.format.blocks import (
     unpack_metadata,
 )
 from linocut.models import shipped
+from linocut.models.description import Description
 from linocut.pictures.alpha import blacken_invisible, fill_invisible
 from linocut.pictures.image import Picture, RgbArray
 from linocut.pictures.quality import psnr_db
@@ -70,18 +70,15 @@ class PictureCodec(Protocol):
     def encode(
         self,
         analysed: Any,
-        *,
         step: float,
-        effort: int,
-        extras: Mapping[int, bytes] | None,
-        resilient: bool,
+        options: EncodeOptions,
     ) -> bytes:
         """Quantise and code."""
 
     def decompress(self, data: bytes) -> RgbArray:
         """The picture (h, w, 3) of a file, without its blocks."""
 
-    def decode(self, data: LinoFile) -> Any:
+    def decode(self, file: LinoFile) -> Any:
         """The same as `picture`, and as `damage` what was wrong with the file."""
 
 
@@ -132,7 +129,7 @@ def compress_picture(
         exact = lossless_file(shown, extras)
     if exact is not None and target.kind in {"bpp", "max_bytes"} and len(exact) <= most:
         return exact, lost
-    options: dict[str, Any] = {"effort": effort, "extras": extras, "resilient": resilient}
+    options = EncodeOptions(effort, extras, resilient)
     try:
         data = _lossy_file(codec, fill_invisible(picture), target, most, options)
     except ConfigError:
@@ -146,21 +143,24 @@ def compress_picture(
 
 
 def _lossy_file(
-    codec: PictureCodec, rgb: RgbArray, target: Target, most: float, options: Mapping[str, Any]
+    codec: PictureCodec, rgb: RgbArray, target: Target, most: float, options: EncodeOptions
 ) -> bytes:
     """What the network makes of the colours."""
     analysed = codec.analyse(rgb, once=target.kind == "quality")
-    encode = partial(codec.encode, analysed, **options)
+
+    def encode(step: float) -> bytes:
+        return codec.encode(analysed, step, options)
+
     if target.kind == "quality":
-        return encode(step=quality_step(target.value))
+        return encode(quality_step(target.value))
     if target.kind == "psnr":
 
         def encode_and_measure(step: float) -> tuple[bytes, float]:
-            data = encode(step=step)
+            data = encode(step)
             return data, psnr_db(rgb, codec.decompress(data))
 
         return fit_psnr(encode_and_measure, target.value, STEPS)
-    return fit_bytes(lambda step: encode(step=step), max(1, int(most)), STEPS)
+    return fit_bytes(encode, max(1, int(most)), STEPS)
 
 
 def lossless_file(rgb: RgbArray, extras: Mapping[int, bytes]) -> bytes | None:
@@ -294,7 +294,7 @@ def _model_of(model_id: bytes) -> tuple[str | None, dict[str, Any]]:
         folder = shipped.by_id(model_id)
     except CheckpointError:
         return None, {}
-    return folder.name, json.loads((folder / "model.json").read_text(encoding="utf-8"))["about"]
+    return folder.name, dict(Description.of(folder).about.facts)
 
 
 def pack_extras(picture: Picture, *, strip: bool) -> tuple[dict[int, bytes], tuple[str, ...]]:

@@ -8,6 +8,8 @@ is cut where the bands of a layer end: without the last layer a square is blurre
 first it is filled from its surroundings. The encoder tries every cut.
 """
 
+from __future__ import annotations
+
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -26,6 +28,23 @@ SEGMENT_PX = 256
 _CUT_STEP = 8  # bytes; two words, which is how far the range decoder reads ahead
 _SWEEPS = 64
 _BLOCK_NAMES = {ALPHA: "alpha", ICC_PROFILE: "ICC profile", EXIF: "EXIF"}
+
+
+@dataclass(frozen=True)
+class Lost:
+    """Squares of some tiles that did not arrive whole.
+
+    Attributes:
+        blurred: that lost fine detail.
+        concealed: that lost all.
+    """
+
+    blurred: int
+    concealed: int
+
+    def and_more(self, other: Lost) -> Lost:
+        """Both together."""
+        return Lost(self.blurred + other.blurred, self.concealed + other.concealed)
 
 
 @dataclass(frozen=True)
@@ -74,13 +93,13 @@ class Decoded:
     damage: Damage | None
 
 
-def damage_of(file: LinoFile, blurred: int, concealed: int) -> Damage | None:
+def damage_of(file: LinoFile, lost: Lost) -> Damage | None:
     """What was found wrong, or None for the plain layout, which is whole or refused."""
     layout = file.resilience
     if layout is None:
         return None
     total = sum(len(segments) for segments in layout.segments)
-    return Damage(total, blurred, concealed, layout.repaired, layout.lost_blocks)
+    return Damage(total, lost.blurred, lost.concealed, layout.repaired, layout.lost_blocks)
 
 
 def layout_of(bands: Sequence[Band], segments: Sequence[Sequence[Segment]]) -> Resilience:
@@ -132,7 +151,7 @@ def encode_segments(coder: Coder, symbols: Sequence[Integers], step_index: int) 
 
 def decode_segments(
     coder: Coder, file: LinoFile, number: int, size: tuple[int, int]
-) -> tuple[Symbols, int, int]:
+) -> tuple[Symbols, Lost]:
     """Decode and conceal one tile.
 
     Args:
@@ -176,7 +195,7 @@ def decode_segments(
             result[index][_window(place, bands[index].stride)] = np.clip(band, -32768, 32767)
     if lost:
         _conceal(bands, result, lost)
-    return result, blurred, len(lost)
+    return result, Lost(blurred, len(lost))
 
 
 def _check_layers(coder: Coder) -> None:

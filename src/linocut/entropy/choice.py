@@ -22,7 +22,7 @@ CORRECTED, REFINED = 2, 3
 EFFORTS = (0, 1, CORRECTED, REFINED)
 """0 rounds to nearest, 1 has a dead zone, 2 weighs every symbol's bits against its error and suits
 the decoder to the picture (`linocut.codec.correction`), 3 asks the decoder for better symbols
-besides (`linocut.codec.refinement`).
+besides (`linocut.lab.fitting.refinement`).
 """
 
 DEFAULT_EFFORT = 2

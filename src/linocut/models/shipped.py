@@ -1,14 +1,13 @@
-"""The models that the package ships, by name and by the id that files carry. Imports no torch.
+"""The models that the package ships, by name and by the id that files carry.
 
-release/<name>/model.safetensors + model.json
+release/<name>/model.safetensors + model.json + graphs
 """
 
 import functools
-import hashlib
-import json
 import pathlib
 
 from linocut.errors import CheckpointError
+from linocut.models.description import DESCRIPTION, WEIGHTS, Description, id_of
 
 RELEASE = pathlib.Path(__file__).resolve().parent / "release"
 DEFAULT = "default"
@@ -48,24 +47,17 @@ def model_id(folder: pathlib.Path) -> bytes:
     Raises:
         CheckpointError: a file is missing or damaged.
     """
-    weights, description = folder / "model.safetensors", folder / "model.json"
+    weights, description = folder / WEIGHTS, folder / DESCRIPTION
     try:
         stamp = (weights.stat().st_mtime_ns, description.stat().st_mtime_ns)
     except OSError as error:
         raise CheckpointError(f"{folder} holds no model: {error}") from None
-    return _model_id(weights, description, stamp)
+    return _model_id(folder, stamp)
 
 
 @functools.lru_cache(maxsize=32)
-def _model_id(weights: pathlib.Path, description: pathlib.Path, _stamp: tuple[int, int]) -> bytes:
-    try:
-        facts = json.loads(description.read_text(encoding="utf-8"))
-        meaning = {key: facts[key] for key in ("format", "architecture", "config")}
-    except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{description} is not a model description: {error}") from None
-    digest = hashlib.sha256(weights.read_bytes())
-    digest.update(json.dumps(meaning, sort_keys=True).encode())
-    return digest.digest()[:8]
+def _model_id(folder: pathlib.Path, _stamp: tuple[int, int]) -> bytes:
+    return id_of((folder / WEIGHTS).read_bytes(), Description.of(folder))
 
 
 def by_id(wanted: bytes) -> pathlib.Path:

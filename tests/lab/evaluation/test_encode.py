@@ -18,9 +18,9 @@ from linocut.lab.evaluation.encode import entropy_code
 from linocut.lab.evaluation.rows import CodedRow, PlaneRow, read_rows
 from linocut.lab.fitting import build as codec_building
 from linocut.lab.fitting import decoder_tuning
-from linocut.lab.fitting.build import COARSER, build_codec, codec_step, fit_pca, training_latents
+from linocut.lab.fitting.build import COARSER, build_codec, fit_pca, training_latents
 from linocut.lab.networks.losses import l2
-from linocut.lab.networks.store import save_model
+from linocut.lab.networks.store import load_model, save_model
 from linocut.models import shipped
 from linocut.pictures.image import read_image, write_png
 from linocut.pictures.quality import psnr_db
@@ -78,13 +78,13 @@ def test_files_of_every_rotation_decode(root, codecs, mode):
 
 
 def test_without_a_rotation_the_latent_is_coded_as_it_is(codecs):
-    identity = rotation.identity(codecs["none"].network.bands)
+    identity = rotation.identity(codecs["none"].geometry.bands)
     for used, expected in zip(codecs["none"].rotation.matrices, identity.matrices, strict=True):
         np.testing.assert_array_equal(used, expected)
 
 
 def test_a_global_rotation_is_that_of_the_training_latents(root, codecs):
-    network = codecs["global"].network
+    network = load_model(root / "trained")
     latents = training_latents(network, root / "prepared" / "train.npy", 4, 0)
     expected = rotation.fit(network.bands, latents)
     for used, matrix in zip(codecs["global"].rotation.matrices, expected.matrices, strict=True):
@@ -105,12 +105,12 @@ def test_the_energies_are_those_of_the_fitted_rotation_whichever_is_used(root):
 
 
 def test_the_rate_curve_falls_with_the_step_and_gives_the_steps_of_rates(codecs):
-    steps, rates = np.array(codecs["global"].about["rate_curve"]).T
+    steps, rates = np.array(codecs["global"].about.rate_curve).T
     assert (np.diff(steps) > 0).all()
     assert (np.diff(rates) < 0).all()
-    assert codec_step(codecs["global"], float(rates[3])) == pytest.approx(steps[3], rel=0.02)
-    assert codec_step(codecs["global"], 1e6) == pytest.approx(STEPS[0], rel=0.01)
-    assert codec_step(codecs["global"], 1e-6) == pytest.approx(STEPS[1] * COARSER, rel=0.01)
+    assert codecs["global"].step_for(float(rates[3])) == pytest.approx(steps[3], rel=0.02)
+    assert codecs["global"].step_for(1e6) == pytest.approx(STEPS[0], rel=0.01)
+    assert codecs["global"].step_for(1e-6) == pytest.approx(STEPS[1] * COARSER, rel=0.01)
 
 
 def test_building_twice_gives_the_same_model(root, codecs, tmp_path):
@@ -145,7 +145,7 @@ def test_a_killed_build_goes_on_with_the_tables_it_had(root, tmp_path, monkeypat
 
 
 def test_training_latents_are_chosen_by_the_seed(root, codecs):
-    network, crops = codecs["none"].network, root / "prepared" / "train.npy"
+    network, crops = load_model(root / "trained"), root / "prepared" / "train.npy"
     first, second = (training_latents(network, crops, 2, 0) for _ in range(2))
     for a, b in zip(first, second, strict=True):
         for x, y in zip(a, b, strict=True):
@@ -181,7 +181,7 @@ def test_the_stage_writes_a_file_and_a_row_for_every_point(root, tmp_path, monke
         assert abs(size - row.estimated_bpp) <= 0.01 * size + 64 / (72 * 88)
     assert rows[0].bytes < rows[1].bytes
     planes = read_rows(tmp_path / "out" / "planes.csv", PlaneRow)
-    bands = codec.network.bands
+    bands = codec.geometry.bands
     assert {(row.band, row.channel) for row in planes} == {
         (band.name, channel) for band in bands for channel in range(band.channels)
     }

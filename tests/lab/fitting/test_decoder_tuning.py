@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from linocut.codec import rotation
-from linocut.codec.windows import synthesise
 from linocut.entropy.choice import choose_symbols
 from linocut.entropy.coder import EntropyCoder
 from linocut.entropy.planes import dequantise, step_index, step_of
@@ -15,6 +14,7 @@ from linocut.lab.fitting import decoder_tuning
 from linocut.lab.fitting.decoder_tuning import tune_decoder
 from linocut.lab.fitting.entropy_fit import fit_tables, no_contexts
 from linocut.lab.networks.losses import l2
+from linocut.lab.networks.torch_transforms import TorchTransforms
 from linocut.lab.training.finite import DivergedError
 from linocut.lab.training.resume import ResumeState
 from linocut.pictures.quality import psnr_db
@@ -55,7 +55,8 @@ def quality(network, used):
             own = used or rotation.fit(network.bands, [latent], centre=False)
             symbols, _ = choose_symbols(coder, own.transform(latent), index, 2)
             bands = [dequantise(band, step_of(index)) for band in symbols]
-            x_hat = synthesise(network, own.inverse_transform(bands), step_of(index))
+            y_hat = own.inverse_transform(bands)
+            x_hat = TorchTransforms(network).synthesis(y_hat, step_of(index))
             found.append(psnr_db(crop, x_hat))
     return float(np.mean(found))
 

@@ -17,6 +17,7 @@ from linocut.lab.config.params import Params, load_params
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.evaluation.rows import TWIN_DECODERS, CodedRow, TwinRow, read_rows, write_rows
 from linocut.lab.networks.store import load_model
+from linocut.lab.networks.torch_transforms import TorchTransforms
 from linocut.lab.report import twin_section
 from linocut.lab.studies import twin
 from linocut.pictures.image import read_image, write_png
@@ -48,7 +49,7 @@ def result(
     np.save(prepared / "train.npy", np.stack([dead_leaves(64, 64, seed) for seed in range(3)]))
     write_png(prepared / "validation" / "a.png", dead_leaves(64, 64, 5))
     codec, rows = Codec.load(codec_folder), []
-    strange = np.full((ROWS, codec.network.last_layer.in_channels), 100, np.int8)
+    strange = np.full((ROWS, codec.geometry.features), 100, np.int8)
     blocks = {CORRECTION: pack_correction(strange)}
     for name in ("one", "two"):
         picture = dead_leaves(64, 72, len(rows))
@@ -78,8 +79,8 @@ def test_a_correction_that_another_decoder_asked_for_is_left_aside(
     result: pathlib.Path, codec_folder: pathlib.Path
 ) -> None:
     prepared, coded = result.parent / "prepared", result.parent / "coded"
-    codec = Codec.load(codec_folder)
-    codec.network = load_model(result / "plain")
+    transforms = TorchTransforms(load_model(result / "plain"))
+    codec = Codec.load(codec_folder).with_transforms(transforms)
     for row, _, decoded in twin.decoded_files(codec, coded, prepared, 1):
         file = unpack((coded / "files" / f"{row.picture}-{row.point}.lino").read_bytes())
         np.testing.assert_array_equal(

@@ -131,7 +131,7 @@ def test_files_decode_to_what_the_networks_give(coded: pathlib.Path) -> None:
     padded = np.pad(picture, ((0, 56), (0, 22), (0, 0)), mode="edge")
     x = torch.from_numpy(padded).permute(2, 0, 1)[None].float() / 255.0
     with torch.no_grad():
-        expected = 255.0 * through_cells(codec.network, x, torch.tensor([16.0]))[0]
+        expected = 255.0 * through_cells(load_model(coded / "codec"), x, torch.tensor([16.0]))[0]
     difference = expected.permute(1, 2, 0).numpy()[:200, :170] - decoded
     assert np.abs(difference).max() < 0.51
 

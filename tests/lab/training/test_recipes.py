@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from linocut.codec.refinement import Aim
 from linocut.errors import CheckpointError, ConfigError
 from linocut.lab.config.params import Params, load_params
+from linocut.lab.fitting.refinement import Aim
 from linocut.lab.networks.networks import ARCHITECTURES
 from linocut.lab.networks.store import load_model, read_description
 from linocut.lab.training import recipes
 from linocut.lab.training.machine import pick_device
 from linocut.models import shipped as models
+from linocut.models.description import About
 from linocut.pictures.image import write_png
 from tiny import OPTIONS
 
@@ -168,4 +169,4 @@ def test_a_cell_says_what_it_was_trained_for(
         assert about["loss"] == loss
         assert about["loss_numbers"] == ({"alpha": 0.84} if loss == "mix" else {})
         assert "plugins" not in about
-        assert Aim.of(about)
+        assert Aim.of(About.from_json(about))

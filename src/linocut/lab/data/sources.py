@@ -66,7 +66,7 @@ def sample_files(declaration: Path) -> list[PictureFile]:
         if spec is None or not spec.submodule_search_locations:
             raise DataError(
                 f"sample picture {entry['name']}: package {package} is not installed "
-                "(pip install 'linocut[pipeline]')"
+                "(pip install 'linocut[lab]')"
             )
         path = Path(spec.submodule_search_locations[0]) / entry["path"]
         if not path.is_file():

@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linocut.codec.codec import Codec
+from linocut.codec.effort import EncodeOptions
 from linocut.entropy.planes import Band
 from linocut.errors import DataError
 from linocut.format.bitstream import unpack
 from linocut.lab.config.params import CodeConfig
 from linocut.lab.evaluation.rows import CodedRow, PlaneRow, write_rows
 from linocut.lab.evaluation.workers import map_in_processes
-from linocut.lab.fitting.build import build_codec, codec_step, fixed_steps
+from linocut.lab.fitting.build import build_codec, fixed_steps
 from linocut.lab.networks.losses import Distortion
 from linocut.lab.networks.store import read_description
 from linocut.models import shipped
@@ -64,8 +65,8 @@ def entropy_code(
     else:
         build_codec(trained, rotated, prepared, folder, config, step_range, seed, distortion, state)
     codec = Codec.load(folder)
-    steps = fixed_steps(codec.network) or list(
-        dict.fromkeys(codec_step(codec, rate) for rate in config.rates_bpp)
+    steps = fixed_steps(codec.geometry) or list(
+        dict.fromkeys(codec.step_for(rate) for rate in config.rates_bpp)
     )
     tests = sorted((prepared / "test").glob("*.png"))
     if not tests:
@@ -75,7 +76,7 @@ def entropy_code(
     results = map_in_processes(_compress, tasks, label=f"compress {out.name}")
     coded = [one for of_picture in results for one in of_picture]
     write_rows(out / "coded.csv", CodedRow, [row for row, _ in coded])
-    write_rows(out / "planes.csv", PlaneRow, _mean_planes(codec.network.bands, coded))
+    write_rows(out / "planes.csv", PlaneRow, _mean_planes(codec.geometry.bands, coded))
 
 
 def _mean_planes(
@@ -116,7 +117,7 @@ def _compress(task: _Task) -> list[tuple[CodedRow, NDArray[np.float64]]]:
     coded = []
     for point, step in enumerate(sorted(task.steps, reverse=True)):
         started = time.perf_counter()
-        data, bits = codec.encode_counted(analysed, step=step, effort=task.effort)
+        data, bits = codec.encode_counted(analysed, step, EncodeOptions(task.effort))
         encode_s = shared_s + time.perf_counter() - started
         (task.out / f"{task.picture.stem}-{point}.lino").write_bytes(data)
         around = len(data) - unpack(data).payload_bytes

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 from linocut.codec import rotation
 from linocut.codec.codec import Codec
 from linocut.codec.rotation import Rotation, rotation_from, rotation_tensors
+from linocut.codec.transforms import Geometry
 from linocut.entropy.choice import ROUNDING, optimise
 from linocut.entropy.coder import EntropyCoder
 from linocut.entropy.fixed_codes import index_of
@@ -33,6 +34,7 @@ from linocut.lab.fitting.entropy_fit import (
     no_contexts,
 )
 from linocut.lab.networks.complexity import decoder_kmac_per_px
+from linocut.lab.networks.export import write_graphs
 from linocut.lab.networks.losses import Distortion
 from linocut.lab.networks.networks import Network
 from linocut.lab.networks.store import (
@@ -42,9 +44,11 @@ from linocut.lab.networks.store import (
     read_description,
     save_model,
 )
+from linocut.lab.networks.torch_transforms import TorchTransforms
 from linocut.lab.training.machine import one_thread, picture_batch
 from linocut.lab.training.resume import ResumeState
 from linocut.models import shipped as models
+from linocut.models.description import About
 from linocut.pictures.crop import centre
 from linocut.pictures.image import read_image
 
@@ -139,6 +143,7 @@ def build_codec(
     }
     if network.fixed_bits:
         save_model(folder, network, about, as_tensors(tensors))
+        write_graphs(folder, network)
         return
     step_range = (steps[0], steps[-1])
     used = rotation_from(tensors, network.bands)
@@ -160,16 +165,18 @@ def build_codec(
             seed=seed,
             resume=None if state is None else ResumeState(state / "decoder"),
         )
+    codec = Codec(
+        TorchTransforms(network), used, EntropyCoder(network.bands, tables), bytes(8), folder.name,
+        About(),
+    )  # fmt: skip
+    about["rate_curve"] = rate_curve(codec, prepared / "validation", step_range, config.effort)
     save_model(folder, network, about, as_tensors(tensors))
-    about["rate_curve"] = rate_curve(
-        Codec.load(folder), prepared / "validation", step_range, config.effort
-    )
-    save_model(folder, network, about, as_tensors(tensors))
+    write_graphs(folder, network)
     if state is not None:
         ResumeState(state).clear()
 
 
-def fixed_steps(network: Network) -> list[float]:
+def fixed_steps(network: Network | Geometry) -> list[float]:
     """The steps of codes of fixed length, fine to coarse; none for other networks."""
     return [step_of(index_of(bits)) for bits in reversed(network.fixed_bits)]
 
@@ -254,11 +261,3 @@ def rate_curve(
         ]
         curve.append((round(float(step), 4), round(float(np.mean(rates)), 6)))
     return curve
-
-
-def codec_step(codec: Codec, rate_bpp: float) -> float:
-    """The step at which the validation pictures have this mean rate, within the range."""
-    steps, rates = np.array(codec.about["rate_curve"]).T
-    order = np.argsort(rates)
-    step = np.exp(np.interp(np.log(rate_bpp), np.log(rates[order]), np.log(steps[order])))
-    return step_of(step_index(float(step)))

@@ -12,6 +12,7 @@ import itertools
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.overrides import handle_torch_function, has_torch_function
 
 BLOCK_PX = 64
 _MOMENTUM = 0.1
@@ -54,9 +55,8 @@ class BlockGenerator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """z (n, d, h, w) -> blocks side by side, (n, 3, 64 h, 64 w)."""
-        n, d, h, w = z.shape
-        blocks = self.body(z.permute(0, 2, 3, 1).reshape(n * h * w, d, 1, 1))
-        return joined(torch.tanh(blocks) / 2.0 + 0.5, h, w)
+        blocks = self.body(z.permute(0, 2, 3, 1).flatten(0, 2)[..., None, None])
+        return joined(torch.tanh(blocks) / 2.0 + 0.5, z)
 
 
 class BlockEncoder(nn.Module):
@@ -74,25 +74,31 @@ class BlockEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (n, 3, 64 h, 64 w) -> z (n, d, h, w)."""
-        n, _, height, width = x.shape
         z = torch.tanh(self.body(blocks_of(2.0 * x - 1.0)))
-        h, w = height // BLOCK_PX, width // BLOCK_PX
-        return z.reshape(n, h, w, -1).permute(0, 3, 1, 2)
+        return grid_of(z.flatten(1), x[..., ::BLOCK_PX, ::BLOCK_PX]).permute(0, 3, 1, 2)
 
 
 def blocks_of(x: Tensor) -> Tensor:
     """x (n, c, 64 h, 64 w) -> its blocks, picture by picture and row by row, (n h w, c, 64, 64)."""
-    n, c, height, width = x.shape
-    h, w = height // BLOCK_PX, width // BLOCK_PX
-    cut = x.reshape(n, c, h, BLOCK_PX, w, BLOCK_PX).permute(0, 2, 4, 1, 3, 5)
-    return cut.reshape(n * h * w, c, BLOCK_PX, BLOCK_PX)
+    cut = x.unflatten(3, (-1, BLOCK_PX)).permute(0, 1, 3, 4, 2).unflatten(4, (-1, BLOCK_PX))
+    return cut.permute(0, 4, 2, 1, 5, 3).flatten(0, 2)
 
 
-def joined(blocks: Tensor, h: int, w: int) -> Tensor:
-    """Undo `blocks_of` for pictures of h x w blocks."""
-    c = blocks.shape[1]
-    grid = blocks.reshape(-1, h, w, c, BLOCK_PX, BLOCK_PX).permute(0, 3, 1, 4, 2, 5)
-    return grid.reshape(-1, c, h * BLOCK_PX, w * BLOCK_PX)
+def joined(blocks: Tensor, like: Tensor) -> Tensor:
+    """Undo `blocks_of` for pictures of h x w blocks; `like` is (n, any, h, w)."""
+    grid = grid_of(blocks, like).permute(0, 3, 1, 4, 2, 5)
+    return grid.flatten(4, 5).flatten(2, 3)
+
+
+def grid_of(rows: Tensor, like: Tensor) -> Tensor:
+    """(n h w, ...) -> (n, h, w, ...), where `like` is (n, any, h, w).
+
+    One operation for those that trace a network: they cannot see where h and w come from.
+    """
+    if has_torch_function((rows, like)):
+        found: Tensor = handle_torch_function(grid_of, (rows, like), rows, like)
+        return found
+    return rows.reshape(like.shape[0], *like.shape[2:], *rows.shape[1:])
 
 
 def _first_weights(network: nn.Module) -> None:

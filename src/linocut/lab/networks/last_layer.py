@@ -37,23 +37,28 @@ class LastLayer(nn.Conv2d):
         assert places is not None
         weight = self.weight.reshape(3, 4, self.in_channels, 3, 3)
         colours = (weight * scale[:3, None, :, None, None]).flatten(0, 1)
-        residual = functional.pixel_shuffle(self._conv_forward(features, colours, self.bias), 2)
-        for place, more in enumerate(scale[3:]):
-            if more.any():
-                luma = self._conv_forward(features, weight[0] * more[:, None, None], None)
-                luma = places[:, place : place + 1] * functional.pixel_shuffle(luma, 2)
-                residual = residual + functional.pad(luma, (0, 0, 0, 0, 0, 2))
-        return residual
+        more = (weight[0] * scale[3:, None, :, None, None]).flatten(0, 1)
+        assert self.bias is not None
+        bias = torch.cat([self.bias, torch.zeros_like(self.bias[:8])])
+        made = self._conv_forward(features, torch.cat([colours, more]), bias)
+        made = functional.pixel_shuffle(made, 2)
+        luma = made[:, :1] + (places * made[:, 3:]).sum(1, keepdim=True)
+        return torch.cat([luma, made[:, 1:3]], 1)
 
-    def shares(self, features: Tensor) -> Tensor:
-        """What each feature adds to the residual, without the bias, but for the border of 1.
+    def shares(self, features: Tensor) -> list[Tensor]:
+        """What each feature adds to the residual of each colour, without the bias.
 
-        features (1, c, h + 2, w + 2) -> (c, 3, 4, h, w)
+        features (1, c, h + 2, w + 2) -> three (c, 4 h w), four pixels of one colour after another
         """
         channels = self.in_channels
-        weight = self.weight.transpose(0, 1).reshape(12 * channels, 1, 3, 3)
-        every = functional.conv2d(features.contiguous(), weight, groups=channels)
-        return every[0].reshape(channels, 3, 4, *every.shape[2:])
+        weight = self.weight.reshape(3, 4, channels, 3, 3).transpose(1, 2)
+        features = features.contiguous()
+        return [
+            functional.conv2d(
+                features, weight[colour].reshape(4 * channels, 1, 3, 3), groups=channels
+            ).reshape(channels, -1)
+            for colour in range(3)
+        ]
 
 
 def quiet_and_busy(linear: Tensor, step: Tensor) -> Tensor:

@@ -187,7 +187,7 @@ class ResidualSynthesis(nn.Module):
     def forward(self, x: Tensor, step: Tensor) -> Tensor:
         """x (n, 3, h, w) grey levels, step (n,) -> features (n, c, h/2, w/2) for the last layer."""
         blocks = functional.pixel_unshuffle(x, 2) / 64.0
-        plane = step_embedding(step)[..., None, None].expand(-1, 1, *blocks.shape[2:])
+        plane = step_embedding(step)[..., None, None].expand_as(blocks[:, :1])
         features = self.act(self.modulate(self.enter(torch.cat([blocks, plane], 1)), step))
         deep = self.deep(self.down(features))
         merged: Tensor = self.merge(features + functional.pixel_shuffle(self.up(deep), 2))

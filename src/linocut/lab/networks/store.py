@@ -8,6 +8,7 @@ Nothing is pickled: a file from a stranger can at worst hold wrong numbers.
 import dataclasses
 import json
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,9 +22,7 @@ from linocut.files import write_atomically
 from linocut.lab.config.parse import parse
 from linocut.lab.config.targets import config_type, find
 from linocut.lab.networks.networks import ARCHITECTURES, Network
-
-WEIGHTS = "model.safetensors"
-DESCRIPTION = "model.json"
+from linocut.models.description import DESCRIPTION, WEIGHTS
 
 
 def save_model(
@@ -44,16 +43,26 @@ def save_model(
     tensors = {f"network.{k}": v.detach().contiguous() for k, v in network.state_dict().items()}
     tensors |= {name: tensor.contiguous() for name, tensor in (extra or {}).items()}
     write_atomically(folder / WEIGHTS, save(tensors))
-    text = json.dumps(
+    text = description_text(
         {
             "format": 1,
             "architecture": network.architecture,
             "config": dataclasses.asdict(network.config),
             "about": dict(description),
-        },
-        indent=2,
+        }
     )
-    (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+    write_atomically(folder / DESCRIPTION, text.encode())
+
+
+def description_text(content: Mapping[str, Any]) -> str:
+    """The text of a model.json; lists of numbers and words stay in one line."""
+    text = json.dumps(content, indent=2)
+    flat = re.sub(r"\[\s+([^\[\]{}]*?)\s+\]", lambda found: f"[{_one_line(found[1])}]", text)
+    return flat + "\n"
+
+
+def _one_line(text: str) -> str:
+    return re.sub(r"\s*\n\s*", " ", text)
 
 
 def read_description(folder: pathlib.Path) -> dict[str, Any]:

@@ -24,13 +24,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from linocut.codec.tiling import padded
-from linocut.codec.windows import synthesise
+from linocut.codec.tiles import padded
 from linocut.errors import BitstreamError, DataError
 
 if TYPE_CHECKING:
     from linocut.codec.codec import Codec
-    from linocut.codec.windows import Picture
+    from linocut.codec.transforms import Picture
     from linocut.entropy.planes import Band
 
 Plane = NDArray[np.float32]
@@ -108,8 +107,8 @@ def decode_fixed(codec: Codec, data: bytes, shape: tuple[int, int]) -> Picture:
     if (height, width) != shape or not 1.0 <= step <= 1024.0 or codec.rotation is None:
         raise BitstreamError(f"the header promises {width}x{height} px and a step of {step}")
     bits = np.unpackbits(np.frombuffer(data, np.uint8)[header_bytes(codec) :])
-    multiple = codec.network.multiple
-    latent: list[list[Plane]] = [[] for _ in codec.network.bands]
+    multiple = codec.geometry.multiple
+    latent: list[list[Plane]] = [[] for _ in codec.geometry.bands]
     start = 0
     for number, (index, band) in enumerate(_plane_bands(codec)):
         one = _Quantiser(*_PLANE.unpack_from(data, _HEADER.size + number * _PLANE.size))
@@ -123,12 +122,12 @@ def decode_fixed(codec: Codec, data: bytes, shape: tuple[int, int]) -> Picture:
         latent[index].append(np.nan_to_num(plane, nan=0.0, posinf=0.0, neginf=0.0))
         start += count
     bands = codec.rotation.inverse_transform([np.stack(planes) for planes in latent])
-    return synthesise(codec.network, bands, step)[:height, :width]
+    return codec.transforms.synthesis(bands, step)[:height, :width]
 
 
 def _plane_bands(codec: Codec) -> Sequence[tuple[int, Band]]:
     """Index and band of every plane."""
-    bands = codec.network.bands
+    bands = codec.geometry.bands
     return [(index, band) for index, band in enumerate(bands) for _ in range(band.channels)]
 
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from linocut.codec.analysis import Analysed
 from linocut.codec.codec import Codec
+from linocut.codec.effort import EncodeOptions
 from linocut.codec.rate_control import fit_bytes
+from linocut.codec.tiles import Analysed
 from linocut.lab.config.params import Params
 from linocut.lab.data.degradation import CLEAN, EFFORT, add_noise
 from linocut.lab.evaluation.anchors import decode, encode_near
@@ -119,4 +120,4 @@ def _rows_of(task: NoiseTask) -> list[NoiseRow]:
 
 
 def _encode(codec: Codec, analysed: Analysed, step: float) -> bytes:
-    return codec.encode(analysed, step=step, effort=EFFORT)
+    return codec.encode(analysed, step, EncodeOptions(EFFORT))

@@ -31,7 +31,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from linocut.codec.codec import Codec
-from linocut.codec.tiling import padded
+from linocut.codec.effort import EncodeOptions
+from linocut.codec.tiles import padded
 from linocut.entropy.planes import step_index, step_of
 from linocut.errors import DataError
 from linocut.lab.config.params import DenoiseConfig, LossOption, Params, TuningConfig
@@ -45,6 +46,7 @@ from linocut.lab.data.degradation import (
 )
 from linocut.lab.evaluation.rows import RestoredRow, write_rows
 from linocut.lab.fitting import build
+from linocut.lab.networks.export import write_graphs
 from linocut.lab.networks.losses import build_loss, description
 from linocut.lab.networks.networks import Network
 from linocut.lab.networks.store import load_model, load_tensors, read_description, save_model
@@ -114,6 +116,7 @@ class Restoration:
         tensors = load_tensors(self.base)
         extra = {name: value for name, value in tensors.items() if not name.startswith("network.")}
         save_model(folder, network, read_description(self.base)["about"] | about, extra)
+        write_graphs(folder, network)
         return Codec.load(folder)
 
     def steps(self) -> list[float]:
@@ -217,7 +220,7 @@ def restored_tests(
             continue
         analysed = codec.analyse(test.degraded)
         for step in work.steps():
-            data = codec.encode(analysed, step=step, effort=EFFORT)
+            data = codec.encode(analysed, step, EncodeOptions(EFFORT))
             bpp = 8 * len(data) / (test.clean.shape[0] * test.clean.shape[1])
             yield test, step, bpp, codec.decompress(data)
 

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image, ImageFile
 
+from linocut.codec.effort import EncodeOptions
 from linocut.codec.rate_control import fit_bytes
 from linocut.errors import BitstreamError, DataError
 from linocut.format import bitstream
@@ -122,18 +123,18 @@ def learned_arms(codec: Codec, picture: RgbArray, size: int) -> list[Arm]:
     shape = (picture.shape[0], picture.shape[1])
     analysed = codec.analyse(picture)
     arms = []
-    if codec.network.fixed_bits:  # as its files are; there is nothing to compare them with
-        own = fit_bytes(lambda step: codec.encode(analysed, step=step), size, _STEPS)
+    if codec.geometry.fixed_bits:  # as its files are; there is nothing to compare them with
+        own = fit_bytes(lambda step: codec.encode(analysed, step), size, _STEPS)
         start = len(own) - bitstream.unpack(own).payload_bytes
         return [Arm("fixed", own, start, _reading(_plain, codec, shape))]
     if codec.rotation is not None:  # one for each picture would have to be protected, too
         fixed = encode_fixed(codec, picture, size)
         arms.append(Arm("fixed", fixed, header_bytes(codec), _reading(_fixed, codec, shape)))
-    plain = fit_bytes(lambda step: codec.encode(analysed, step=step), size, _STEPS)
+    plain = fit_bytes(lambda step: codec.encode(analysed, step), size, _STEPS)
     start = len(plain) - bitstream.unpack(plain).payload_bytes
     arms.append(Arm("lino", plain, start, _reading(_plain, codec, shape)))
     resilient = fit_bytes(
-        lambda step: codec.encode(analysed, step=step, resilient=True), size, _STEPS
+        lambda step: codec.encode(analysed, step, EncodeOptions(resilient=True)), size, _STEPS
     )
     start = bitstream.header_bytes(resilient)
     decode = functools.partial(_resilient, bitstream.unpack(resilient), codec.decompress(resilient))
@@ -187,7 +188,7 @@ def _resilient(
     file = bitstream.unpack(data, max_pixels=shape[0] * shape[1])
     if file.resilience and replace(file, resilience=replace(file.resilience, repaired=0)) == whole:
         return picture, 0.0
-    found = codec.decode(data, max_pixels=shape[0] * shape[1])
+    found = codec.decode(bitstream.unpack(data, max_pixels=shape[0] * shape[1]))
     damage = found.damage
     lost = (damage.blurred + damage.concealed) / damage.segments if damage else 0.0
     return found.picture, lost

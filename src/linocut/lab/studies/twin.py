@@ -34,6 +34,7 @@ from linocut.lab.evaluation.rows import TWIN_DECODERS, CodedRow, TwinRow, read_r
 from linocut.lab.networks.losses import build_loss
 from linocut.lab.networks.networks import Network
 from linocut.lab.networks.store import load_model, save_model
+from linocut.lab.networks.torch_transforms import TorchTransforms
 from linocut.lab.training.adversary import PairedAdversary
 from linocut.lab.training.machine import pick_device
 from linocut.lab.training.recipes import validation_centres, write_history
@@ -76,8 +77,7 @@ def compare_twins(
         network, history = train_decoder(params, loss, decoder, coded / "codec", prepared, log)
         save_model(out / decoder, network, {"decoder": decoder, "loss": loss})
         write_history(out / decoder / "history.csv", history)
-        codec = Codec.load(coded / "codec")
-        codec.network = network
+        codec = Codec.load(coded / "codec").with_transforms(TorchTransforms(network))
         for row, original, decoded in decoded_files(codec, coded, prepared, params.twin.points):
             rows.append(_measured(decoder, row, original, decoded))
             if row.point == 0:

@@ -2,30 +2,51 @@
 
 0 to 2:   latent of a tile --> symbols
 3:        all tiles --as for 2--> last layer --> latent of a tile --> symbols for that layer
+
+Level 3 follows gradients of the decoder, which PyTorch computes: it asks
+`linocut.lab.fitting.refinement` for them by name, the one thing of the lab that the codec may use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import importlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from linocut.codec.analysis import Analysed, latent_of
 from linocut.codec.correction import NormalEquations, look_at, scale_of
-from linocut.codec.refinement import Aim, refine
 from linocut.codec.rotation import Rotation
-from linocut.codec.tiling import Tile
-from linocut.entropy.choice import CORRECTED, PRICE, REFINED, choose_symbols
+from linocut.codec.tiles import Analysed, Tile, latent_of
+from linocut.codec.transforms import Latent, Transforms
+from linocut.entropy.choice import CORRECTED, DEFAULT_EFFORT, PRICE, REFINED, choose_symbols
 from linocut.entropy.coder import Coder
-from linocut.entropy.planes import step_of
+from linocut.entropy.planes import Integers, step_of
 from linocut.entropy.tables import Bins
+from linocut.errors import ConfigError
 from linocut.format.blocks import Numbers
-from linocut.lab.networks.networks import Network
+from linocut.models.description import About
 
-Chosen = tuple[Tile, list[NDArray[np.int32]], Bins | None]
+Chosen = tuple[Tile, list[Integers], Bins | None]
 """A tile, its symbols (c, h, w) of each band, and their table indices where they are known."""
+
+
+REFINEMENT = "linocut.lab.fitting.refinement"
+"""Offers `Refiner`; needs PyTorch."""
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """How a picture becomes a file, besides the step.
+
+    Attributes:
+        effort: see `linocut.entropy.choice.EFFORTS`.
+        extras: further blocks by kind; see `linocut.format.bitstream`.
+        resilient: write the layout that survives bit errors.
+    """
+
+    effort: int = DEFAULT_EFFORT
+    extras: Mapping[int, bytes] = field(default_factory=dict)
+    resilient: bool = False
 
 
 @dataclass
@@ -33,7 +54,7 @@ class Choice:
     """The symbols of one picture at one step. Iterating goes through the tiles once.
 
     Attributes:
-        network: whose latent it is.
+        transforms: of the network whose latent it is.
         codes: what will code the symbols.
         shared: rotation of all pictures; None where each has its own.
         analysed: the picture.
@@ -43,18 +64,18 @@ class Choice:
         about: facts of the model; they name the distortion that effort 3 lowers.
     """
 
-    network: Network
+    transforms: Transforms
     codes: Coder
     shared: Rotation | None
     analysed: Analysed
     grid: Sequence[Tile]
     index: int
     effort: int
-    about: dict[str, object]
+    about: About
 
     def __post_init__(self) -> None:
         corrected = self.effort >= CORRECTED
-        self._sums = NormalEquations.of(self.network) if corrected else None
+        self._sums = NormalEquations.of(self.transforms.geometry) if corrected else None
 
     def __iter__(self) -> Iterator[Chosen]:
         """Every tile; those seen have their say in `correction`."""
@@ -63,7 +84,7 @@ class Choice:
         for tile, symbols, bins in refined:
             if self._sums is not None:
                 look_at(
-                    self._sums, self.network, self.rotation, symbols, self.index,
+                    self._sums, self.transforms, self.rotation, symbols, self.index,
                     self.analysed.picture, tile, len(self.grid),
                 )  # fmt: skip
             yield tile, symbols, bins
@@ -89,10 +110,10 @@ class Choice:
             yield tile, *choose_symbols(self.codes, latent, self.index, self.effort)
 
     def _refined(self) -> Iterator[Chosen]:
-        aim = Aim.of(self.about)
+        refiner = _refinement().Refiner(self.transforms, self.rotation, self.codes, self.about)
         first = Choice(
-            self.network, self.codes, self.shared, self.analysed, self.grid, self.index, CORRECTED,
-            self.about,
+            self.transforms, self.codes, self.shared, self.analysed, self.grid, self.index,
+            CORRECTED, self.about,
         )  # fmt: skip
         for _ in first:
             pass
@@ -100,11 +121,18 @@ class Choice:
         scale = None if numbers is None else scale_of(numbers)
         for number, tile in enumerate(self.grid):
             inside = self.analysed.picture[tile.top : tile.bottom, tile.left : tile.right]
-            symbols = refine(
-                self.network, self.rotation, self.codes, inside, self._latent(number, tile),
-                self.index, aim, scale,
-            )  # fmt: skip
-            yield tile, symbols, None
+            latent = self._latent(number, tile)
+            yield tile, refiner.refine(inside, latent, self.index, scale), None
 
-    def _latent(self, number: int, tile: Tile) -> list[NDArray[np.float32]]:
-        return latent_of(self.analysed, self.network, self.shared, number, tile)
+    def _latent(self, number: int, tile: Tile) -> Latent:
+        return latent_of(self.analysed, self.transforms, self.shared, number, tile)
+
+
+def _refinement() -> Any:
+    try:
+        return importlib.import_module(REFINEMENT)
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"effort {REFINED} follows gradients, which needs {error.name}: "
+            'pip install "linocut[lab]"; lower efforts do not need it'
+        ) from None

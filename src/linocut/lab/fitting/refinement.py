@@ -15,8 +15,7 @@ annealing), which anneals its rounding where this lets the coder's own prices de
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -24,12 +23,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from linocut.codec.rotation import Rotation
+from linocut.codec.transforms import GraphTransforms, Transforms
 from linocut.entropy.choice import PRICE, optimise
 from linocut.entropy.coder import Coder
 from linocut.entropy.planes import LARGEST_SYMBOL, Integers, step_of
 from linocut.errors import CheckpointError, ConfigError
 from linocut.lab.networks.losses import Distortion, described, l2, smallest_side_px
 from linocut.lab.networks.networks import Network
+from linocut.lab.networks.store import load_model
+from linocut.lab.networks.torch_transforms import TorchTransforms
+from linocut.models.description import About
 
 ROUNDS = 16
 FIRST_SHARE, LAST_SHARE = 0.3, 0.02
@@ -47,14 +50,14 @@ class Aim:
     distortion: Distortion
 
     @classmethod
-    def of(cls, about: Mapping[str, Any]) -> "Aim":
+    def of(cls, about: About) -> "Aim":
         """From the facts in model.json; squared error where they do not say.
 
         Raises:
             CheckpointError: they name a loss that is not there, or other numbers than it takes.
         """
         try:
-            return cls(described(about))
+            return cls(described(about.facts))
         except ConfigError as error:
             raise CheckpointError(
                 f"effort 3 measures the loss that the model was trained for, but in model.json "
@@ -64,6 +67,53 @@ class Aim:
     def inside(self, height: int, width: int) -> Distortion:
         """The distortion, or squared error for a picture too small for it."""
         return self.distortion if min(height, width) >= smallest_side_px(self.distortion) else l2
+
+
+class Refiner:
+    """What effort 3 asks for: the network of a codec with its gradients, and what it is to lower.
+
+    Args:
+        transforms: of the codec; graphs have no gradients, so the network of their folder is read.
+        rotation: of the latent.
+        coder: whose tables set the prices.
+        about: of the model.
+
+    Raises:
+        CheckpointError: the model's loss is not known.
+        ConfigError: nothing says where the network is.
+    """
+
+    def __init__(
+        self, transforms: Transforms, rotation: Rotation, coder: Coder, about: About
+    ) -> None:
+        self._aim = Aim.of(about)
+        self._network = network_of(transforms)
+        self._rotation, self._coder = rotation, coder
+
+    def refine(
+        self, picture: NDArray[np.uint8], latent: Sequence[NDArray[np.float32]], step_index: int,
+        scale: NDArray[np.float32] | None,
+    ) -> list[Integers]:  # fmt: skip
+        """Symbols of one tile; see `refine`."""
+        factors = None if scale is None else torch.from_numpy(scale)
+        return refine(
+            self._network, self._rotation, self._coder, picture, latent, step_index, self._aim,
+            factors,
+        )  # fmt: skip
+
+
+def network_of(transforms: Transforms) -> Network:
+    """The network behind a codec's operations, as PyTorch runs it.
+
+    Raises:
+        ConfigError: they are neither PyTorch's nor those of a folder.
+    """
+    if isinstance(transforms, TorchTransforms):
+        return transforms.network
+    if isinstance(transforms, GraphTransforms):
+        network = load_model(transforms.folder).to(transforms.device)
+        return network.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
+    raise ConfigError(f"{type(transforms).__name__} has no gradients for effort 3")
 
 
 def refine(
