@@ -80,7 +80,8 @@ class BlockEncoder(nn.Module):
 
 def blocks_of(x: Tensor) -> Tensor:
     """x (n, c, 64 h, 64 w) -> its blocks, picture by picture and row by row, (n h w, c, 64, 64)."""
-    cut = x.unflatten(3, (-1, BLOCK_PX)).permute(0, 1, 3, 4, 2).unflatten(4, (-1, BLOCK_PX))
+    columns = torch.unflatten(x, 3, (-1, BLOCK_PX)).permute(0, 1, 3, 4, 2)
+    cut = torch.unflatten(columns, 4, (-1, BLOCK_PX))
     return cut.permute(0, 4, 2, 1, 5, 3).flatten(0, 2)
 
 

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 from torch.nn import functional
@@ -39,13 +40,12 @@ from linocut.lab.networks import torch_transforms as operations
 from linocut.lab.networks.dcgan import grid_of
 from linocut.lab.networks.networks import Network
 from linocut.lab.networks.store import (
-    DESCRIPTION,
-    WEIGHTS,
     description_text,
     load_model,
     read_description,
 )
 from linocut.lab.networks.torch_transforms import TorchTransforms, geometry_of
+from linocut.models.description import DESCRIPTION, WEIGHTS
 
 OPSET = 18
 CHECKED_STEP = 24.0
@@ -98,7 +98,7 @@ def largest_difference(network: Network, graphs: GraphTransforms) -> int:
     window = np.broadcast_to(slope, (height, width, 3)).copy()
     window[height // 3 :] = rng.integers(0, 256, (height - height // 3, width, 3))
     found = 0
-    scales = [None]
+    scales: list[NDArray[np.float32] | None] = [None]
     if graphs.geometry.features is not None:
         scales.append(rng.uniform(0.5, 1.5, (5, graphs.geometry.features)).astype(np.float32))
     for scale in scales:
@@ -523,7 +523,9 @@ def _getitem(writer: _Writer, call: _Call, twin: _Call) -> str:
     at = index.index(...)
     index = (*index[:at], *(slice(None),) * (source.dim() - given), *index[at + 1 :])
     cuts: list[tuple[int, int, int, int]] = []
-    gone, new, axis = [], [], 0
+    gone: list[int] = []
+    new: list[int] = []
+    axis = 0
     for one in index:
         if one is None:
             new.append(axis - len(gone) + len(new))
