@@ -9,6 +9,7 @@ from linocut.lab.networks.layers import (
     ColourRotation,
     ContrastGain,
     Generator,
+    PReLU,
     ResidualAnalysis,
     ResidualSynthesis,
     StepModulation,
@@ -26,6 +27,23 @@ def test_the_colour_rotation_is_orthonormal_and_near_its_rounded_numbers():
     matrix = ColourRotation().matrix.double()
     torch.testing.assert_close(matrix @ matrix.T, torch.eye(3).double(), atol=1e-6, rtol=0)
     np.testing.assert_allclose(matrix, COLOUR_ROTATION, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_rectifiers_in_training_are_those_of_pytorch_with_their_slopes(dtype):
+    torch.manual_seed(0)
+    x = torch.randn(2, 5, 6, 7).to(dtype).requires_grad_()
+    layer = PReLU(5)
+    torch.nn.init.uniform_(layer.weight, -0.5, 1.5)
+    weight = torch.randn(2, 5, 6, 7).to(dtype)
+    found = layer.train()(x)
+    expected = torch.nn.functional.prelu(x, layer.weight.to(dtype))
+    close = {"rtol": 2e-2, "atol": 2e-2} if dtype is torch.bfloat16 else {}
+    torch.testing.assert_close(found, expected, **close)
+    inputs = [x, layer.weight]
+    slopes = [torch.autograd.grad((weight * y).float().sum(), inputs) for y in (found, expected)]
+    for got, wanted in zip(*slopes, strict=True):
+        torch.testing.assert_close(got, wanted, **({"rtol": 5e-2, "atol": 0.2} if close else {}))
 
 
 def test_grey_has_no_colour_and_mid_grey_is_zero():

@@ -16,6 +16,7 @@ from tiny import CONFIGS
 
 TWIN = TwinConfig(
     megapixels=1.0, frozen_analysis_share=1.0, batch_size=1, crop_px=32, learning_rate=1e-3,
+    optimiser="adam", precision="float32",
     arch={"cae": Chosen()}, loss={"l2": Chosen()}, points=1, discriminator_channels=4,
     discriminator_learning_rate=5e-3, adversarial_weight=0.1, feature_weight=0.1,
 )  # fmt: skip

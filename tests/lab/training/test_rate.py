@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from scipy import stats
+from torch.nn import functional
 
 from linocut.entropy.planes import Band, wavelet_bands
 from linocut.lab.training.rate import (
@@ -14,6 +15,7 @@ from linocut.lab.training.rate import (
     RateProxy,
     calibrate,
     laplace_bits,
+    near_and_wide,
     round_straight_through,
 )
 from tiny import untrained
@@ -44,6 +46,34 @@ def test_far_values_and_small_scales_stay_finite_in_value_and_gradient():
     for value in (bits, u.grad, scale.grad):
         assert torch.isfinite(value).all()
     assert (bits >= 0).all()
+
+
+def plain_laplace_bits(u, scale):
+    """The formula as it is written, with the slopes that autograd finds."""
+    a = u.abs() - 0.5
+    inside = 1 - (torch.exp(a.clamp(max=0) / scale) + torch.exp(-(a + 1) / scale)) / 2
+    tail = a / scale * math.log2(math.e) + 1 - torch.log2(1 - torch.exp(-1 / scale))
+    return torch.where(a < 0, -torch.log2(inside), tail)
+
+
+def test_slopes_of_the_bits_are_those_of_the_plain_formula():
+    torch.manual_seed(0)
+    u = (3 * torch.randn(40, 50, dtype=torch.float64)).requires_grad_()
+    scale = torch.exp(torch.randn(50, dtype=torch.float64)).clamp(min=0.04).requires_grad_()
+    weight = torch.randn(40, 50, dtype=torch.float64)
+    found = torch.autograd.grad((weight * laplace_bits(u, scale)).sum(), [u, scale])
+    expected = torch.autograd.grad((weight * plain_laplace_bits(u, scale)).sum(), [u, scale])
+    for got, wanted in zip(found, expected, strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 1, 2), (1, 4, 8, 16), (2, 3, 64, 64)])
+def test_products_with_bands_are_means_of_neighbours(shape):
+    torch.manual_seed(0)
+    magnitude = torch.rand(shape)
+    near, wide = near_and_wide(magnitude)
+    torch.testing.assert_close(near, functional.avg_pool2d(magnitude, 3, 1, 1))
+    torch.testing.assert_close(wide, functional.avg_pool2d(magnitude, 5, 1, 2))
 
 
 @pytest.mark.parametrize("bands", [wavelet_bands(2), tuple(Band(n, 4, 8) for n in "abc")])

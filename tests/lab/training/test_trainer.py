@@ -24,6 +24,8 @@ SCHEDULE = ScheduleConfig(
     batch_size=2,
     crop_px=SIDE,
     learning_rate=2e-3,
+    optimiser="adam",
+    precision="float32",
 )
 CONFIG = TrainConfig(
     **dataclasses.asdict(SCHEDULE),
@@ -119,6 +121,29 @@ def test_a_killed_training_resumes_to_the_weights_of_an_uninterrupted_one(
     for a, b in zip(history, whole_history, strict=True):
         np.testing.assert_equal({**a, "seconds": 0}, {**b, "seconds": 0})
     assert resume.load() is None
+
+
+def test_a_training_by_muon_in_short_numbers_resumes_to_the_same_weights(tmp_path):
+    schedule = dataclasses.replace(SCHEDULE, optimiser="muon", precision="bfloat16")
+    whole = trainer(schedule=schedule)
+    whole.run()
+    rows = []
+
+    def log(row, megapixels):
+        rows.append(megapixels)
+        if len(rows) == 5:
+            raise PowerCutError
+
+    resume = ResumeState(tmp_path / "state")
+    with pytest.raises(PowerCutError):
+        trainer(schedule=schedule, resume=resume, log=log).run()
+    again = trainer(schedule=schedule, resume=resume)
+    again.run()
+    assert_same(weights_of(again.network), weights_of(whole.network))
+    plain = finished("cae")[0]
+    assert not torch.equal(
+        plain["synthesis_net.leave.weight"], weights_of(again.network)["synthesis_net.leave.weight"]
+    )
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

@@ -214,13 +214,19 @@ class PrepareConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class ScheduleConfig:
-    """Length and pace of one training, in megapixels seen rather than in iterations."""
+    """Length and pace of one training, in megapixels seen rather than in iterations.
+
+    `optimiser` muon is for the kernels, with adam for the rest. `precision` is that of
+    convolutions; a GPU always takes bfloat16.
+    """
 
     megapixels: NonNegative
     frozen_analysis_share: Share
     batch_size: Count
     crop_px: CropPx
     learning_rate: Positive
+    optimiser: Literal["adam", "muon"]
+    precision: Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, config=STRICT)

@@ -1,9 +1,11 @@
 """The parts of networks: linear paths that are exact, residual branches that start silent."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from linocut.lab.networks.last_layer import LastLayer
@@ -29,6 +31,35 @@ def convolution(inputs: int, outputs: int, *, stride: int = 1, zero: bool = Fals
     if layer.bias is not None:
         nn.init.zeros_(layer.bias)
     return layer
+
+
+class PReLU(nn.PReLU):
+    """max(x, 0) + w min(x, 0), w of each channel; a third of the time of PyTorch's to train."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (n, c, h, w) -> the same shape."""
+        if not (self.training and torch.is_grad_enabled()):
+            return super().forward(x)
+        result: Tensor = _Prelu.apply(x, self.weight)
+        return result
+
+
+class _Prelu(torch.autograd.Function):
+    """Without masks: a selection by condition costs PyTorch ten times what a product does."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
+        ctx.save_for_backward(x, weight)
+        return x.clamp(max=0.0).mul_((weight - 1.0).to(x.dtype).view(-1, 1, 1)).add_(x)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        x, weight = ctx.saved_tensors
+        above = torch.ops.aten.threshold_backward(gradient, x, 0)
+        below = gradient - above
+        of_weight = (below * x).sum((0, 2, 3), dtype=torch.float32).to(weight.dtype)
+        return below.mul_(weight.to(gradient.dtype).view(-1, 1, 1)).add_(above), of_weight
 
 
 class ColourRotation(nn.Module):
@@ -73,8 +104,10 @@ class ContrastGain(nn.Module):
 
     def forward(self, coarser: Tensor) -> Tensor:
         """coarser (n, c, h, w) in grey levels -> gain (n, c, 2h, 2w) between 1/8 and 8."""
-        log_gain = 2.08 * torch.tanh(RESIDUAL_GAIN * self.net(torch.log1p(coarser.abs() / 8.0)))
-        return torch.exp(functional.interpolate(log_gain, scale_factor=2.0, mode="bilinear"))
+        with torch.autocast(coarser.device.type, enabled=False):  # as it will be used
+            log_gain = self.net(torch.log1p(coarser.float().abs() / 8.0))
+            log_gain = 2.08 * torch.tanh(RESIDUAL_GAIN * log_gain)
+            return torch.exp(functional.interpolate(log_gain, scale_factor=2.0, mode="bilinear"))
 
 
 class WaveletPyramid(nn.Module):
@@ -119,9 +152,9 @@ class ResidualAnalysis(nn.Module):
 
     def __init__(self, channels: int, layers: int) -> None:
         super().__init__()
-        body: list[nn.Module] = [convolution(12, channels), nn.PReLU(channels)]
+        body: list[nn.Module] = [convolution(12, channels), PReLU(channels)]
         for _ in range(layers):
-            body += [convolution(channels, channels), nn.PReLU(channels)]
+            body += [convolution(channels, channels), PReLU(channels)]
         self.body = nn.Sequential(*body, convolution(channels, 12, zero=True))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -158,7 +191,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            convolution(channels, channels), nn.PReLU(channels), convolution(channels, channels)
+            convolution(channels, channels), PReLU(channels), convolution(channels, channels)
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -177,11 +210,11 @@ class ResidualSynthesis(nn.Module):
         super().__init__()
         self.enter = convolution(13, channels)
         self.modulate = StepModulation(channels)
-        self.act = nn.PReLU(channels)
+        self.act = PReLU(channels)
         self.down = convolution(channels, deep_channels, stride=2)
         self.deep = nn.Sequential(*(ResidualBlock(deep_channels) for _ in range(blocks)))
         self.up = nn.Conv2d(deep_channels, 4 * channels, 1)
-        self.merge = nn.Sequential(convolution(channels, channels), nn.PReLU(channels))
+        self.merge = nn.Sequential(convolution(channels, channels), PReLU(channels))
         self.leave = LastLayer(channels)
 
     def forward(self, x: Tensor, step: Tensor) -> Tensor:

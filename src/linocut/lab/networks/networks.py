@@ -38,6 +38,7 @@ from linocut.lab.networks.layers import (
     RESIDUAL_GAIN,
     ColourRotation,
     Generator,
+    PReLU,
     ResidualAnalysis,
     ResidualSynthesis,
     WaveletPyramid,
@@ -225,7 +226,7 @@ class Cae2018(Network):
         for index in range(6):
             layers.append(convolution(widths[index], widths[index + 1], stride=1 + index % 2))
             if index < 5:
-                layers.append(nn.PReLU(widths[index + 1]))
+                layers.append(PReLU(widths[index + 1]))
         self.analysis_net = nn.Sequential(*layers)
         layers = []
         for index in reversed(range(6)):
@@ -235,7 +236,7 @@ class Cae2018(Network):
             else:
                 layers.append(convolution(inputs, outputs))
             if index:
-                layers.append(nn.PReLU(outputs))
+                layers.append(PReLU(outputs))
         self.synthesis_net = nn.Sequential(*layers)
 
     def analysis(self, x: Tensor) -> list[Tensor]:

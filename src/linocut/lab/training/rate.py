@@ -17,19 +17,23 @@ it stays at the rates it began with, whatever the kind and unit of its distortio
 the same rates with the same steps. Both curves are quadratics in ln(step), fitted to logarithms.
 """
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from linocut.entropy.planes import Band
 
 LOG2_E = 1.4426950408889634
 SMALLEST_SCALE = 0.04
+SMALLEST_MASS = 1e-6
 CALIBRATION_STEPS = 9
 FLATTEST_DISTORTION = 0.1
 """Least d ln D / d ln step that is believed; fine quantisation gives squared errors 2."""
@@ -38,20 +42,70 @@ FLATTEST_DISTORTION = 0.1
 def laplace_bits(u: Tensor, scale: Tensor) -> Tensor:
     """Bits of the unit interval around u under a zero-mean Laplace law; stable for any u.
 
+    With a = |u| - 1/2 and b the scale they are -log2 of
+
+        1 - (exp(a / b) + exp(-(a + 1) / b)) / 2     where a < 0
+        exp(-a / b) (1 - exp(-1 / b)) / 2            elsewhere
+
     Args:
         u: values in units of the step, any shape.
         scale: mean magnitude, broadcastable to u, positive.
     """
-    magnitude = u.abs()
-    inside = (magnitude < 0.5).to(u.dtype)
-    # |u| >= 1/2: exp(-(|u| - 1/2) / b) (1 - exp(-1 / b)) / 2
-    tail = (magnitude - 0.5).clamp(min=0.0) / scale * LOG2_E + 1.0
-    tail = tail - torch.log2(-torch.expm1(-1.0 / scale))
-    centre_mass = 1.0 - 0.5 * (
-        torch.exp((magnitude.clamp(max=0.5) - 0.5) / scale) + torch.exp(-(magnitude + 0.5) / scale)
-    )
-    centre = -torch.log2(centre_mass.clamp(min=1e-6))
-    return inside * centre + (1.0 - inside) * tail
+    bits: Tensor = _LaplaceBits.apply(*torch.broadcast_tensors(u.abs(), scale))
+    return bits
+
+
+class _LaplaceBits(torch.autograd.Function):
+    """One logarithm for both cases, and slopes while the exponentials are at hand."""
+
+    @staticmethod
+    def forward(ctx: Any, magnitude: Tensor, scale: Tensor) -> Tensor:  # type: ignore[override]
+        inverse = scale.reciprocal()
+        a = magnitude - 0.5
+        low = a.clamp(max=0.0)
+        over = a - low
+        inside = torch.ops.aten.threshold_backward(torch.ones_like(a), -a, 0)  # 1 where a < 0
+        beyond = torch.expm1(-inverse).neg_()
+        decay = 1.0 - beyond  # exp(-1 / b)
+        left = torch.exp(low * inverse)
+        right = decay / left
+        centre = (left + right).mul_(-0.5).add_(1.0)
+        mass = (centre - beyond).mul_(inside).add_(beyond).clamp_(min=SMALLEST_MASS)
+        bits = (over * inverse).mul_(LOG2_E).add_(1.0).sub_(inside).sub_(torch.log2(mass))
+        if any(ctx.needs_input_grad):
+            unit = inverse * LOG2_E / mass
+            by_magnitude = (left - right).mul_(0.5).sub_(mass).mul_(inside).add_(mass).mul_(unit)
+            tail = decay - over * beyond
+            by_scale = (right * (low + 1.0)).sub_(left * low).mul_(0.5).sub_(tail)
+            by_scale.mul_(inside).add_(tail).mul_(unit).mul_(inverse)
+            ctx.save_for_backward(by_magnitude, by_scale)
+        return bits
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        by_magnitude, by_scale = ctx.saved_tensors
+        return gradient * by_magnitude, gradient * by_scale
+
+
+def near_and_wide(magnitude: Tensor) -> tuple[Tensor, Tensor]:
+    """Means within 3 x 3 and 5 x 5, zeros beyond the border: (n, c, h, w) -> twice that shape.
+
+    By products with band matrices: at the size of training crops faster than pooling.
+    """
+    height, width = magnitude.shape[2:]
+    with torch.autocast(magnitude.device.type, enabled=False):
+        rows = magnitude.contiguous() @ _neighbours(width).to(magnitude)
+        columns = _neighbours(height).to(magnitude)
+        return columns[:, :height] @ rows[..., :width], columns[:, height:] @ rows[..., width:]
+
+
+@functools.cache
+def _neighbours(side: int) -> Tensor:
+    """Means of 3 and of 5 neighbours as two symmetric matrices beside each other, (s, 2 s)."""
+    place = torch.arange(side)
+    distance = (place[:, None] - place).abs()
+    return torch.cat([(distance <= reach) / (2.0 * reach + 1.0) for reach in (1, 2)], 1)
 
 
 class RateProxy(nn.Module):
@@ -74,32 +128,28 @@ class RateProxy(nn.Module):
     def forward(self, latent: Sequence[Tensor], step: Tensor) -> Tensor:
         """Bits of every picture, (n,). latent: bands (n, c, h, w) in grey levels; step (n,)."""
         total = torch.zeros_like(step)
-        magnitudes: list[Tensor] = []
+        nears: list[Tensor] = []
         for index, (band, y) in enumerate(zip(self.bands, latent, strict=True)):
             u = y / step[:, None, None, None]
-            u = u + torch.rand_like(u) - 0.5
+            u = u + (torch.rand_like(u) - 0.5)
             if band.smooth:
                 u = u - functional.avg_pool2d(
                     functional.pad(u, (1, 1, 1, 1), mode="replicate"), 3, 1
                 )
             magnitude = u.abs()
-            magnitudes.append(magnitude)
-            near = functional.avg_pool2d(magnitude, 3, 1, 1)
-            ring = (near * 9.0 - magnitude) / 8.0
-            wide = functional.avg_pool2d(magnitude, 5, 1, 2)
-            colour = (magnitude.sum(1, keepdim=True) - magnitude) / max(band.channels - 1, 1)
-            if band.parent is None:
-                parent = torch.zeros_like(ring)
-            else:
-                parent = functional.avg_pool2d(magnitudes[band.parent], 3, 1, 1)
-                parent = functional.interpolate(parent, scale_factor=2.0)
-            sibling = torch.zeros_like(ring)
-            if index > 0 and self.bands[index - 1].stride == band.stride:
-                sibling = functional.avg_pool2d(magnitudes[index - 1], 3, 1, 1)
+            near, wide = near_and_wide(magnitude)
+            nears.append(near)
             b0, *w = torch.exp(self.weights[index])[:, None, :, None, None]
-            scale = b0 + w[0] * ring + w[1] * wide + w[2] * colour + w[3] * parent + w[4] * sibling
-            bits = laplace_bits(u, scale.clamp(min=SMALLEST_SCALE))
-            total = total + bits.sum(dim=(1, 2, 3))
+            colour = w[2] / max(band.channels - 1, 1)
+            scale = b0 + near * (w[0] * 9.0 / 8.0) + wide * w[1]  # near without its middle
+            scale = scale - magnitude * (w[0] / 8.0 + colour)
+            scale = scale + magnitude.sum(1, keepdim=True) * colour
+            if band.parent is not None:
+                scale = scale + functional.interpolate(nears[band.parent] * w[3], scale_factor=2.0)
+            if index > 0 and self.bands[index - 1].stride == band.stride:
+                scale = scale + nears[index - 1] * w[4]
+            scale = functional.threshold(scale, SMALLEST_SCALE, SMALLEST_SCALE)
+            total = total + laplace_bits(u, scale).sum(dim=(1, 2, 3))
         return total
 
 

@@ -38,6 +38,7 @@ from linocut.lab.training.machine import (
     keep_freed_memory,
     picture_batch,
 )
+from linocut.lab.training.optimiser import build_optimiser
 from linocut.lab.training.rate import Exchange, RateProxy, calibrate, round_straight_through
 from linocut.lab.training.resume import ResumeState
 
@@ -164,7 +165,12 @@ class Trainer:
         self.network.to(self.device, memory_format=layout).train()  # type: ignore[call-overload]
         self.asks.to(self.device)
         self.average = {k: v.detach().clone() for k, v in self.network.state_dict().items()}
-        self.optimiser = self._optimiser()
+        self.optimiser = build_optimiser(
+            self.schedule.optimiser,
+            self.network,
+            self.asks.learned,
+            self.schedule.learning_rate,
+        )
         if self.adversary:
             self.adversary.to(self.device)
         self.exchange = Exchange((), ())
@@ -192,7 +198,8 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate_scale * group["scale"]
         self.asks.choose_learning(joint, self.adversary is not None and self.adversary.cascade)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.device.type == "cuda"):
+        half = self.device.type == "cuda" or self.schedule.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             paid, x_hat = self.asks.forward(x, step, joint)
         distortion = self.distortion(x_hat, x)
         weight, reference = self.exchange(step)
@@ -237,16 +244,6 @@ class Trainer:
         self.network.load_state_dict(trained)
         self.network.train()
         return row
-
-    def _optimiser(self) -> torch.optim.Optimizer:
-        """Each group has a `scale`, its learning rate in units of the schedule's."""
-        linear = list(self.network.linear_parameters())
-        others = [p for p in self.network.parameters() if all(p is not q for q in linear)]
-        groups = ((others, 1.0), (linear, 0.05), (list(self.asks.learned.parameters()), 10.0))
-        return torch.optim.Adam(
-            [{"params": group, "scale": scale} for group, scale in groups],
-            lr=self.schedule.learning_rate,
-        )
 
     def _report(self, row: Row, done: int) -> str:
         """Validate, extend the history, log; returns a summary for the progress bar."""
