@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import numpy as np
 import skimage.data
 
-from linocut.lab.evaluation.rows import AnchorRow, EvaluationRow, write_rows
+from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.evaluation.rows import (
+    CLASSICAL,
+    LEARNED,
+    AnchorRow,
+    ErrorRow,
+    EvaluationRow,
+    write_rows,
+)
 from linocut.lab.studies.matched import match_sizes
 from linocut.pictures.image import write_png
 
@@ -68,6 +77,25 @@ def write_experiment(artifacts: Path, *, side: int = 176) -> None:
         _write_text(artifacts / "coded" / cell / "planes.csv", _PLANES)
         _write_text(artifacts / "rotated" / cell / "energy.csv", _ENERGY)
     match_sizes(CELLS, artifacts, artifacts / "studies/matched", avif_speed=10)
+
+
+def write_damaged(folder: Path) -> None:
+    """A study of bit errors: four trials of each arm, the first does not decode, and pictures."""
+    for cell, arms in (("cae-l2", LEARNED), ("classical", CLASSICAL)):
+        (folder / cell / "pictures").mkdir(parents=True)
+        rows = []
+        for number, arm in enumerate(arms):
+            rows.append(ErrorRow(arm, "a", "none", 0, 0, 0.99, 0, 1, 35.0 - number, 0.98, 0.0))
+            for place, trial in itertools.product(("payload", "all"), range(4)):
+                psnr = 20.0 + trial if trial else 9.0
+                damaged = ErrorRow(
+                    arm, "a", place, 1e-3, trial, 0.99, 9, int(trial > 0), psnr, 0.5, 0.0
+                )
+                rows.append(damaged)
+            for rate in ("0", "0.001"):
+                picture = dead_leaves(200, 210, number)
+                write_png(folder / cell / "pictures" / f"a-{arm}-{rate}.png", picture)
+        write_rows(folder / cell / "errors.csv", ErrorRow, rows)
 
 
 def _write_text(path: Path, text: str) -> None:

@@ -5,19 +5,16 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from browser import Browser, browser
-from experiment import CELLS, write_experiment
+from experiment import CELLS, write_damaged, write_experiment
 from linocut.lab.config.params import CompareConfig
-from linocut.lab.data.dead_leaves import dead_leaves
-from linocut.lab.evaluation.rows import CLASSICAL, LEARNED, ErrorRow, write_rows
+from linocut.lab.evaluation.rows import CLASSICAL, LEARNED
 from linocut.lab.report.build import compare
 from linocut.lab.report.page import sections
-from linocut.pictures.image import write_png
 
 CONFIG = CompareConfig(bootstrap_draws=20, shown_pictures=1, shown_bpp=0.25)
 
@@ -31,31 +28,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     reports.mkdir()
     params = folder / "params.yaml"
     params.write_text("seed: 0 # <script>\n")
-    compare(
-        CELLS,
-        artifacts=folder / "artifacts",
-        reports=reports,
-        config=CONFIG,
-        seed=0,
-        params=params,
-    )
+    artifacts = folder / "artifacts"
+    compare(CELLS, artifacts=artifacts, reports=reports, config=CONFIG, seed=0, params=params)
     return reports / "report.html"
-
-
-def write_damaged(folder: Path) -> None:
-    """Two pictures of every arm, and a table that holds them."""
-    for cell, arms in (("cae-l2", LEARNED), ("classical", CLASSICAL)):
-        rows = []
-        for number, arm in enumerate(arms):
-            for rate in ("0", "0.001"):
-                place = "none" if rate == "0" else "payload"
-                damaged = ErrorRow(arm, "a", place, float(rate), 0, 0.99, 9, 1, 35.0, 0.98, 0.0)
-                rows.append(damaged)
-                path = folder / cell / "pictures" / f"a-{arm}-{rate}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                write_png(path, dead_leaves(200, 210, number))
-            rows.append(replace(rows[-1], errors_in="all"))
-        write_rows(folder / cell / "errors.csv", ErrorRow, rows)
 
 
 @pytest.fixture(scope="module")
@@ -145,16 +120,6 @@ def test_bars_stand_at_rates_whatever_cell_is_chosen(window: Browser) -> None:
         "return [...document.querySelectorAll('#split .xtick text')].map(one => one.textContent)"
     )
     assert window.run(labels) == ["0.20", "0.60"]
-
-
-def test_a_hidden_curve_stays_hidden_in_other_views(window: Browser) -> None:
-    window.run("Plotly.restyle('rd', 'visible', 'legendonly', [0]);")
-    hidden = "const hidden = figure._fullData.map(one => one.visible); return hidden[0]"
-    figure = "const figure = document.getElementById('rd');"
-    curves = "return document.querySelectorAll('#rd .scatterlayer .trace').length"
-    assert window.run(f"{figure} {hidden}") == "legendonly"
-    assert window.run(curves) == len(CELLS) + 1
-    window.run("Plotly.restyle('rd', 'visible', true, [0]);")
 
 
 def test_the_bits_of_each_cell_add_up_to_all_of_them(window: Browser) -> None:

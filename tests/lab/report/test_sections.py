@@ -5,32 +5,14 @@ import shutil
 import numpy as np
 import pytest
 
-from linocut.lab.data.dead_leaves import dead_leaves
-from linocut.lab.evaluation.rows import CLASSICAL, LEARNED, ErrorRow, write_rows
+from experiment import write_damaged
 from linocut.lab.report import robustness_section
 from linocut.lab.report.figures import COLOURS, Lines, Series
-from linocut.pictures.image import write_png
 
 
 @pytest.fixture
 def folder(tmp_path):
-    for cell, arms in (("cae-l2", LEARNED), ("classical", CLASSICAL)):
-        rows = []
-        for number, arm in enumerate(arms):
-            clean = ErrorRow(arm, "a", "none", 0.0, 0, 0.99, 0, 1, 35.0 - number, 0.98, 0.0)
-            rows.append(clean)
-            for place in ("payload", "all"):
-                for trial in range(4):
-                    good = int(trial > 0)
-                    psnr = 20.0 + trial if good else 9.0
-                    rows.append(
-                        ErrorRow(arm, "a", place, 1e-3, trial, 0.99, 9, good, psnr, 0.5, 0.0)
-                    )
-            for name in ("0", "0.001"):
-                pictures = tmp_path / "robustness" / cell / "pictures"
-                pictures.mkdir(parents=True, exist_ok=True)
-                write_png(pictures / f"a-{arm}-{name}.png", dead_leaves(200, 210, number))
-        write_rows(tmp_path / "robustness" / cell / "errors.csv", ErrorRow, rows)
+    write_damaged(tmp_path / "robustness")
     return tmp_path / "robustness"
 
 
