@@ -109,6 +109,15 @@ def test_blocks_of_a_golden_file_are_read(codecs):
     assert unpack(data_of("wavelet-blocks")).extras[200] == b"a block of the future"
 
 
+def test_a_golden_lossless_file_decodes_to_every_sample_without_a_model():
+    data = (GOLDEN / "lossless" / "page.lino").read_bytes()
+    expected = read_image(GOLDEN / "lossless" / "page.png")
+    picture = decompress_picture(None, data)
+    np.testing.assert_array_equal(picture.rgb, expected)
+    np.testing.assert_array_equal(picture.alpha, np.add.outer(np.arange(21), np.arange(34)) + 1)
+    np.testing.assert_array_equal(reference_decoder.lossless(data), expected)
+
+
 def test_golden_files_name_their_model(codecs):
     for name in DIGESTS:
         assert unpack(data_of(name)).model_id.hex() == codecs[folder_of(name).name].model_id
