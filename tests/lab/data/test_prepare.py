@@ -15,6 +15,7 @@ from PIL import Image
 
 from linocut.errors import DataError
 from linocut.lab.config.params import DataConfig, PrepareConfig
+from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.data.prepare import (
     allot,
     draw_crop,
@@ -182,12 +183,77 @@ def test_hash_split_follows_the_shares() -> None:
     assert abs(splits.count("validation") / 4000 - 0.1) < 0.03
 
 
-def test_an_empty_split_is_refused(folder: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("first", range(0, 60, 3))
+def test_three_pictures_of_ones_own_are_enough(first: int, tmp_path: Path) -> None:
+    """Whatever their hashes say, there is one for each split."""
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i in range(first, first + 3):
+        write_png(flat / f"{i}.png", picture(i))
+    assert run(flat, tmp_path / "out")["counts"] == {"test": 1, "validation": 1, "train": 1}
+
+
+def test_a_split_is_filled_with_pictures_that_are_large_enough(tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i in range(8):
+        write_png(flat / f"{i}.png", picture(i, side=70 if i % 2 else SIDE))
+    manifest = run(flat, tmp_path / "out", test_share=1e-9, validation_share=1e-9)
+    assert manifest["counts"] == {"test": 1, "validation": 1, "train": 6}
+    assert all(e["width"] == SIDE for e in manifest["pictures"] if e["split"] != "train")
+
+
+def test_a_share_of_zero_stays_empty(tmp_path: Path) -> None:
+    flat = tmp_path / "flat"
+    flat.mkdir()
+    for i in range(4):
+        write_png(flat / f"{i}.png", picture(i))
+    with pytest.raises(
+        DataError, match=r"no test pictures among 4 files: .*raise data\.test_share"
+    ):
+        run(flat, tmp_path / "out", test_share=0.0)
+
+
+def test_an_empty_split_is_refused_with_the_settings_that_fill_it(
+    folder: Path, tmp_path: Path
+) -> None:
     for path in (folder / "test").iterdir():
         path.unlink()
     (folder / "test").rmdir()
-    with pytest.raises(DataError, match="no test pictures"):
+    with pytest.raises(DataError, match=r"no test pictures among 4 files: put some into test/"):
         run(folder, tmp_path / "out")
+
+
+@pytest.mark.parametrize("how", ["half", "large", "jpeg", "half jpeg", "brighter"])
+def test_copies_that_differ_in_every_pixel_are_refused_between_splits(
+    how: str, folder: Path, tmp_path: Path
+) -> None:
+    original = Image.fromarray(dead_leaves(400, 360, 7))
+    original.save(folder / "test" / "leaves.png")
+    copy = original
+    if "half" in how:
+        copy = copy.resize((180, 200), Image.Resampling.LANCZOS)
+    if how == "large":
+        copy = copy.resize((500, 556), Image.Resampling.BICUBIC)
+    if how == "brighter":
+        copy = copy.point(lambda level: min(255, level + 12))
+    copy.save(folder / "train" / "copy.jpg", quality=30 if "jpeg" in how else 95)
+    said = r"1 of 8 pictures .*copy\.jpg: looks like test picture leaves \(correlation (0\.99|1\.0)"
+    with pytest.raises(DataError, match=said):
+        run(folder, tmp_path / "out")
+    manifest = run(folder, tmp_path / "out", skip_bad=True)
+    assert [entry["name"] for entry in manifest["rejected"]] == ["copy.jpg"]
+
+
+def test_pictures_of_one_split_may_be_alike_and_blank_ones_anywhere(
+    folder: Path, tmp_path: Path
+) -> None:
+    leaves = dead_leaves(200, 200, 7)
+    write_png(folder / "train" / "one.png", leaves)
+    Image.fromarray(leaves).save(folder / "train" / "two.jpg", quality=90)
+    for level, split in enumerate(["train", "validation", "test"]):
+        write_png(folder / split / "blank.png", np.full((SIDE, SIDE, 3), 100 + level, np.uint8))
+    assert run(folder, tmp_path / "out")["rejected"] == []
 
 
 def test_generated_pictures_fill_up_missing_validation(folder: Path, tmp_path: Path) -> None:
