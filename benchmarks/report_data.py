@@ -121,7 +121,7 @@ def compare_table(path: Path, rows: Sequence[Row]) -> list[str]:
             value = found[key][column]
             if not _same(value, right, _slack(path.stem, wanted[key], column)):
                 place = f"{path.name}: {' '.join(map(str, key))}, {column}"
-                problems.append(f"{place} is {value}, expected {right}")
+                problems.append(f"{place} is {_shown(value)}, expected {_shown(right)}")
     return problems
 
 
@@ -150,6 +150,10 @@ def _same(one: Any, two: Any, slack: float) -> bool:
     return bool(np.isclose(one, two, rtol=1e-6, atol=slack, equal_nan=True))
 
 
+def _shown(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
 def _compare_json(path: Path, wanted: Mapping[str, Any]) -> list[str]:
     """A number may differ by rounding; what is NaN is left out; reasons are words, not data."""
     found = json.loads(path.read_text(encoding="utf-8"))
@@ -159,7 +163,7 @@ def _compare_json(path: Path, wanted: Mapping[str, Any]) -> list[str]:
         )
     one, two = _flat(found), _flat(wanted)
     return [
-        f"{path.name}: {key} is {one.get(key)}, expected {two.get(key)}"
+        f"{path.name}: {key} is {_shown(one.get(key))}, expected {_shown(two.get(key))}"
         for key in sorted(one.keys() | two.keys())
         if key not in one or key not in two
         or not _same(one[key], two[key], 0.005 + SLACK.get(f"{key.split('.')[-1]}_db", 2e-3))
