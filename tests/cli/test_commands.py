@@ -447,3 +447,17 @@ def test_a_folder_gives_the_same_bytes_with_any_number_of_processes(
         for folder, suffix in (("out", ".lino"), ("back", ".png")):
             one, many = (here / f"{folder}{jobs}/{name}{suffix}" for jobs in "13")
             assert one.read_bytes() == many.read_bytes()
+
+
+def test_a_screenshot_is_exact_says_so_and_is_read_without_its_model(
+    here: Path, model: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = np.full((80, 120, 3), 250, np.uint8)
+    page[10:70:4, 10:100] = (20, 20, 60)
+    write_png(here / "page.png", page)
+    assert run("compress", "page.png", *model) == 0
+    assert run("info", "page.lino", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["lossless"], facts["model_id"]) == (True, None)
+    assert run("decompress", "page.lino", "-o", "again.png") == 0
+    assert np.array_equal(read_picture(here / "again.png").rgb, page)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -53,6 +53,9 @@ _GREY = 1
 
 _FLAT_SHARE, _FEW_COLOURS, _FEW_PIXELS = 0.4, 64, 4096
 """Share of pixels that equal a neighbour, colours, or pixels, at which lossless coding may win."""
+
+_MOST_GAIN = 0.7
+"""Size of a file of more effort than 0, of the one with 0, is nearer to 1 than this."""
 
 _ROOM_BPP = 6.0
 """Lossless files of photographs have 6 to 14 bits a pixel: below, trying is a waste."""
@@ -131,7 +134,7 @@ def compress_picture(
         return exact, lost
     options = EncodeOptions(effort, extras, resilient)
     try:
-        data = _lossy_file(codec, fill_invisible(picture), target, most, options)
+        data = _lossy_file(codec, fill_invisible(picture), target, most, options, exact)
     except ConfigError:
         if resilient or target.kind != "psnr":
             raise
@@ -143,16 +146,27 @@ def compress_picture(
 
 
 def _lossy_file(
-    codec: PictureCodec, rgb: RgbArray, target: Target, most: float, options: EncodeOptions
+    codec: PictureCodec,
+    rgb: RgbArray,
+    target: Target,
+    most: float,
+    options: EncodeOptions,
+    exact: bytes | None,
 ) -> bytes:
-    """What the network makes of the colours."""
-    analysed = codec.analyse(rgb, once=target.kind == "quality")
+    """What the network makes of the colours; `exact` where a fast try shows that it will win."""
+    once = target.kind == "quality" and (exact is None or options.effort < 2)
+    analysed = codec.analyse(rgb, once=once)
 
     def encode(step: float) -> bytes:
         return codec.encode(analysed, step, options)
 
     if target.kind == "quality":
-        return encode(quality_step(target.value))
+        step = quality_step(target.value)
+        if exact is not None and not once:
+            fast = codec.encode(analysed, step, replace(options, effort=0))
+            if _MOST_GAIN * len(fast) > len(exact):
+                return exact
+        return encode(step)
     if target.kind == "psnr":
 
         def encode_and_measure(step: float) -> tuple[bytes, float]:
