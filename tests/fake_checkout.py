@@ -81,10 +81,11 @@ class FakeCheckout:
             "evaluation.csv": _evaluation(gain_db, seconds),
             "pictures/baboon-2.png": _png(),
         }
+        train_params = {f"train.{key}": value for key, value in (PARAMS["train"] | train).items()}
         md5 = {}
         test = {"artifacts/prepared/test": self.prepared}
         for stage, folder, params, deps, files in (
-            ("train", "trained", {"seed": seed, "train": PARAMS["train"] | train,
+            ("train", "trained", {"seed": seed, **train_params,
              f"arch.{arch}": {"levels": 5}, f"loss.{loss}": {}},
              {"artifacts/prepared/train.npy": "a" * 32}, trained),
             ("fit_pca", "rotated", {"pca": PARAMS["pca"]}, {}, rotated),

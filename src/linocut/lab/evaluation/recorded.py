@@ -8,6 +8,7 @@ the cells that are not checked out are there too, and nothing can be half writte
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 import pathlib
@@ -19,6 +20,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from linocut.lab.evaluation.rows import AnchorRow, EvaluationRow, read_rows
+
+OPTIONS = ("arch.", "loss.", "task.")
+"""Sections of which a stage depends on the option of its cell."""
 
 CELL_STAGES = ("train", "fit_pca", "entropy_code", "evaluate")
 TEST = "artifacts/prepared/test"
@@ -97,7 +101,8 @@ class Revision:
             for dep in self.stages.get("anchors", {}).get("deps", [])
             if dep["path"] == TEST
         }
-        params: dict[str, Any] = self._params("prepare")
+        params: dict[str, Any] = {}
+        self._add_params("prepare", params)
         data: dict[str, str] = {}
         outs: dict[str, str] = {}
         for stage in CELL_STAGES:
@@ -116,13 +121,19 @@ class Revision:
             files[stage], outs[stage] = found, out["md5"]
             hashes[out["path"]] = out["md5"]
             hashes |= {f"{out['path']}/{inner}": _md5(path) for inner, path in found.items()}
-            params |= self._params(f"{stage}@{name}")
+            self._add_params(f"{stage}@{name}", params)
         arch, _, loss = name.partition("-")
         return Cell(name, arch, loss, params, data, outs, files)
 
-    def _params(self, stage: str) -> dict[str, Any]:
+    def _add_params(self, stage: str, params: dict[str, Any]) -> None:
+        """Add what a stage recorded: `train.crop_px` inside `train`; options stay `arch.cae`."""
         recorded = self.stages.get(stage, {}).get("params", {}).get("params.yaml", {})
-        return {key: recorded[key] for key in sorted(recorded)}
+        for key in sorted(recorded):
+            *sections, name = [key] if key.startswith(OPTIONS) else key.split(".")
+            place = params
+            for section in sections:
+                place = place.setdefault(section, {})
+            place[name] = copy.deepcopy(recorded[key])
 
 
 def revisions(root: pathlib.Path) -> Iterator[Revision]:

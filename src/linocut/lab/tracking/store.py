@@ -31,6 +31,7 @@ logger = logging.getLogger(__name__)
 
 EXPERIMENT = "linocut"
 HIDDEN_PARAMS = (
+    "arch.target",
     "cell",
     "code.crops",
     "code.rates_bpp",
@@ -43,10 +44,10 @@ HIDDEN_PARAMS = (
     "data.skip_bad",
     "data.test_share",
     "data.validation_share",
+    "loss.target",
     "pca.crops",
     "prepare.",
     "train.base.",
-    "train.checkpoint",
 )
 KILOPIXELS = 1000
 """The steps of training curves: MLflow's are integers, so they count thousands of pixels."""
