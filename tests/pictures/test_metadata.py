@@ -23,7 +23,7 @@ ORIENTATION, DESCRIPTION, X_RESOLUTION = 0x0112, 0x010E, 0x011A
 SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 TIFF_KINDS = [
     *((photometric, depth) for photometric in (0, 1) for depth in (1, 2, 4, 8, 16)),
-    (1, 12), (2, 8), (2, 16), (3, 1), (3, 2), (3, 4), (3, 8), (5, 8), (6, 8),
+    (0, 12), (1, 12), (2, 8), (2, 16), (3, 1), (3, 2), (3, 4), (3, 8), (5, 8), (6, 8),
 ]  # fmt: skip
 PNG_KINDS = [
     *((0, depth) for depth in (1, 2, 4, 8, 16)), (2, 8), (2, 16),
@@ -170,6 +170,21 @@ def test_tiff_has_the_tones_that_another_reader_finds(photometric: int, depth: i
     tolerance = 1 if photometric == 5 or (photometric, depth) == (2, 16) else 0
     assert found.grey == (photometric < 2)
     assert np.abs(found.rgb.astype(int) - expected).max() <= tolerance
+
+
+@pytest.mark.parametrize("compression", [None, "deflate"])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("photometric", ["miniswhite", "minisblack"])
+def test_sixteen_bit_grey_of_another_writer_has_its_tones(
+    photometric: str, order: str, compression: str | None
+) -> None:
+    samples = RNG.integers(0, 1 << 16, (12, 16)).astype(np.uint16)
+    file = io.BytesIO()
+    tifffile.imwrite(
+        file, samples, photometric=photometric, byteorder=order, compression=compression
+    )
+    expected = 65535 - samples if photometric == "miniswhite" else samples
+    assert np.array_equal(read(file.getvalue()).rgb[..., 0], eight_bits(expected, 16))
 
 
 @pytest.mark.parametrize("name", [b"zTXt", b"iTXt", b"tEXt"])

@@ -101,7 +101,8 @@ def read_picture(
     with _pillow_errors(name):
         content = Path(source).read_bytes() if isinstance(source, str | Path) else source.read()
         png = png_of(content)
-        with _opened(png.bare if png else content, name, max_pixels) as opened:
+        content, is_negative = _negative_of(png.bare if png else content)
+        with _opened(content, name, max_pixels) as opened:
             _refuse_sequences(opened, name)
             notes = _notes_of_samples(opened)
             carried = carried_by(opened, png)
@@ -111,12 +112,13 @@ def read_picture(
             notes += carried.notes
             picture = _converted(opened, carried, raw_mode, notes, name)
     alpha = picture.alpha if key is None else key
+    rgb = 255 - picture.rgb if is_negative else picture.rgb
     if carried.orientation == 1:
-        return Picture(picture.rgb, alpha, picture.grey, picture.icc, carried.exif, picture.notes)
+        return Picture(rgb, alpha, picture.grey, picture.icc, carried.exif, picture.notes)
     turned = (*picture.notes, "orientation applied")
     if opened.format == "TIFF":  # which Pillow turns itself
-        return Picture(picture.rgb, alpha, picture.grey, picture.icc, carried.exif, turned)
-    rgb = _upright(picture.rgb, carried.orientation)
+        return Picture(rgb, alpha, picture.grey, picture.icc, carried.exif, turned)
+    rgb = _upright(rgb, carried.orientation)
     alpha = None if alpha is None else _upright(alpha, carried.orientation)
     return Picture(rgb, alpha, picture.grey, picture.icc, carried.exif, turned)
 
@@ -258,6 +260,29 @@ def _refuse_sequences(opened: Image.Image, name: str) -> None:
         if opened.format == "TIFF":
             kind = "a multi-page file"
         raise DataError(f"{name}: {kind} of {frames} pictures, expected a single picture")
+
+
+def _negative_of(content: bytes) -> tuple[bytes, bool]:
+    """A TIFF of 12 or 16 bits in which white is zero as one in which black is, and whether it was.
+
+    Pillow reads such files as their negatives, or not at all, by the order of bytes.
+    """
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(content[:4])
+    if order is None:
+        return content, False
+    places, values = {}, {}
+    try:
+        (start,) = struct.unpack_from(f"{order}I", content, 4)
+        (count,) = struct.unpack_from(f"{order}H", content, start)
+        for place in range(start + 2, start + 2 + 12 * count, 12):
+            tag, _, _, values[tag] = struct.unpack_from(f"{order}HHIH", content, place)
+            places[tag] = place + 8
+    except struct.error:
+        return content, False
+    if values.get(262) != 0 or values.get(258) not in {12, 16}:
+        return content, False
+    black_is_zero = struct.pack(f"{order}H", 1)
+    return content[: places[262]] + black_is_zero + content[places[262] + 2 :], True
 
 
 def _raw_mode(image: Image.Image) -> str:
