@@ -1,8 +1,12 @@
 """Decode many damaged files: each must give a picture or a `BitstreamError`, in time and memory.
 
-    python benchmarks/fuzz.py [--count 100000] [--seed 0] [--first 0] [--keep DIR]
+    python benchmarks/fuzz.py [--count 100000] [--seed 0] [--first 0] [--keep DIR] [--sanitize]
 
 Exit code 1 on any failure.
+
+`--sanitize` builds the kernel of entropy coding once more, with AddressSanitizer and
+UndefinedBehaviorSanitizer, and decodes the files with it, down to their symbols; what decodes is
+encoded again. A report of either ends the run at once. It needs gcc and its libasan.
 
 Files come from tests/golden, of both layouts: bits flipped, bytes changed, cut, inserted, doubled,
 files spliced, fields, payloads, and the header and index of resilient files replaced by other and
@@ -14,10 +18,15 @@ work on the machine makes no hang.
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import os
 import random
 import resource
 import struct
+import subprocess
 import sys
+import sysconfig
+import tempfile
 import time
 import traceback
 import warnings
@@ -26,22 +35,32 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
 
 from linocut.codec.codec import Codec
 from linocut.codec.picture_files import decompress_picture
+from linocut.entropy.kernel import description
 from linocut.errors import BitstreamError
 from linocut.format import bitstream, resilient
 from linocut.format.bitstream import LinoFile, Resilience, Segment, unpack, varint
 from linocut.format.reed_solomon import protect, protected_length, recover
 
-GOLDEN = Path(__file__).resolve().parents[1] / "tests" / "golden"
+ROOT = Path(__file__).resolve().parents[1]
+GOLDEN = ROOT / "tests" / "golden"
 MAX_PIXELS = 2**13
 HANG_S = 1.0
 MEMORY_BYTES = 256 * 2**20
 """Far more than pictures of `MAX_PIXELS` need, far less than any damaged size field would take."""
+
+SANITIZED = "LINOCUT_SANITIZED"
+"""Environment variable: the kernel that `sanitize` built."""
+SANITIZER_FLAGS = (
+    "-shared", "-fPIC", "-O2", "-g", "-std=c11", "-ffp-contract=off", "-DLINOCUT_ONE_TARGET",
+    "-fsanitize=address,undefined", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer",
+)  # fmt: skip
 
 EDGES = (0, 1, 0x7F, 0x80, 0xFE, 0xFF)
 NUMBERS = (0, 1, 2, 7, 127, 128, 1023, 1024, 1025, 2**14, 2**16, 2**24, 2**24 + 1, 2**32, 2**41)
@@ -73,7 +92,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the damage")
     parser.add_argument("--first", type=int, default=0, help="number of the first file")
     parser.add_argument("--keep", type=Path, help="folder for the files that failed")
+    parser.add_argument(
+        "--sanitize", action="store_true", help="the kernel alone, under sanitizers"
+    )
     options = parser.parse_args(arguments)
+    if options.sanitize and SANITIZED not in os.environ:
+        return sanitize(sys.argv[1:] if arguments is None else arguments)
     torch.set_num_threads(1)
     report = fuzz(
         options.count,
@@ -81,17 +105,72 @@ def main(arguments: Sequence[str] | None = None) -> int:
         first=options.first,
         keep=options.keep,
         progress=sys.stderr.isatty(),
+        symbols=options.sanitize,
     )
+    if options.sanitize:
+        print(f"sanitized kernel: {_sanitized_kernel().__file__}, {description()}")
     print(table(report))
     for failure in report.failures[:20]:
         print(failure, file=sys.stderr)
     return 1 if report.failures else 0
 
 
+def sanitize(arguments: Sequence[str]) -> int:
+    """Run this file once more in a process whose kernel is built with sanitizers."""
+    with tempfile.TemporaryDirectory() as folder:
+        kernel = Path(folder) / "_kernel.so"
+        command = ["gcc", *SANITIZER_FLAGS, f"-I{sysconfig.get_paths()['include']}"]
+        source = ROOT / "src" / "linocut" / "entropy" / "_kernel.c"
+        subprocess.run([*command, source, "-o", kernel], check=True)
+        library = subprocess.run(
+            ["gcc", "-print-file-name=libasan.so"], check=True, capture_output=True, text=True
+        )
+        settings = {
+            SANITIZED: str(kernel),
+            "LD_PRELOAD": library.stdout.strip(),
+            "ASAN_OPTIONS": "detect_leaks=0:quarantine_size_mb=16:malloc_context_size=8",
+            "UBSAN_OPTIONS": "print_stacktrace=1",
+            "PYTHONMALLOC": "malloc",  # so that bytes end where the sanitizer sees it
+            "PYTHONPATH": str(ROOT / "src"),
+        }
+        command = [sys.executable, __file__, *arguments]
+        return subprocess.run(command, env=os.environ | settings, check=False).returncode
+
+
+def _sanitized_kernel() -> ModuleType:
+    """The kernel that `sanitize` built, in place of the package's."""
+    name = "linocut.entropy._kernel"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, os.environ[SANITIZED])
+        if spec is None or spec.loader is None:
+            raise ImportError(f"{os.environ[SANITIZED]} is no module")
+        sys.modules[name] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[name])
+    return sys.modules[name]
+
+
 def fuzz(
-    count: int, seed: int, *, first: int = 0, keep: Path | None = None, progress: bool = False
+    count: int,
+    seed: int,
+    *,
+    first: int = 0,
+    keep: Path | None = None,
+    progress: bool = False,
+    symbols: bool = False,
 ) -> Report:
-    """Decode `count` damaged files; those of a seed are numbered, and made of their numbers."""
+    """Decode `count` damaged files; those of a seed are numbered, and made of their numbers.
+
+    Args:
+        count: number of files.
+        seed: of the damage.
+        first: number of the first file.
+        keep: folder for the files that failed.
+        progress: print how far it is.
+        symbols: decode no further than to symbols, with the kernel that `sanitize` built.
+    """
+    if symbols:
+        _sanitized_kernel()
+    decode = _decode_symbols if symbols else _decode
     models = {name: Codec.load(GOLDEN / name) for name in ("wavelet", "personal")}
     corpus = [path.read_bytes() for path in sorted(GOLDEN.glob("*.lino"))]
     codecs = {bytes.fromhex(codec.model_id): codec for codec in models.values()}
@@ -105,13 +184,13 @@ def fuzz(
     before = _memory()
     for number in range(first, first + count):
         rng = random.Random(f"{seed} {number}")
-        kind, data = damaged(rng, corpus)
+        kind, data = damaged(rng, corpus, _INNER if symbols else tuple(DAMAGES))
         started = time.process_time()
         problem = None
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error")
-                outcome = _decode(codecs, data)
+                outcome = decode(codecs, data)
         except BitstreamError as error:
             outcome = _reason(str(error))
         except KeyboardInterrupt:
@@ -140,9 +219,9 @@ def fuzz(
     return report
 
 
-def damaged(rng: random.Random, corpus: Sequence[bytes]) -> tuple[str, bytes]:
+def damaged(rng: random.Random, corpus: Sequence[bytes], kinds: Sequence[str]) -> tuple[str, bytes]:
     """One damaged file and the kind of its damage."""
-    kind = rng.choice(list(DAMAGES))
+    kind = rng.choice(kinds)
     data = DAMAGES[kind](rng, corpus)
     if kind not in _SEALED and rng.random() < 0.5:
         return f"{kind}, sealed", sealed(body_of(data))
@@ -385,6 +464,10 @@ _SEALED = frozenset(
 )
 
 
+_INNER = (*["payload"] * 7, "resilient payload", "fields", "flipped bits")
+"""What mostly reaches the entropy decoder."""
+
+
 def _decode(codecs: dict[bytes, Codec], data: bytes) -> str:
     """Decode with the model that the file names, or with some."""
     file = unpack(data, max_pixels=MAX_PIXELS)
@@ -393,6 +476,17 @@ def _decode(codecs: dict[bytes, Codec], data: bytes) -> str:
     if picture.rgb.shape != (file.height, file.width, 3) or picture.rgb.dtype != np.uint8:
         raise AssertionError(f"{picture.rgb.shape} {picture.rgb.dtype} is not the picture promised")
     return "picture"
+
+
+def _decode_symbols(codecs: dict[bytes, Codec], data: bytes) -> str:
+    """Decode the symbols alone, and encode some of what was found."""
+    file = unpack(data, max_pixels=MAX_PIXELS)
+    codec = codecs.get(file.model_id, next(iter(codecs.values())))
+    for number, tile in enumerate(codec._tiles(file.width, file.height)):
+        found = codec._decode(file, number, tile)[0]
+        if len(data) % 8 == 0:  # now and then
+            codec.coder.encode_counted([band.astype(np.int32) for band in found], file.step_index)
+    return "symbols"
 
 
 def _normal(*codecs: Codec) -> float:
@@ -429,7 +523,7 @@ def table(report: Report) -> str:
     for (kind, outcome), count in report.outcomes.items():
         reasons[outcome] += count
         kinds[kind] += count
-        decoded[kind] += count * (outcome == "picture")
+        decoded[kind] += count * (outcome in ("picture", "symbols"))
     lines = [f"{'damage':28} {'files':>8} {'decoded':>8}"]
     lines += [f"{kind:28} {kinds[kind]:8} {decoded[kind]:8}" for kind in sorted(kinds)]
     lines += ["", f"{'outcome':46} {'files':>8}"]

@@ -1,5 +1,6 @@
 """Damaged files are refused or decoded, never worse: a small part of benchmarks/fuzz.py."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -32,3 +33,14 @@ def test_the_damage_reaches_every_layer(report):
 def test_the_table_counts_every_file(report):
     lines = fuzz.table(report).splitlines()
     assert lines[-1].startswith(f"{COUNT} files, 0 failures")
+
+
+@pytest.mark.slow
+def test_sanitizers_find_nothing_in_the_kernel(capfd):
+    if shutil.which("gcc") is None:
+        pytest.skip("needs gcc and its sanitizers")
+    status = fuzz.main(["--sanitize", "--count", "200", "--seed", "3"])
+    output = capfd.readouterr()
+    assert status == 0, output.err
+    assert "sanitized kernel: " in output.out
+    assert "200 files, 0 failures" in output.out
