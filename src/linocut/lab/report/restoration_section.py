@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 
 from linocut.lab.config.params import Params
-from linocut.lab.data.degradation import degradation
+from linocut.lab.data.degradation import DEGRADED
 from linocut.lab.evaluation.rows import NoiseRow, RestoredRow, read_rows, write_rows
 from linocut.lab.report import figures
 from linocut.lab.report.side_by_side import CROP_PX, labelled_row
 from linocut.lab.report.tables import markdown_table
-from linocut.lab.studies.restoration import degraded_tests, variants
+from linocut.lab.studies.restoration import variants
 from linocut.lab.studies.restoration_statistics import SCORES, ScoreRow, compare_losses
 from linocut.pictures.crop import busiest_corner, crop
 from linocut.pictures.image import read_image, write_png
@@ -56,13 +56,14 @@ def write_report(
             for row in read_rows(restored / f"{arch}-{loss}" / "restored.csv", RestoredRow)
         ]
         losses = list(dict.fromkeys(row.loss for row in rows))
-        pairs = [(loss, losses[0]) for loss in losses] + _hypotheses(params)
+        pairs = [(loss, losses[0]) for loss in losses] + _mixes(params)
+        pairs += [("l1", "l2")] if {"l1", "l2"} <= set(losses) else []
         found = compare_losses(rows, pairs, params.seed)
         scores += found
         lines += [f"## {arch}\n", *_tables(rows, found, losses), *_answers(params, found)]
         _draw(found, losses, out / f"{arch}-differences.png")
         lines += [f"![differences]({arch}-differences.png)\n"]
-        shown = _strip(params, task, arch, losses, restored, prepared, out)
+        shown = _strip(arch, losses, restored, prepared, out)
         lines += [f"![{name}]({name})\n" for name in shown]
         file = out / f"{arch}-noise.csv"
         if file.exists():
@@ -88,20 +89,15 @@ def _numbers(params: Params, task: str) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in vars(params.task[task]).items())
 
 
-def _mix_names(params: Params) -> list[str]:
-    return [
+def _mixes(params: Params) -> list[tuple[str, str]]:
+    """Neighbouring pairs of the mixes that are trained."""
+    names = [
         name
-        for loss, option in params.loss.items()
-        if "alpha" in option.numbers
-        for name, _ in variants(loss, option, params.restore.alphas)
+        for loss in params.grid.loss
+        if "alpha" in params.loss[loss].numbers
+        for name, _ in variants(loss, params.loss[loss], params.restore.alphas)
     ]
-
-
-def _hypotheses(params: Params) -> list[tuple[str, str]]:
-    """Pairs of losses that the hypotheses are about, where both are trained."""
-    pairs = [("l1", "l2")] if {"l1", "l2"} <= set(params.grid.loss) else []
-    mixes = _mix_names(params)
-    return pairs + list(itertools.pairwise(mixes))
+    return list(itertools.pairwise(names))
 
 
 def _tables(
@@ -112,18 +108,15 @@ def _tables(
         mine = {(row.score, row.loss): row for row in found if row.bottleneck == arm
                 and row.against == losses[0]}  # fmt: skip
         rate = next(iter(mine.values())).bpp
+        before = [f"{np.mean([getattr(row, f'input_{s}') for row in rows]):.4g}" for s in SCORES]
+        table = [["degraded input", *before]]
+        table += [[loss, *(_cell(mine[score, loss]) for score in SCORES)] for loss in losses]
         lines += [
             f"### {title.capitalize()}{f', at {rate:.3f} bpp' if rate else ''}\n",
             f"Mean, and difference to {losses[0]} [95 % interval].\n",
-            "| loss | " + " | ".join(SCORES.values()) + " |",
-            "|---" * (1 + len(SCORES)) + "|",
+            markdown_table(["loss", *SCORES.values()], table),
+            "",
         ]
-        before = [float(np.mean([getattr(row, f"input_{s}") for row in rows])) for s in SCORES]
-        lines.append("| degraded input | " + " | ".join(f"{value:.4g}" for value in before) + " |")
-        for loss in losses:
-            cells = [_cell(mine[score, loss]) for score in SCORES]
-            lines.append(f"| {loss} | " + " | ".join(cells) + " |")
-        lines.append("")
     return lines
 
 
@@ -146,7 +139,7 @@ def _answers(params: Params, found: Sequence[ScoreRow]) -> list[str]:
             f"{_interval(paid)} dB: {_verdict(paid)}.",
         ]
     for (arm, score, loss, other), row in by.items():
-        if (loss, other) in _hypotheses(params)[1:]:
+        if (loss, other) in _mixes(params):
             lines.append(f"- **H3** ({ARMS[arm]}): {SCORES[score]} of {loss} - {other} = "
                          f"{_interval(row)}: {_verdict(row)}.")  # fmt: skip
     return [*lines, ""] if lines else []
@@ -184,27 +177,21 @@ def _draw(found: Sequence[ScoreRow], losses: Sequence[str], path: pathlib.Path) 
 
 
 def _strip(
-    params: Params, task: str, arch: str, losses: Sequence[str], restored: pathlib.Path,
-    prepared: pathlib.Path, out: pathlib.Path,
+    arch: str, losses: Sequence[str], restored: pathlib.Path, prepared: pathlib.Path,
+    out: pathlib.Path,
 ) -> list[str]:  # fmt: skip
     """Crops of the shown test pictures: clean, degraded, restored with each loss."""
+    folders = {loss: restored / f"{arch}-{loss.partition('-')[0]}" / "pictures" for loss in losses}
     names = []
-    tests = degraded_tests(prepared / "test", degradation(params.task[task]), params.seed)
-    for test in tests:
-        files = {
-            loss: restored
-            / f"{arch}-{loss.partition('-')[0]}"
-            / "pictures"
-            / f"{test.name}-{loss}.png"
-            for loss in losses
-        }
-        if not all(file.exists() for file in files.values()):
-            continue
-        corner = busiest_corner(test.clean, CROP_PX)
-        versions = {"clean": test.clean, "degraded": test.degraded}
-        versions |= {loss: read_image(file) for loss, file in files.items()}
+    for degraded in sorted(folders[losses[0]].glob(f"*-{DEGRADED}.png")):
+        picture = degraded.stem.removesuffix(f"-{DEGRADED}")
+        clean = read_image(prepared / "test" / f"{picture}.png")
+        versions = {"clean": clean, "degraded": read_image(degraded)}
+        for loss, folder in folders.items():
+            versions[loss] = read_image(folder / f"{picture}-{loss}.png")
+        corner = busiest_corner(clean, CROP_PX)
         row = labelled_row({name: crop(image, corner, CROP_PX) for name, image in versions.items()})
-        names.append(f"{arch}-{test.name}.png")
+        names.append(f"{arch}-{picture}.png")
         write_png(out / names[-1], row)
     return names
 

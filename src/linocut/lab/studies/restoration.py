@@ -158,6 +158,8 @@ def restore_cell(
     with tempfile.TemporaryDirectory() as place:
         work = prepare_restoration(params, task, base, prepared)
         shown = {test.name for test in work.tests[:SHOWN_PICTURES]}
+        for test in work.tests[:SHOWN_PICTURES]:
+            write_png(out / "pictures" / f"{test.name}-{DEGRADED}.png", test.degraded)
         for name, option in variants(loss, params.loss[loss], params.restore.alphas):
             about = {"task": task} | description(loss, option)
             fitted: dict[str, Any] = {}
