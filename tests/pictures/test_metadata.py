@@ -93,8 +93,9 @@ def test_thumbnails_are_never_kept(kind: str, orientation: int | None) -> None:
     assert again[DESCRIPTION] == "a lake."
 
 
-def test_exif_that_needs_no_change_stays_as_it_is() -> None:
-    block = exif([(DESCRIPTION, 2, 8, b"a lake.\0")])
+@pytest.mark.parametrize("more", [[], [short(ORIENTATION, 1)]])
+def test_exif_that_needs_no_change_stays_as_it_is(more: list[tuple[int, int, int, bytes]]) -> None:
+    block = exif([(DESCRIPTION, 2, 8, b"a lake.\0"), *more])
     assert read(jpeg(exif=block)).exif == block
 
 

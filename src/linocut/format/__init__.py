@@ -1,6 +1,6 @@
 """Fields <-> bytes: the .lino file in its two layouts, and its blocks.
 
-alpha, correction, ... --blocks--> blocks
+alpha, metadata, correction, a picture without loss --blocks--> blocks
 size, step, model, payloads, blocks --bitstream--> bytes of the plain layout
                                     --resilient, reed_solomon--> bytes that survive bit errors
 """

@@ -1,7 +1,9 @@
 """Any file that Pillow opens <-> arrays, and how good a decoded picture is.
 
-PNG, JPEG, TIFF, ... --image--> Picture: rgb uint8 (h, w, 3), alpha, ICC, EXIF, notes
+PNG, JPEG, TIFF, ... --metadata--> ICC, EXIF, orientation, what is dropped and said
+                     --image--> Picture: rgb uint8 (h, w, 3), alpha, ICC, EXIF, notes
 Picture              --image--> PNG, TIFF, WebP, ... without loss
+Picture              --alpha--> rgb whose invisible pixels cost nothing
 original, decoded    --quality--> PSNR, SSIM, MS-SSIM, SSIMULACRA 2
 picture              --crop--> its middle, its busiest square
 """

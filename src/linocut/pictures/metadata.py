@@ -196,6 +196,8 @@ def _without_previews(exif: Image.Exif, raw: bytes) -> bytes | None:
         return None
     details = exif.get_ifd(_EXIF_IFD)
     unwanted = {tag for tag in (*_PREVIEWS, _ORIENTATION) if tag in exif}
+    if exif.get(_ORIENTATION) == 1:
+        unwanted -= {_ORIENTATION}  # which is true
     changed = bool(unwanted) or bool(exif.get_ifd(_THUMBNAIL_IFD)) or b"\xff\xd8\xff" in raw
     for tag in unwanted:
         del exif[tag]
