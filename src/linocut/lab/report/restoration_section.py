@@ -93,9 +93,9 @@ def _mixes(params: Params) -> list[tuple[str, str]]:
     """Neighbouring pairs of the mixes that are trained."""
     names = [
         name
-        for loss in params.grid.loss
-        if "alpha" in params.loss[loss].numbers
-        for name, _ in variants(loss, params.loss[loss], params.restore.alphas)
+        for loss, option in params.loss.items()
+        if loss in params.grid.loss and "alpha" in option.numbers
+        for name, _ in variants(loss, option, params.restore.alphas)
     ]
     return list(itertools.pairwise(names))
 
