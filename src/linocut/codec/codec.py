@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 from linocut.codec import rotation, tiles
 from linocut.codec.correction import numbers_of, scale_of
 from linocut.codec.effort import Choice, EncodeOptions
-from linocut.codec.numpy_threads import numpy_on_one_thread
 from linocut.codec.rotation import Rotation, rotation_from
 from linocut.codec.segments import (
     Decoded,
@@ -45,6 +44,7 @@ from linocut.format.bitstream import LinoFile
 from linocut.format.blocks import pack_correction, unpack_lossless
 from linocut.models import shipped
 from linocut.models.description import About, Model
+from linocut.numpy_threads import numpy_on_one_thread
 
 DEFAULT_OPTIONS = EncodeOptions()
 

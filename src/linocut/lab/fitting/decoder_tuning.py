@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from linocut.codec.numpy_threads import numpy_on_one_thread
 from linocut.codec.rotation import Latent, Rotation, fit
 from linocut.entropy.choice import choose_symbols
 from linocut.entropy.coder import EntropyCoder
@@ -32,6 +31,7 @@ from linocut.lab.networks.networks import Network
 from linocut.lab.training.finite import largest, require_finite
 from linocut.lab.training.machine import keep_freed_memory, picture_batch, return_freed_memory
 from linocut.lab.training.resume import ResumeState
+from linocut.numpy_threads import numpy_on_one_thread
 
 OWN_SHARE = 0.7
 """Every crop's loss is divided by this share of its own distortion and the rest of its step's."""

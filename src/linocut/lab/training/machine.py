@@ -11,8 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from linocut.codec.numpy_threads import numpy_on_one_thread
 from linocut.errors import ConfigError
+from linocut.numpy_threads import numpy_on_one_thread
 
 DEVICE_VARIABLE = "LINOCUT_DEVICE"
 CHECKPOINT_VARIABLE = "LINOCUT_CHECKPOINT_S"
