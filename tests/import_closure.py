@@ -3,8 +3,8 @@
     python tests/import_closure.py            print them, stage by stage
     python tests/import_closure.py --write    write them into dvc.yaml (`make deps`)
 
-DVC does not see imports, so dvc.yaml has to list the rooms; `test_pipeline.py` compares the list
-with this closure. Left out: `linocut/__init__.py`, which holds the version alone, and
+DVC does not see imports, so dvc.yaml has to list the rooms; a test of the pipeline compares the list
+with this closure. Left out: `linocut/__init__.py`, which imports nothing, and
 `lab/tracking`, which watches a stage without touching its outputs (docs/decisions/0003).
 """
 
@@ -25,7 +25,7 @@ def closure(script: pathlib.Path) -> list[str]:
     found: dict[str, pathlib.Path] = {}
     waiting = [script]
     while waiting:
-        for name in _imported(waiting.pop()):
+        for name in imported(waiting.pop()):
             path = _module_path(name)
             if path is not None and name not in found and not _watches(name):
                 found[name] = path
@@ -51,7 +51,7 @@ def _module_path(name: str) -> pathlib.Path | None:
     return None
 
 
-def _imported(path: pathlib.Path) -> Iterator[str]:
+def imported(path: pathlib.Path) -> Iterator[str]:
     """Dotted names under `linocut` that a file imports at any depth, but not for types alone."""
     waiting: list[ast.AST] = [ast.parse(path.read_text(encoding="utf-8"))]
     while waiting:
