@@ -3,8 +3,8 @@
     python tests/import_closure.py            print them, stage by stage
     python tests/import_closure.py --write    write them into dvc.yaml (`make deps`)
 
-DVC does not see imports, so dvc.yaml has to list the rooms; a test of the pipeline compares the list
-with this closure. Left out: `linocut/__init__.py`, which imports nothing, and
+DVC does not see imports, so dvc.yaml has to list the rooms; a test of the pipeline compares the
+list with this closure. Left out: `linocut/__init__.py`, which imports nothing, and
 `lab/tracking`, which watches a stage without touching its outputs (docs/decisions/0003).
 """
 
