@@ -57,6 +57,11 @@ _FLAT_SHARE, _FEW_COLOURS, _FEW_PIXELS = 0.4, 64, 4096
 _MOST_GAIN = 0.7
 """Size of a file of more effort than 0, of the one with 0, is nearer to 1 than this."""
 
+_EXACT_BYTES = 64
+"""What an exact file may have more than a lossy one. Plain surfaces and regular patterns meet the
+quantiser's levels by luck, better at one quality and worse at the next; so they are exact at both.
+"""
+
 _ROOM_BPP = 6.0
 """Lossless files of photographs have 6 to 14 bits a pixel: below, trying is a waste."""
 
@@ -142,7 +147,7 @@ def compress_picture(
         if exact is None:
             raise
         return exact, lost
-    return (data if exact is None or len(data) <= len(exact) else exact), lost
+    return (data if exact is None or len(data) + _EXACT_BYTES < len(exact) else exact), lost
 
 
 def _lossy_file(
