@@ -87,6 +87,7 @@ def test_a_codec_can_be_pickled(codec: Codec) -> None:
     assert np.array_equal(again.decompress(data), codec.decompress(data))
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("method", ["fork", "spawn"])
 def test_a_pool_of_processes_uses_the_codec_after_its_parent_did(method: str, codec: Codec) -> None:
     if method not in multiprocessing.get_all_start_methods():
@@ -96,6 +97,21 @@ def test_a_pool_of_processes_uses_the_codec_after_its_parent_did(method: str, co
         running = pool.map_async(_compress, [codec] * 4)
         assert running.get(timeout=120) == [data] * 4
     assert codec.compress(LEAVES, step=20.0) == data
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_forked_process_uses_the_codec_that_it_inherits(codec: Codec) -> None:
+    if "fork" not in multiprocessing.get_all_start_methods():
+        pytest.skip("this system has no fork")
+    data = codec.compress(LEAVES, step=20.0)
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe()
+    child = context.Process(target=lambda: theirs.send(_compress(codec)))
+    child.start()
+    assert ours.poll(timeout=60)
+    assert ours.recv() == data
+    child.join(timeout=30)
+    assert child.exitcode == 0
 
 
 def _compress(codec: Codec) -> bytes:

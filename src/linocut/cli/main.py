@@ -147,7 +147,7 @@ class _Version(argparse.Action):
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
         from linocut.entropy.kernel import description
 
-        sys.stdout.write(f"linocut {__version__}, entropy coding: {description()}\n")
+        print(f"linocut {__version__}, entropy coding: {description()}")
         parser.exit()
 
 

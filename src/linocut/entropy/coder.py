@@ -95,6 +95,10 @@ class EntropyCoder:
             )
         self._form = _form(self.planes, tables)
 
+    def __reduce__(self) -> tuple[type["EntropyCoder"], tuple[object, ...]]:
+        """Pickled as what it is made of: its form belongs to one process."""
+        return EntropyCoder, (self.bands, self.tables)
+
     def nearest_index(self, step_index: int) -> int:
         """The index itself: tables are for all steps."""
         return step_index
