@@ -1,4 +1,11 @@
-"""NumPy's threads stay out of PyTorch's way while a codec works, and come back afterwards."""
+"""NumPy's threads stay out of the network's way while a codec works, and come back afterwards."""
+
+import concurrent.futures
+import multiprocessing
+import os
+import threading
+import warnings
+from multiprocessing.connection import Connection
 
 import numpy as np
 import pytest
@@ -29,8 +36,11 @@ def two_threads():
     """Two threads to begin with, whatever the environment says."""
     if not blas_threads():
         pytest.skip("NumPy's linear algebra here has no number of threads to set")
-    with threadpool_limits(limits=2, user_api="blas"):
-        yield
+    limits = threadpool_limits(limits=2, user_api="blas")
+    with threadpool_limits(limits=None):
+        pass  # lets other threads set the number, too
+    yield
+    limits.restore_original_limits()
 
 
 def test_one_thread_inside_and_all_afterwards() -> None:
@@ -70,3 +80,61 @@ def test_a_codec_keeps_to_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BitstreamError):
         codec.decompress(data[:20])
     assert blas_threads() == 2
+
+
+def test_whoever_leaves_last_puts_the_threads_back() -> None:
+    """The first to enter leaves first, in another thread than the others."""
+    entered, left = threading.Event(), threading.Event()
+
+    def first() -> None:
+        with numpy_on_one_thread():
+            entered.set()
+            assert second_in.wait(20)
+        left.set()
+
+    second_in = threading.Event()
+    thread = threading.Thread(target=first)
+    thread.start()
+    assert entered.wait(20)
+    with numpy_on_one_thread():
+        second_in.set()
+        assert left.wait(20)
+        assert blas_threads() == 1, "one is still inside"
+    thread.join()
+    assert blas_threads() == 2
+
+
+def test_many_threads_of_a_pool_leave_everything_as_it_was() -> None:
+    codec = Codec.load(threads=1)
+    picture = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    expected = codec.compress(picture, step=30.0)
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        made = list(pool.map(lambda step: codec.compress(picture, step=step), [30.0] * 12))
+    assert set(made) == {expected}
+    assert blas_threads() == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
+@pytest.mark.parametrize("start", ["fork", "spawn"])
+def test_a_codec_works_in_other_processes_whichever_way_they_start(start: str) -> None:
+    codec = Codec.load(threads=1)
+    picture = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
+    expected = codec.compress(picture, step=30.0)  # its sessions have threads from here on
+    context = multiprocessing.get_context(start)
+    with numpy_on_one_thread(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
+        receiver, sender = context.Pipe(duplex=False)
+        child = context.Process(target=compress_there, args=(codec, picture, sender))
+        child.start()
+    assert receiver.poll(60), "the child hangs"
+    data, inside, afterwards = receiver.recv()
+    child.join(60)
+    assert data == expected
+    assert (inside, child.exitcode) == (1, 0)
+    assert afterwards > 1 or start == "spawn"
+
+
+def compress_there(codec: Codec, picture: np.ndarray, sender: Connection) -> None:
+    with numpy_on_one_thread():
+        inside = blas_threads()
+    sender.send((codec.compress(picture, step=30.0), inside, blas_threads()))

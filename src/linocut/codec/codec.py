@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -112,6 +113,13 @@ class Codec:
             )
         except (KeyError, TypeError, ValueError) as error:
             raise CheckpointError(f"{folder} is not a complete codec: {error}") from None
+
+    def __reduce__(self) -> Any:
+        """A loaded codec is pickled as where it came from: tables and sessions are made anew."""
+        if isinstance(self.transforms, GraphTransforms):
+            source = self.transforms
+            return _reload, (source.folder, source.device, source.threads, self.name)
+        return super().__reduce__()
 
     def with_transforms(self, transforms: Transforms) -> Codec:
         """The same codec with another network for the same latents."""
@@ -294,6 +302,12 @@ class Codec:
             return decode_segments(self.coder, file, number, (height, width))
         symbols = self.coder.decode(file.tiles[number], height, width, file.step_index)
         return [np.clip(band, -32768, 32767).astype(np.int16) for band in symbols], Lost(0, 0)
+
+
+def _reload(folder: Path, device: str, threads: int | None, name: str) -> Codec:
+    codec = Codec.load(folder, device, threads)
+    codec.name = name
+    return codec
 
 
 def coder_of(geometry: Geometry, tensors: Mapping[str, NDArray[np.generic]]) -> Coder:

@@ -161,7 +161,7 @@ class GraphTransforms:
         self.folder = folder
         self.device = device
         self._geometry = geometry
-        self._threads = threads
+        self.threads = threads
         needed = GRAPHS if geometry.features is not None else GRAPHS[:2]
         missing = [name for name in needed if not self._path(name).is_file()]
         if missing:
@@ -222,7 +222,7 @@ class GraphTransforms:
             self._clear()
         with self._lock:
             if name not in self._sessions:
-                self._sessions[name] = _open(self._path(name), self.device, self._threads)
+                self._sessions[name] = _open(self._path(name), self.device, self.threads)
             return self._sessions[name]
 
     def _path(self, name: str) -> pathlib.Path:
@@ -234,7 +234,7 @@ class GraphTransforms:
         self._sessions: dict[str, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        kept = ("folder", "device", "_geometry", "_threads")
+        kept = ("folder", "device", "_geometry", "threads")
         return {name: getattr(self, name) for name in kept}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -410,7 +410,7 @@ def _tensors(values: Any) -> list[Tensor]:
 
 
 def _name_of(function: Callable[..., Any]) -> str:
-    return getattr(function, "__qualname__", None) or getattr(function, "__name__", repr(function))
+    return str(getattr(function, "__qualname__", None) or function)
 
 
 Write = Callable[[_Writer, _Call, _Call], Any]
@@ -638,9 +638,15 @@ def _linear(writer: _Writer, call: _Call, twin: _Call) -> str:
 
 
 def _prelu(writer: _Writer, call: _Call, twin: _Call) -> str:
+    """a x + (1 - a) relu(x): ONNX Runtime's own PRelu takes three times as long."""
     x, slope = call.args[0], call.args[1]
     shape = (slope.numel(), *(1,) * (x.dim() - 2))
-    return str(writer.add("PRelu", [writer.name(x), writer.name(slope, shape)]))
+    rest = writer.constant((1.0 - slope.detach()).numpy().reshape(shape))
+    parts = [
+        writer.add("Mul", [writer.name(x), writer.name(slope, shape)]),
+        writer.add("Mul", [writer.add("Relu", [writer.name(x)]), rest]),
+    ]
+    return str(writer.add("Add", parts))
 
 
 def _leaky(writer: _Writer, call: _Call, twin: _Call) -> str:

@@ -23,7 +23,7 @@ from linocut.format.blocks import pack_correction
 from linocut.pictures.image import read_image
 from tiny import awake
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 DIGESTS = json.loads((GOLDEN / "symbols.json").read_text(encoding="utf-8"))
 
 

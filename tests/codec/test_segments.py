@@ -16,7 +16,7 @@ from linocut.format.bitstream import header_bytes, unpack
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.pictures.quality import psnr_db
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[1] / "golden"
 STEP = 12.0
 PICTURE = dead_leaves(280, 520, 11)
 
