@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -135,32 +136,32 @@ def headline(tables: Tables) -> str:
     return "\n".join([start, *lines])
 
 
-def _claim(tables: Tables, row: object) -> str:
-    """The claim about the leader of one metric; `row` is a named tuple of `leads`."""
-    metric, leader = row.metric, row.leader  # type: ignore[attr-defined]
-    number = f"{row.bd_rate:+.1f} % [{row.low:+.1f}, {row.high:+.1f}]"  # type: ignore[attr-defined]
-    alike = row.not_told_apart  # type: ignore[attr-defined]
-    group = [leader, *(alike.split() if isinstance(alike, str) else ())]
+def _claim(tables: Tables, lead: Any) -> str:
+    """The claim about the leader in one metric; `lead` is a row of `leads`."""
+    leader = lead.leader
+    number = bd_cell(lead.bd_rate, lead.low, lead.high).replace(" [", " % [")
     if len(tables.cells) == 1:
         return f"{leader} {number}"
-    if len(group) == 1:
+    alike = lead.not_told_apart.split() if isinstance(lead.not_told_apart, str) else []  # else NaN
+    if not alike:
         claim = f"**{leader}** is best with {number}"
-    elif len(group) == len(tables.cells):
+    elif len(alike) == len(tables.cells) - 1:
         claim = f"no cell leads significantly; the lowest is {leader} with {number}"
     else:
-        alike = f"{', '.join(group[:-1])} and {group[-1]}"
-        claim = f"{alike} lead, not told from each other; the lowest is {leader} with {number}"
-    return "; ".join([claim, *_close(tables, metric)])
+        names = ", ".join([leader, *alike[:-1]])
+        claim = f"{names} and {alike[-1]} lead, not told from each other; the lowest is {leader} "
+        claim += f"with {number}"
+    return "; ".join([claim, *_close(tables, lead.metric)])
 
 
 def _close(tables: Tables, metric: str) -> list[str]:
     """The architectures whose cells all differ by less than the interval of their lowest one."""
     said = []
     for arch, cells in architectures(tuple(tables.cells)).items():
-        known = [tables.bd(cell, metric, tables.about["anchor"]) for cell in cells]
-        low, low_bound, high_bound = min(known)
-        spread = max(known)[0] - low
-        if len(cells) > 1 and spread < high_bound - low_bound:
+        known = np.array([tables.bd(cell, metric, tables.about["anchor"]) for cell in cells])
+        low, low_bound, high_bound = known[known[:, 0].argmin()]
+        spread = known[:, 0].max() - low
+        if len(cells) > 1 and np.isfinite(known).all() and spread < high_bound - low_bound:
             said.append(f"the {len(cells)} of {arch} within {spread:.1f}")
     return [f"{', '.join(said)}, less than the interval"] if said else []
 
