@@ -13,7 +13,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-import skimage.io
+import numpy as np
+from PIL import Image
 
 import reference_resilient
 
@@ -364,7 +365,8 @@ def lossless(data: bytes) -> Any:
     """The samples (h, w, 3) of a file that holds them exactly, by any reader of WebP."""
     chunk = container(data)["blocks"][5]
     chunk = b"WEBPVP8L" + struct.pack("<I", len(chunk)) + chunk + bytes(len(chunk) % 2)
-    return skimage.io.imread(io.BytesIO(b"RIFF" + struct.pack("<I", len(chunk)) + chunk))
+    webp = b"RIFF" + struct.pack("<I", len(chunk)) + chunk
+    return np.asarray(Image.open(io.BytesIO(webp)).convert("RGB"))
 
 
 def decode(data: bytes, folder: Path) -> list[list[Grid]]:

@@ -10,18 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 import reference_decoder
 import reference_synthesis
-from linocut.codec import correction
 from linocut.codec.codec import Codec
 from linocut.codec.picture_files import decompress_picture
 from linocut.errors import BitstreamError
 from linocut.format.bitstream import unpack
-from linocut.format.blocks import pack_correction
 from linocut.pictures.image import read_image
-from tiny import awake
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 DIGESTS = json.loads((GOLDEN / "symbols.json").read_text(encoding="utf-8"))
@@ -78,27 +74,6 @@ def test_the_second_decoder_finds_these_pixels_too(name):
     expected = read_image(GOLDEN / f"{name}.png")
     assert decoded.shape == expected.shape
     assert np.abs(decoded.astype(int) - expected).max() <= 1
-
-
-@pytest.mark.parametrize("architecture", ["cae", "generative", "cae2018"])
-def test_the_second_synthesis_is_that_of_every_architecture(architecture):
-    network = awake(architecture)
-    rng = np.random.default_rng(0)
-    bands = [
-        rng.normal(0, 30, (band.channels, 32 // band.stride, 48 // band.stride)).astype(np.float32)
-        for band in network.bands
-    ]
-    tensors = {name: values.numpy() for name, values in network.state_dict().items()}
-    batch = [torch.from_numpy(band)[None] for band in bands]
-    blocks: list[tuple[bytes, torch.Tensor | None]] = [(b"", None)]
-    if network.last_layer is not None:
-        numbers = rng.integers(-9, 10, (5, network.last_layer.in_channels)).astype(np.int8)
-        blocks.append((pack_correction(numbers), torch.from_numpy(correction.scale_of(numbers))))
-    for block, scale in blocks:
-        found = reference_synthesis.Synthesis(architecture, tensors, block)(bands, 11.0)
-        with torch.inference_mode():
-            expected = network.synthesis(batch, torch.tensor([11.0]), scale=scale)[0].numpy()
-        np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_blocks_of_a_golden_file_are_read(codecs):

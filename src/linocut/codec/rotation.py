@@ -1,9 +1,7 @@
 """PCA rotation of the channels of every band: r = R (y - mean), y = R^T r + mean.
 
-Fitted in float64 with scikit-learn, components in order of falling variance. Their signs are fixed
-by scikit-learn's
-rule (the entry of largest magnitude is positive), so the same latents always give the same
-rotation.
+Fitted in float64, components in order of falling variance. The entry of largest magnitude of each
+is positive, as in scikit-learn's PCA, so the same latents always give the same rotation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -94,8 +92,6 @@ def fit(bands: Sequence[Band], latents: Sequence[Latent], *, centre: bool = True
         latents: bands (c, h, w) of one or more pictures.
         centre: subtract the mean; False keeps it at zero, as files with their own rotation need.
     """
-    from sklearn.decomposition import PCA  # here, because decoders have no need of scikit-learn
-
     matrices, means, variances = [], [], []
     for index, band in enumerate(bands):
         rows = np.concatenate([latent[index].reshape(band.channels, -1) for latent in latents], 1)
@@ -107,13 +103,21 @@ def fit(bands: Sequence[Band], latents: Sequence[Latent], *, centre: bool = True
             means.append(np.zeros(band.channels, dtype=np.float32))
             variances.append(np.zeros(band.channels))
             continue
-        repeats = -(-band.channels // len(samples))  # PCA gives no more components than samples
-        pca = PCA(svd_solver="covariance_eigh").fit(np.tile(samples, (repeats, 1)))
-        # scikit-learn's components lie column by column, and safetensors writes memory as it lies
-        matrices.append(np.ascontiguousarray(pca.components_, dtype=np.float32))
-        means.append(pca.mean_.astype(np.float32))
-        variances.append(pca.explained_variance_.astype(np.float64))
+        components, mean, variance = _pca(samples)
+        matrices.append(components.astype(np.float32))
+        means.append(mean.astype(np.float32))
+        variances.append(variance)
     return Rotation(tuple(matrices), tuple(means), tuple(variances))
+
+
+def _pca(samples: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """Samples (n, c) -> components (c, c), row by row, their mean (c,) and variances (c,)."""
+    mean = samples.mean(0)
+    centred = samples - mean
+    values, vectors = np.linalg.eigh(centred.T @ centred / (len(samples) - 1))
+    components = np.ascontiguousarray(vectors.T[::-1])
+    largest = components[np.arange(len(components)), np.abs(components).argmax(1)]
+    return components * np.sign(largest)[:, None], mean, np.maximum(values[::-1], 0.0)
 
 
 def energy(bands: Sequence[Band], rotation: Rotation) -> list[dict[str, str | int | float]]:
