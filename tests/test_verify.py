@@ -247,6 +247,7 @@ def test_nothing_that_measures_is_shared_with_the_project() -> None:
                 "linocut.codec.codec:Codec",
                 "linocut.format.bitstream",
                 "linocut.lab.config.process",
+                "linocut.lab.networks.torch_transforms:TorchTransforms",
                 "linocut.lab.networks.store:load_model",
                 "linocut.lab.report.build:compare",
             }
