@@ -31,10 +31,10 @@ from linocut.lab.config.params import CaeConfig, Params, load_params
 from linocut.lab.evaluation.rd import bd_rate
 from linocut.lab.fitting.build import training_latents
 from linocut.lab.fitting.entropy_fit import ContextNetworks, fit_tables
-from linocut.lab.networks.complexity import decoder_kmac_per_px
 from linocut.lab.networks.layers import ResidualAnalysis, ResidualSynthesis
 from linocut.lab.networks.losses import l2
 from linocut.lab.networks.networks import ARCHITECTURES, Network
+from linocut.lab.networks.store import decoder_kmac_per_px
 from linocut.lab.networks.torch_transforms import TorchTransforms
 from linocut.lab.training.machine import pick_device
 from linocut.lab.training.trainer import Trainer

@@ -10,7 +10,7 @@ from torch import nn
 
 from linocut.lab.config.params import Params, load_params
 from linocut.lab.data.dead_leaves import dead_leaves
-from linocut.lab.networks.complexity import decoder_kmac_per_px
+from linocut.lab.networks.store import decoder_kmac_per_px
 from linocut.pictures.image import write_png
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))

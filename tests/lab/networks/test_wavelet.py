@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from linocut.lab.networks.wavelet import LIFTING_GAIN, Lifting, WaveletLevel
+from linocut.lab.networks.layers import LIFTING_GAIN, Lifting, WaveletLevel
 
 # ISO/IEC 15444-1, Table F.4: taps of the 9/7 analysis filters, centre outwards.
 LOW_TAPS = (

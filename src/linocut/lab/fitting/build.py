@@ -33,12 +33,12 @@ from linocut.lab.fitting.entropy_fit import (
     fit_tables,
     no_contexts,
 )
-from linocut.lab.networks.complexity import decoder_kmac_per_px
 from linocut.lab.networks.export import write_graphs
 from linocut.lab.networks.losses import Distortion
 from linocut.lab.networks.networks import Network
 from linocut.lab.networks.store import (
     as_tensors,
+    decoder_kmac_per_px,
     load_model,
     load_tensors,
     read_description,

@@ -1,4 +1,17 @@
-"""The parts of networks: linear paths that are exact, residual branches that start silent."""
+"""The parts of networks: linear paths that are exact, residual branches that start silent.
+
+    x --ColourRotation--> luma, two chroma --ResidualAnalysis, WaveletPyramid--> bands
+    bands --WaveletPyramid's inverse--> x0 --ResidualSynthesis or Generator, LastLayer--> residual
+
+The wavelet is the biorthogonal CDF 9/7 pair by lifting, with weights that can be trained. Each
+one-dimensional step splits a signal into even and odd samples and adds, four times, a weighted sum
+of the two neighbours of the other kind. Whatever the weights are, the inverse subtracts the same
+sums in the reverse order, so training can never break reconstruction.
+
+Source: Daubechies and Sweldens, "Factoring wavelet transforms into lifting steps", 1998; the
+weights are those of ISO/IEC 15444-1 (JPEG 2000), Annex F. The gains make the transform close to
+orthonormal, so that one quantisation step in every band costs about the same squared error.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,9 +20,6 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-
-from linocut.lab.networks.last_layer import LastLayer
-from linocut.lab.networks.wavelet import WaveletLevel
 
 GREY_LEVELS = 255.0
 REFERENCE_STEP = 32.0  # grey levels; where the step embedding is zero
@@ -21,6 +31,9 @@ COLOUR_ROTATION = (
     (0.4082, 0.4082, -0.8165),
     (0.7071, -0.7071, 0.0),
 )
+LIFTING_WEIGHTS = (-1.586134342059924, -0.052980118572961, 0.882911075530934, 0.443506852043971)
+LIFTING_GAIN = 1.230174104914001 / 2**0.5
+"""Low-pass gain of an orthonormal 9/7 pair: K sqrt(2) / 2."""
 
 
 def convolution(inputs: int, outputs: int, *, stride: int = 1, zero: bool = False) -> nn.Conv2d:
@@ -84,14 +97,77 @@ class ColourRotation(nn.Module):
             return torch.einsum("ij,nihw->njhw", self.matrix, y.float()) / GREY_LEVELS + 0.5
 
 
+def _after(even: Tensor) -> Tensor:
+    """The next even sample of every odd one, mirrored at the end: (..., m) -> (..., m)."""
+    return torch.cat([even[..., 1:], even[..., -1:]], dim=-1)
+
+
+def _before(odd: Tensor) -> Tensor:
+    """The odd sample before every even one, mirrored at the start: (..., m) -> (..., m)."""
+    return torch.cat([odd[..., :1], odd[..., :-1]], dim=-1)
+
+
+class Lifting(nn.Module):
+    """One-dimensional 9/7 lifting along the last axis, with its own weights for every channel.
+
+    Args:
+        channels: number of channels c.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        weights = torch.tensor(LIFTING_WEIGHTS).view(4, 1, 1, 1).repeat(1, channels, 1, 1)
+        self.weights = nn.Parameter(weights)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Split x (n, c, h, w) with even w into low and high (n, c, h, w/2)."""
+        a, b, g, d = self.weights
+        even, odd = x[..., 0::2], x[..., 1::2]
+        odd = odd + a * (even + _after(even))
+        even = even + b * (odd + _before(odd))
+        odd = odd + g * (even + _after(even))
+        even = even + d * (odd + _before(odd))
+        return even / LIFTING_GAIN, odd * LIFTING_GAIN
+
+    def inverse(self, low: Tensor, high: Tensor) -> Tensor:
+        """Join low and high (n, c, h, w/2) into x (n, c, h, w)."""
+        a, b, g, d = self.weights
+        even, odd = low * LIFTING_GAIN, high / LIFTING_GAIN
+        even = even - d * (odd + _before(odd))
+        odd = odd - g * (even + _after(even))
+        even = even - b * (odd + _before(odd))
+        odd = odd - a * (even + _after(even))
+        return torch.stack([even, odd], dim=-1).flatten(-2)
+
+
+class WaveletLevel(nn.Module):
+    """One two-dimensional level: x (n, c, h, w) <-> LL, HL, LH, HH (n, c, h/2, w/2 each)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.rows = Lifting(channels)
+        self.columns = Lifting(channels)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Return LL, HL (detail across columns), LH (detail across rows), HH."""
+        low, high = self.rows(x)
+        ll, lh = (band.mT for band in self.columns(low.mT))
+        hl, hh = (band.mT for band in self.columns(high.mT))
+        return ll, hl, lh, hh
+
+    def inverse(self, ll: Tensor, hl: Tensor, lh: Tensor, hh: Tensor) -> Tensor:
+        """Undo `forward`."""
+        low = self.columns.inverse(ll.mT, lh.mT).mT
+        high = self.columns.inverse(hl.mT, hh.mT).mT
+        return self.rows.inverse(low, high)
+
+
 class ContrastGain(nn.Module):
     """Predicts from the next coarser level how strongly its surroundings mask each detail.
 
     The encoder divides by the gain and the decoder multiplies with it: noise then follows local
-    contrast, which is
-    what SSIM-like distortions ask for. Starts at 1 everywhere. All but exactly invertible: the
-    decoder sees the
-    quantised coarser level where the encoder saw the original.
+    contrast, which is what SSIM-like distortions ask for. Starts at 1 everywhere. All but exactly
+    invertible: the decoder sees the quantised coarser level where the encoder saw the original.
     """
 
     def __init__(self, channels: int, hidden: int) -> None:
@@ -249,10 +325,8 @@ class Generator(nn.Module):
     """DCGAN-style synthesis over a wavelet latent, from the coarsest band to half resolution.
 
     Source: Radford et al., "Unsupervised representation learning with DCGANs", 2016 (4x4 transposed
-    convolutions of
-    stride 2, ReLU); Santurkar et al. 2017 use it as a decoder. Batch normalisation is left out:
-    batches are small, and
-    a decoder must not depend on its neighbours in a batch.
+    convolutions of stride 2, ReLU); Santurkar et al. 2017 use it as a decoder. Batch normalisation
+    is left out: batches are small, and a decoder must not depend on its neighbours in a batch.
     """
 
     def __init__(self, levels: int, channels: int) -> None:
@@ -277,3 +351,71 @@ class Generator(nn.Module):
             x = stage(x, detail)
         refined: Tensor = self.refine(x)
         return refined
+
+
+class LastLayer(nn.Conv2d):
+    """Features (n, c, h, w) -> residual (n, 3, 2h, 2w): a 3x3 convolution, starting silent.
+
+    A decoder may scale every feature to suit one picture, see `linocut.codec.correction`: for each
+    colour, and for luma where the picture is quiet and where it is busy besides.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, 12, 3, 1, 1)
+        nn.init.zeros_(self.weight)
+        assert self.bias is not None
+        nn.init.zeros_(self.bias)
+
+    def forward(
+        self, features: Tensor, scale: Tensor | None = None, places: Tensor | None = None
+    ) -> Tensor:
+        """Make the residual.
+
+        Args:
+            features: (n, c, h, w).
+            scale: (5, c), factors of the three colours, then what luma's become more in quiet and
+                in busy places; None for 1, 1, 1, 0, 0.
+            places: (n, 2, 2h, 2w), quiet and busy.
+        """
+        if scale is None:
+            return functional.pixel_shuffle(super().forward(features), 2)
+        assert places is not None
+        weight = self.weight.reshape(3, 4, self.in_channels, 3, 3)
+        colours = (weight * scale[:3, None, :, None, None]).flatten(0, 1)
+        more = (weight[0] * scale[3:, None, :, None, None]).flatten(0, 1)
+        assert self.bias is not None
+        bias = torch.cat([self.bias, torch.zeros_like(self.bias[:8])])
+        made = self._conv_forward(features, torch.cat([colours, more]), bias)
+        made = functional.pixel_shuffle(made, 2)
+        luma = made[:, :1] + (places * made[:, 3:]).sum(1, keepdim=True)
+        return torch.cat([luma, made[:, 1:3]], 1)
+
+    def shares(self, features: Tensor) -> list[Tensor]:
+        """What each feature adds to the residual of each colour, without the bias.
+
+        features (1, c, h + 2, w + 2) -> three (c, 4 h w), four pixels of one colour after another
+        """
+        channels = self.in_channels
+        weight = self.weight.reshape(3, 4, channels, 3, 3).transpose(1, 2)
+        features = features.contiguous()
+        return [
+            functional.conv2d(
+                features, weight[colour].reshape(4 * channels, 1, 3, 3), groups=channels
+            ).reshape(channels, -1)
+            for colour in range(3)
+        ]
+
+
+def quiet_and_busy(linear: Tensor, step: Tensor) -> Tensor:
+    """Where luma varies less and more than quantisation does: (n, 2, h, w) from 0 to 1.
+
+    linear (n, 3, h, w) and step (n,) in grey levels. With v the standard deviation of luma within 5
+    x 5 px in steps: quiet falls from 1 to 0 between 1/4 and 1/2, busy rises between 1 and 2. Has
+    no gradient.
+    """
+    luma = linear[:, :1].detach()  # a square root has no slope at 0
+    mean = functional.avg_pool2d(luma, 5, 1, 2, count_include_pad=False)
+    around = functional.avg_pool2d(luma.square(), 5, 1, 2, count_include_pad=False)
+    deviation = (around - mean.square()).clamp(min=0.0).sqrt() / step[:, None, None, None]
+    octaves = torch.log2(deviation + 0.01)
+    return torch.cat([(-1.0 - octaves).clamp(0.0, 1.0), octaves.clamp(0.0, 1.0)], 1)

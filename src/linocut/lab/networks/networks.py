@@ -1,13 +1,11 @@
 """The networks: pictures <-> latents. A latent is a list of bands, coarse to fine.
 
-    x (n, 3, h, w) --colour, residual net--> --wavelet, contrast gain--> y: bands (n, c, h/stride,
-    w/stride)
+    x (n, 3, h, w) --colour, residual net--> --wavelet, contrast gain--> y
     y_hat --contrast gain, wavelet--> x0 --residual net(step)--> --colour--> x_hat (n, 3, h, w)
 
-Every network keeps a linear path (an orthonormal luma/chroma rotation and a 9/7 wavelet) beside its
-convolutions,
-and the convolutions start at zero: an untrained network is already a wavelet codec, training only
-    has to improve it.
+y is a list of bands (n, c, h / stride, w / stride). Every network keeps a linear path (an
+orthonormal luma/chroma rotation and a 9/7 wavelet) beside its convolutions, and the convolutions
+start at zero: an untrained network is already a wavelet codec, training only has to improve it.
 Latents are in grey levels (1/255 of the picture's range), so that `step`, the quantisation step,
 reads like one.
 
@@ -33,16 +31,17 @@ from linocut.lab.config.params import (
 )
 from linocut.lab.config.targets import find
 from linocut.lab.networks.dcgan import BLOCK_PX, BlockEncoder, BlockGenerator
-from linocut.lab.networks.last_layer import LastLayer, quiet_and_busy
 from linocut.lab.networks.layers import (
     RESIDUAL_GAIN,
     ColourRotation,
     Generator,
+    LastLayer,
     PReLU,
     ResidualAnalysis,
     ResidualSynthesis,
     WaveletPyramid,
     convolution,
+    quiet_and_busy,
 )
 
 
@@ -55,8 +54,7 @@ class Network(nn.Module):
         bands: the shape of its latent, in coding order.
         multiple: sides of the pictures it takes are multiples of this, px.
         reach: how far a pixel's influence goes through analysis and synthesis together, px;
-            pictures cut into
-            tiles need this much around each tile to show no seam.
+            pictures cut into tiles need this much around each tile to show no seam.
         colour: RGB <-> the three channels that most of the network works on.
         fixed_bits: where samples of the latent have codes of fixed length, the numbers of bits
             that make the rate points; empty where symbols are entropy-coded.
@@ -205,10 +203,8 @@ class Cae2018(Network):
     """The autoencoder of Cheng et al. 2018, for one component at a time.
 
     YCbCr components as pictures of their own; six 3x3 convolutions {32, 32, 64, 64, 64, 32}, in
-    pairs of stride 1 and
-    stride 2, to (h/8, w/8) x 32; PReLU; mirrored decoder. Widths scale with `channels` (32 in the
-    paper). No linear
-    path: it starts from random weights, as published.
+    pairs of stride 1 and stride 2, to (h/8, w/8) x 32; PReLU; mirrored decoder. Widths scale with
+    `channels` (32 in the paper). No linear path: it starts from random weights, as published.
     """
 
     architecture = "cae2018"

@@ -13,9 +13,11 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from linocut.errors import CheckpointError, ConfigError
 from linocut.files import write_atomically
@@ -23,6 +25,8 @@ from linocut.lab.config.parse import parse
 from linocut.lab.config.targets import config_type, find
 from linocut.lab.networks.networks import ARCHITECTURES, Network
 from linocut.models.description import DESCRIPTION, WEIGHTS
+
+_COUNTED_PX = 256
 
 
 def save_model(
@@ -134,6 +138,22 @@ def load_model(folder: pathlib.Path) -> Network:
 
 def as_tensors(arrays: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, Tensor]:
     """numpy arrays -> tensors, for `save_model`'s extra."""
-    import torch
-
     return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in arrays.items()}
+
+
+def decoder_kmac_per_px(network: Network) -> float:
+    """Thousand multiplications with additions of the synthesis for a pixel of the picture.
+
+    Convolutions and matrix products count; the wavelet's lifting steps, some tens of
+    multiplications a pixel, and the entropy decoder do not.
+    """
+    device = next(network.parameters()).device
+    latent = [
+        torch.zeros(
+            1, band.channels, _COUNTED_PX // band.stride, _COUNTED_PX // band.stride, device=device
+        )
+        for band in network.bands
+    ]
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network.synthesis(latent, torch.tensor([16.0], device=device))
+    return float(counter.get_total_flops() / 2 / _COUNTED_PX**2 / 1000)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from linocut.codec.transforms import Geometry, Latent, Picture
-from linocut.lab.networks.last_layer import quiet_and_busy
+from linocut.lab.networks.layers import quiet_and_busy
 from linocut.lab.networks.networks import Network, residual_gain
 
 
