@@ -1,7 +1,7 @@
 """The command `linocut`: compress and decompress pictures, look into files, compare.
 
 Only the standard library is imported here, so that `--help` is instant; the work is in
-`linocut.cli.commands`, which brings numpy, Pillow and, where a network runs, torch.
+`linocut.cli.commands`, which brings numpy, Pillow and, where a network runs, ONNX Runtime.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MODEL = "linocut"
 ALIAS = "champion"
-REQUIREMENTS = ("constriction", "numpy", "pillow", "safetensors", "torch")
+REQUIREMENTS = ("constriction", "numpy", "onnxruntime", "pillow", "safetensors", "threadpoolctl")
 """What a decoder imports; the package itself is stored with the model."""
 DESCRIPTION = """\
 The codec of the working tree that needs the fewest bits at equal PSNR, networks and tables in it.
