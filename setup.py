@@ -4,6 +4,7 @@ Without a compiler the package installs all the same and codes with numpy: the s
 """
 
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup
 
@@ -14,7 +15,7 @@ setup(
         Extension(
             "linocut.entropy._kernel",
             ["src/linocut/entropy/_kernel.c"],
-            depends=["src/linocut/entropy/_kernel_layer.h"],
+            depends=[str(path) for path in sorted(Path().glob("src/linocut/entropy/_kernel*.h"))],
             # Fused multiply-adds would round the prices of symbols otherwise than numpy does.
             extra_compile_args=["/O2"] if MSVC else ["-O3", "-std=c11", "-ffp-contract=off"],
             py_limited_api=True,
