@@ -32,6 +32,7 @@ from PIL import Image
 from linocut.errors import DataError
 from linocut.files import write_atomically
 from linocut.lab.config.params import DataConfig, PrepareConfig
+from linocut.lab.config.streams import Stream
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.data.sources import (
     SPLITS,
@@ -315,7 +316,7 @@ def _unique(name: str, names: set[str]) -> str:
 def _limit_validation(checked: list[_Checked], most: int, seed: int) -> list[_Checked]:
     """Keep a seeded choice of `most` validation pictures; the rest are left unused, not trained."""
     validation = [picture for picture in checked if picture.split == "validation"]
-    rng = np.random.default_rng([seed, 1])
+    rng = Stream.VALIDATION_PICTURES.generator(seed)
     chosen = {validation[i].name for i in rng.permutation(len(validation))[:most]}
     return [p for p in checked if p.split != "validation" or p.name in chosen]
 
@@ -354,12 +355,12 @@ def _write(
     packed: NDArray[np.uint8] = np.lib.format.open_memmap(
         out / "train.npy", mode="w+", dtype=np.uint8, shape=shape
     )
-    slots = iter(np.random.default_rng([seed, 2]).permutation(config.crops))
+    slots = iter(Stream.CROP_SLOTS.generator(seed).permutation(config.crops))
     for picture, count in _progress(list(zip(train, counts, strict=True)), "cutting crops"):
         if count == 0:
             continue
         image = picture.load()
-        rng = np.random.default_rng([seed, 3, int(picture.pixels_sha256[:8], 16)])
+        rng = Stream.CROPS.generator(seed, int(picture.pixels_sha256[:8], 16))
         for _ in range(count):
             packed[next(slots)] = draw_crop(rng, image, config.crop_px)
     packed.flush()  # type: ignore[attr-defined]

@@ -25,6 +25,7 @@ from linocut.entropy.planes import quantise, step_index, step_of
 from linocut.entropy.tables import EntropyTables
 from linocut.errors import DataError
 from linocut.lab.config.params import CodeConfig, PcaConfig
+from linocut.lab.config.streams import Stream
 from linocut.lab.fitting.decoder_tuning import tune_decoder
 from linocut.lab.fitting.entropy_fit import (
     ContextNetworks,
@@ -108,7 +109,7 @@ def training_latents(
 ) -> list[list[NDArray[np.float32]]]:
     """Latents of `count` training crops, bands (c, h, w), chosen by the seed."""
     pictures = training_crops(network, crops)
-    chosen = np.random.default_rng([seed, 1]).permutation(len(pictures))[:count]
+    chosen = Stream.LATENT_CROPS.generator(seed).permutation(len(pictures))[:count]
     latents = []
     for index in chosen:
         latents.append(
@@ -202,7 +203,7 @@ def _tables(
     seed: int,
 ) -> EntropyTables:
     """Fitted to `code.crops` training crops, each at several steps, as `code.effort` codes them."""
-    rng = np.random.default_rng([seed, 2])
+    rng = Stream.TABLE_STEPS.generator(seed)
     rounding = ROUNDING[min(config.effort, max(ROUNDING))]
     samples = []
     for latent in training_latents(network, crops, config.crops, seed):

@@ -26,6 +26,7 @@ from linocut.entropy.choice import choose_symbols
 from linocut.entropy.coder import EntropyCoder
 from linocut.entropy.planes import dequantise, step_index, step_of
 from linocut.lab.config.params import TuningConfig
+from linocut.lab.config.streams import Stream
 from linocut.lab.networks.losses import Distortion
 from linocut.lab.networks.networks import Network
 from linocut.lab.training.finite import largest, require_finite
@@ -100,7 +101,7 @@ def tune_decoder(
         optimiser.load_state_dict(state["optimiser"])
         average = state["average"]
     start = int(state["done"]) if state else 0
-    rng = np.random.default_rng([seed, 5])
+    rng = Stream.TUNING_BATCHES.generator(seed)
     batches = [rng.integers(0, len(seen), config.batch_size) for _ in range(iterations)]
     bar = tqdm(total=iterations * pixels, initial=start * pixels, unit="px", unit_scale=True)
     saved = time.monotonic()
@@ -147,7 +148,7 @@ def _seen(
     step_range: tuple[float, float],
     seed: int,
 ) -> list[Seen]:
-    rng = np.random.default_rng([seed, 4])
+    rng = Stream.TUNING_CROPS.generator(seed)
     found = []
     for crop in rng.permutation(len(crops))[:count]:
         latent: Latent = [band[0].numpy() for band in network.analysis(_pictures(crops, [crop]))]

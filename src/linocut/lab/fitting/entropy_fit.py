@@ -32,6 +32,7 @@ from linocut.entropy.tables import (
     EntropyTables,
     tokens_of,
 )
+from linocut.lab.config.streams import Stream
 from linocut.lab.fitting.context_fit import Rows, fit_magnitudes, fit_signs
 
 ROWS = 2_000_000
@@ -106,7 +107,7 @@ def fit_networks(
     planes = planes_of(bands)
     total = sum(band.size for latent, _ in samples for band in latent)
     keep = min(1.0, ROWS / max(total, 1))
-    rng = np.random.default_rng([seed, 3])
+    rng = Stream.CONTEXT_SYMBOLS.generator(seed)
     magnitudes: list[Rows] = []
     signs: list[Rows] = []
     for latent, step in samples:

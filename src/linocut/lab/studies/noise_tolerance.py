@@ -11,13 +11,12 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from linocut.codec.codec import Codec
 from linocut.codec.effort import EncodeOptions
 from linocut.codec.rate_control import fit_bytes
 from linocut.codec.tiles import Analysed
 from linocut.lab.config.params import Params
+from linocut.lab.config.streams import Stream
 from linocut.lab.data.degradation import CLEAN, EFFORT, add_noise
 from linocut.lab.evaluation.anchors import decode, encode_near
 from linocut.lab.evaluation.rows import NoiseRow, write_rows
@@ -106,7 +105,7 @@ def _rows_of(task: NoiseTask) -> list[NoiseRow]:
     most = round(task.bpp * pixels / 8)
     rows = []
     for sigma in task.sigmas:
-        noisy = add_noise(clean, sigma, np.random.default_rng([task.seed, 6, task.index]))
+        noisy = add_noise(clean, sigma, Stream.NOISE.generator(task.seed, task.index))
         before = psnr_db(clean, noisy)
         files = {"JPEG 2000": (encode_near("jpeg2000", noisy, most), decode)}
         for title, codec in codecs.items():

@@ -36,6 +36,7 @@ from linocut.codec.tiles import padded
 from linocut.entropy.planes import step_index, step_of
 from linocut.errors import DataError
 from linocut.lab.config.params import DenoiseConfig, LossOption, Params, TuningConfig
+from linocut.lab.config.streams import Stream
 from linocut.lab.data.degradation import (
     CLEAN,
     DEGRADED,
@@ -198,14 +199,14 @@ def degraded_tests(
         raise DataError(f"{folder} holds no PNG, expected the test pictures")
     for index, path in enumerate(paths):
         clean = read_image(path)
-        degraded = degrade(clean, np.random.default_rng([seed, 3, index]))
+        degraded = degrade(clean, Stream.DEGRADED_TESTS.generator(seed, index))
         quality = measure(clean, degraded)
         yield DegradedPicture(path.stem, clean, degraded, quality, ssimulacra2(clean, degraded))
 
 
 def matching_step(params: Params, crops: NDArray[np.uint8], degrade: Degradation) -> float:
     """The step whose rounding errors are as large as the degradation, within the trained range."""
-    rng = np.random.default_rng([params.seed, 4])
+    rng = Stream.MATCHING_STEP.generator(params.seed)
     picked = [crops[index] for index in rng.integers(0, len(crops), 8)]
     errors = [np.square(degrade(c, rng).astype(np.float64) - c).mean() for c in picked]
     low, high = params.train.step_range
@@ -278,7 +279,7 @@ def build_base(
     folder: pathlib.Path,
 ) -> None:
     """Write a network as a complete codec, with tables fitted on degraded crops."""
-    rng = np.random.default_rng([params.seed, 5])
+    rng = Stream.BASE_CROPS.generator(params.seed)
     crops = np.load(prepared / "train.npy", mmap_mode="r")
     picked = crops[rng.permutation(len(crops))[: params.restore.table_crops]]
     with tempfile.TemporaryDirectory() as name:

@@ -122,6 +122,7 @@ class Trainer:
         self.frozen_iterations = round(self.schedule.frozen_analysis_share * self.iterations)
         self.asks = self.objective or Coding(self.network, self.config.step_range)
         self.history: list[Row] = []
+        self.seconds = 0.0
 
     def run(self) -> list[Row]:
         """Train to the end, from the last checkpoint if there is one. Returns the history.
@@ -174,7 +175,6 @@ class Trainer:
         if self.adversary:
             self.adversary.to(self.device)
         self.exchange = Exchange((), ())
-        self.seconds = 0.0
         start = self._restore()
         if start == 0:
             self.exchange = self.asks.calibrate(self.sample, self.distortion, self.seed)
