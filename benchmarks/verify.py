@@ -74,7 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     problems = verify(options.root, options.decoder, skip_anchors=options.skip_anchors)
     for problem in problems:
         print(f"DIFFERENT: {problem}")
-    print(f"verify: {len(problems)} differences" if problems else "verify: everything agrees")
+    found = "1 difference" if len(problems) == 1 else f"{len(problems)} differences"
+    print(f"verify: {found}" if problems else "verify: everything agrees")
     return 1 if problems else 0
 
 
