@@ -1,4 +1,5 @@
 """Pictures for training, choosing and testing.
 
-sources --prepare--> crops, validation and test pictures;  dead_leaves, degradation: made here
+sources --> prepare: read, split, refuse copies --> crops, validation and test pictures
+dead_leaves, degradation: pictures that are made, or made worse, here
 """

@@ -238,8 +238,8 @@ def _check(
 def look_of(image: RgbArray) -> NDArray[np.float32]:
     """What a picture looks like from afar: its luma in 32 x 32 boxes, mean 0, length 1, (1024,).
 
-    Zero for a picture of one grey. The product of two is their correlation. Copies at another size
-    or JPEG quality have more than 0.99; of 957 photographs the most similar pair has 0.935.
+    Zero for a picture of one grey. The product of two is their correlation: of 240 copies at other
+    sizes and JPEG qualities the least alike had 0.963, of 957 photographs the most alike 0.935.
     """
     small = Image.fromarray(image).convert("L").resize((_LOOK_PX, _LOOK_PX), Image.Resampling.BOX)
     look: NDArray[np.float32] = np.asarray(small, np.float32).ravel()

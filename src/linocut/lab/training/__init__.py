@@ -1,4 +1,7 @@
 """From crops to a trained network.
 
-crops --sampler--> x --network, rate proxy--> rate + weight * distortion --> weights, curves
+    recipes --> trainer: crops --sampler--> x --objective--> cost, x_hat --> loss --> weights
+                                              rate, ncode     adversary      optimiser
+
+machine: device, threads, memory. resume: checkpoints. finite: ends what diverges. job: elsewhere.
 """

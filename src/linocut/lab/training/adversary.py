@@ -11,10 +11,11 @@ discriminator sees fine detail only, and the pair at once (relativistic hinge lo
     generator cost = adversarial_weight * mean(max(0, 1 + D(x) - D(x_hat))) + features as above
     discriminator  = 2 mean(max(0, 1 - D(x) + D(x_hat)))
 
-Spectral normalisation keeps it stable. Source: Radford et al. 2016 (4x4 convolutions of stride 2,
-leaky ReLU);
-Santurkar et al. 2017 (pixel + feature distance); Miyato et al. 2018 (spectral normalisation,
-hinge); Jolicoeur-Martineau 2019 (relativistic).
+Spectral normalisation keeps it stable.
+
+Source: Radford et al. 2016 (4x4 convolutions of stride 2, leaky ReLU); Santurkar et al. 2017 (pixel
++ feature distance); Miyato et al. 2018 (spectral normalisation, hinge); Jolicoeur-Martineau 2019
+(relativistic).
 """
 
 import itertools
