@@ -38,7 +38,6 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-import torch
 
 from linocut.codec.codec import Codec
 from linocut.codec.picture_files import decompress_picture
@@ -98,7 +97,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     if options.sanitize and SANITIZED not in os.environ:
         return sanitize(sys.argv[1:] if arguments is None else arguments)
-    torch.set_num_threads(1)
     report = fuzz(
         options.count,
         options.seed,
@@ -171,7 +169,7 @@ def fuzz(
     if symbols:
         _sanitized_kernel()
     decode = _decode_symbols if symbols else _decode
-    models = {name: Codec.load(GOLDEN / name) for name in ("wavelet", "personal")}
+    models = {name: Codec.load(GOLDEN / name, threads=1) for name in ("wavelet", "personal")}
     corpus = [path.read_bytes() for path in sorted(GOLDEN.glob("*.lino"))]
     codecs = {bytes.fromhex(codec.model_id): codec for codec in models.values()}
     for codec in models.values():
