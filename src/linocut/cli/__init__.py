@@ -1,5 +1,6 @@
 """The command `linocut`: files in, files out.
 
-arguments --main--> options --commands--> work on one picture
-inputs, output --files--> jobs --work, one or many at a time--> files, lines, exit code
+arguments --main--> options --commands--> inputs, output, and the work on one picture
+inputs, output --files--> jobs (source, target), names all different
+jobs, work --batch, here or in the processes of pool--> files, lines, exit code
 """
