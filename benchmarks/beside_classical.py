@@ -23,7 +23,6 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from linocut.codec.codec import Codec
@@ -65,11 +64,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", default=list(shipped.available()))
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}, too")
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
     samples = sample_files(ROOT / "data" / "samples.json")
     paths = options.pictures or [file.path for file in samples if file.split == "test"]
     pictures = [read_image(path) for path in paths]
-    codecs = {name: Codec.load(name) for name in options.models}
+    codecs = {name: Codec.load(name, threads=1) for name in options.models}
     lines = [f"| {' | '.join(HEAD)} |", f"| --- |{' ---: |' * (len(HEAD) - 1)}"]
     for bpp in options.bpp:
         for name, rows in compared(codecs, pictures, bpp).items():

@@ -77,7 +77,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.threads:
         torch.set_num_threads(options.threads)
     picture = read_image(options.picture) if options.picture else dead_leaves(512, 768, 0)
-    codec = Codec.load(options.model)
+    codec = Codec.load(options.model, threads=options.threads)
     codecs: dict[str, Pair] = {f"linocut {codec.name}": _linocut(codec, picture, options.step)}
     for quality in QUALITIES:
         name = f"CompressAI bmshj2018-factorized {quality}"

@@ -16,7 +16,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from benchmarks.effort_levels import DRAWS, interval_text
@@ -48,7 +47,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--steps", type=float, nargs="+", default=list(STEPS))
     parser.add_argument("--effort", type=int, choices=EFFORTS, default=DEFAULT_EFFORT)
     options = parser.parse_args(arguments)
-    torch.set_num_threads(1)
     paths = options.pictures or sorted((ROOT / "artifacts/prepared/validation").glob("*.png"))
     if not paths:
         parser.error("no validation pictures in artifacts/prepared: name some with --pictures")
@@ -57,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         pictures = {path.stem: read_image(path) for path in paths}
         for name in options.models:
-            curves = curves_of(Codec.load(name), pictures, options.steps, options.effort)
+            curves = curves_of(Codec.load(name, threads=1), pictures, options.steps, options.effort)
             anchor = anchor or curves
             print(line(name, anchor, curves), flush=True)
     except LinocutError as error:

@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     pictures = {path.stem: read_image(path) for path in paths}
     print(f"| {' | '.join(HEAD)} |\n| --- |{' ---: |' * (len(HEAD) - 1)}")
     for name in options.models:
-        codec = Codec.load(name)
+        codec = Codec.load(name, threads=1)
         levels = {effort: at_level(codec, pictures, options.steps, effort) for effort in EFFORTS}
         for effort in EFFORTS:
             print(line(name, effort, levels[effort], levels[DEFAULT_EFFORT]), flush=True)

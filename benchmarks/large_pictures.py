@@ -3,9 +3,9 @@
     python -m benchmarks.large_pictures [--megapixels 0.1 1 10 100] [--model NAME] [--threads 1]
 
 Each picture goes through the command line in two fresh processes; seconds are of their CPU time,
-less that of a picture of 1 x 1 px, and memory is the most that was resident, PyTorch included.
-Pictures are mosaics of pieces of the sample photographs. The error next to the borders of tiles is
-set against that along lines half a tile away: a seam would show as a difference.
+less that of a picture of 1 x 1 px, and memory is the most that was resident. Pictures are mosaics
+of pieces of the sample photographs. The error next to the borders of tiles is set against that
+along lines half a tile away: a seam would show as a difference.
 """
 
 from __future__ import annotations
