@@ -191,11 +191,8 @@ def _decode(content: bytes, options: Namespace, threads: int | None) -> Picture:
 def _codec(model: str, device: str, threads: int | None) -> Codec:
     """A model, loaded once for all pictures of a command."""
     from linocut.codec.codec import Codec
-    from linocut.codec.transforms import has_cuda
 
     _return_freed_memory()
-    if device == "auto":
-        device = "cuda" if has_cuda() else "cpu"
     return Codec.load(model, device=device, threads=threads)
 
 

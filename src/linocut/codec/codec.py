@@ -87,7 +87,7 @@ class Codec:
 
         Args:
             name: of a shipped model, or a folder.
-            device: `cpu` or `cuda`.
+            device: `cpu`, `cuda`, or `auto` for CUDA where it can be used.
             threads: that the network may use; None for OMP_NUM_THREADS, or else all cores.
 
         Raises:

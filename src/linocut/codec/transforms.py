@@ -145,7 +145,7 @@ class GraphTransforms:
     Args:
         folder: of a model.
         geometry: of its network.
-        device: `cpu` or `cuda`.
+        device: `cpu`, `cuda`, or `auto` for CUDA where it can be used.
         threads: of an operation; None for the environment's OMP_NUM_THREADS, or else all cores
             that this process may use. They do not spin: a waiting thread takes no time from others.
 
@@ -245,7 +245,8 @@ class GraphTransforms:
 _LEFT_ALONE: list[Any] = []
 """Sessions of the process that this one was forked from: ending them would wait for its threads."""
 
-_PROVIDERS = {"cpu": "CPUExecutionProvider", "cuda": "CUDAExecutionProvider"}
+_CPU, _CUDA = "CPUExecutionProvider", "CUDAExecutionProvider"
+DEVICES = ("cpu", "cuda", "auto")
 
 
 def own_threads() -> int:
@@ -262,16 +263,16 @@ def has_cuda() -> bool:
     """Whether ONNX Runtime can use a GPU here."""
     import onnxruntime
 
-    return _PROVIDERS["cuda"] in onnxruntime.get_available_providers()
+    return _CUDA in onnxruntime.get_available_providers()
 
 
 def _check_device(device: str) -> None:
-    if device not in _PROVIDERS:
-        raise ConfigError(f"device is {device!r}, expected one of {', '.join(_PROVIDERS)}")
-    if not has_cuda():
+    if device not in DEVICES:
+        raise ConfigError(f"device is {device!r}, expected one of {', '.join(DEVICES)}")
+    if device == "cuda" and not has_cuda():
         raise ConfigError(
-            "device cuda: this ONNX Runtime has no CUDA: pip uninstall onnxruntime, then "
-            'pip install "linocut[gpu]"'
+            'device cuda: this ONNX Runtime has no CUDA: pip install "linocut[gpu]", then '
+            "pip install --force-reinstall --no-deps onnxruntime-gpu, in the place of onnxruntime"
         )
 
 
@@ -285,8 +286,12 @@ def _open(path: pathlib.Path, device: str, threads: int | None) -> Any:
     options.enable_mem_pattern = False  # plans for one size, and sizes change from tile to tile
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
+    wanted = [_CUDA, _CPU] if device != "cpu" and has_cuda() else [_CPU]
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=[_PROVIDERS[device]])
+        session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
     except Exception as error:  # its errors share no base class
         reason = " ".join(str(error).split())[:200]
         raise CheckpointError(f"{path} cannot be run: {reason}") from None
+    if device == "cuda" and _CUDA not in session.get_providers():
+        raise ConfigError("device cuda: ONNX Runtime finds no CUDA device or libraries of it here")
+    return session

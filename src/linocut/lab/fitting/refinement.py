@@ -111,7 +111,8 @@ def network_of(transforms: Transforms) -> Network:
     if isinstance(transforms, TorchTransforms):
         return transforms.network
     if isinstance(transforms, GraphTransforms):
-        network = load_model(transforms.folder).to(transforms.device)
+        device = "cuda" if transforms.device == "cuda" else "cpu"
+        network = load_model(transforms.folder).to(device)
         return network.to(memory_format=torch.channels_last)  # type: ignore[no-any-return, call-overload]
     raise ConfigError(f"{type(transforms).__name__} has no gradients for effort 3")
 
