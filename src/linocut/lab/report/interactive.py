@@ -150,9 +150,7 @@ def grid_views(tables: Tables) -> dict[str, go.Figure]:
             )
             figure.update_layout(margin={"l": 20, "r": 10, "t": 40, "b": 10})
             figure.update_xaxes(side="top", type="category", fixedrange=True)
-            figure.update_yaxes(
-                autorange="reversed", type="category", automargin=True, fixedrange=True
-            )
+            figure.update_yaxes(autorange="reversed", type="category", fixedrange=True)
             views[f"{shown.title} vs {title(anchor)}"] = figure
     return views
 
@@ -258,7 +256,7 @@ def _bare(figure: go.Figure) -> go.Figure:
         uirevision="all views",
     )
     figure.update_xaxes(gridcolor=_GRID, zeroline=False, linecolor="#888")
-    figure.update_yaxes(gridcolor=_GRID, zeroline=False, linecolor="#888")
+    figure.update_yaxes(gridcolor=_GRID, zeroline=False, linecolor="#888", automargin=True)
     return figure
 
 

@@ -155,14 +155,27 @@ def _claim(tables: Tables, lead: Any) -> str:
 
 
 def _close(tables: Tables, metric: str) -> list[str]:
-    """The architectures whose cells all differ by less than the interval of their lowest one."""
-    said = []
-    for arch, cells in architectures(tuple(tables.cells)).items():
-        known = np.array([tables.bd(cell, metric, tables.about["anchor"]) for cell in cells])
+    """Groups whose cells all differ by less than the interval of their lowest one.
+
+    All cells are one group where that holds for them, else those of each architecture.
+    """
+    anchor = tables.about["anchor"]
+
+    def spread(cells: Sequence[str]) -> float | None:
+        known = np.array([tables.bd(cell, metric, anchor) for cell in cells])
         low, low_bound, high_bound = known[known[:, 0].argmin()]
-        spread = known[:, 0].max() - low
-        if len(cells) > 1 and np.isfinite(known).all() and spread < high_bound - low_bound:
-            said.append(f"the {len(cells)} of {arch} within {spread:.1f}")
+        found = float(known[:, 0].max() - low)
+        close = len(cells) > 1 and np.isfinite(known).all() and found < high_bound - low_bound
+        return found if close else None
+
+    groups = {f"of {arch}": cells for arch, cells in architectures(tuple(tables.cells)).items()}
+    if spread(list(tables.cells)) is not None:
+        groups = {"cells": list(tables.cells)}
+    said = [
+        f"the {len(cells)} {name} within {found:.1f}"
+        for name, cells in groups.items()
+        if (found := spread(cells)) is not None
+    ]
     return [f"{', '.join(said)}, less than the interval"] if said else []
 
 

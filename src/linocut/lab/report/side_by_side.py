@@ -169,7 +169,8 @@ def _cell_version(comparison: Comparison, cell: str, path: Path, original: RgbAr
 
 def _note(size: int, original: RgbArray, psnr_db: float, ms_ssim: float) -> str:
     bpp = 8 * size / (original.shape[0] * original.shape[1])
-    return f"{bpp:.3f} bpp · {psnr_db:.1f} dB · {float(to_db(ms_ssim)):.1f} dB"
+    words = f"{bpp:.3f}_bpp · {psnr_db:.1f}_dB · {float(to_db(ms_ssim)):.1f}_dB"
+    return words.replace("_", "\N{NO-BREAK SPACE}")
 
 
 def _framed(image: RgbArray, corner: tuple[int, int]) -> RgbArray:
