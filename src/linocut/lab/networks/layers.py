@@ -53,7 +53,7 @@ class PReLU(nn.PReLU):
         """x (n, c, h, w) -> the same shape."""
         if not (self.training and torch.is_grad_enabled()):
             return super().forward(x)
-        result: Tensor = _Prelu.apply(x, self.weight)
+        result: Tensor = _Prelu.apply(x, self.weight)  # type: ignore[no-untyped-call]
         return result
 
 
@@ -61,13 +61,13 @@ class _Prelu(torch.autograd.Function):
     """Without masks: a selection by condition costs PyTorch ten times what a product does."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
         return x.clamp(max=0.0).mul_((weight - 1.0).to(x.dtype).view(-1, 1, 1)).add_(x)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         above = torch.ops.aten.threshold_backward(gradient, x, 0)
         below = gradient - above
