@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +56,8 @@ def build_optimiser(
     if kind == "adam":
         groups = ((others, 1.0), (linear, LINEAR_SCALE), (learned.parameters(), LEARNED_SCALE))
         return torch.optim.Adam(_groups(groups), lr=learning_rate)
-    kernels = [
-        module.weight
+    kernels: list[nn.Parameter] = [
+        cast(nn.Parameter, module.weight)
         for module in network.modules()
         if isinstance(module, nn.Conv2d) and module.out_channels >= FEWEST_OUTPUTS
     ]
@@ -128,7 +128,8 @@ def orthogonalise(matrices: Tensor) -> Tensor:
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.mT
         x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return x.mT if tall else x
+    result: Tensor = x.mT if tall else x
+    return result
 
 
 class Together:

@@ -51,7 +51,8 @@ def laplace_bits(u: Tensor, scale: Tensor) -> Tensor:
         u: values in units of the step, any shape.
         scale: mean magnitude, broadcastable to u, positive.
     """
-    bits: Tensor = _LaplaceBits.apply(*torch.broadcast_tensors(u.abs(), scale))
+    magnitude, scale = torch.broadcast_tensors(u.abs(), scale)  # type: ignore[no-untyped-call]
+    bits: Tensor = _LaplaceBits.apply(magnitude, scale)  # type: ignore[no-untyped-call]
     return bits
 
 
@@ -59,7 +60,7 @@ class _LaplaceBits(torch.autograd.Function):
     """One logarithm for both cases, and slopes while the exponentials are at hand."""
 
     @staticmethod
-    def forward(ctx: Any, magnitude: Tensor, scale: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, magnitude: Tensor, scale: Tensor) -> Tensor:
         inverse = scale.reciprocal()
         a = magnitude - 0.5
         low = a.clamp(max=0.0)
@@ -82,8 +83,8 @@ class _LaplaceBits(torch.autograd.Function):
         return bits
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         by_magnitude, by_scale = ctx.saved_tensors
         return gradient * by_magnitude, gradient * by_scale
 
