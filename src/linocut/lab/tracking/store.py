@@ -32,7 +32,9 @@ logger = logging.getLogger(__name__)
 EXPERIMENT = "linocut"
 HIDDEN_PARAMS = (
     "arch.target",
+    "arch.target",
     "cell",
+    "code.context_iterations",
     "code.crops",
     "code.rates_bpp",
     "code.tuning.batch_size",
@@ -48,6 +50,7 @@ HIDDEN_PARAMS = (
     "pca.crops",
     "prepare.",
     "train.base.",
+    "train.gradient_clip",
 )
 KILOPIXELS = 1000
 """The steps of training curves: MLflow's are integers, so they count thousands of pixels."""
