@@ -37,6 +37,7 @@ PICTURES = {
     "red": np.dstack([np.full((SIDE, SIDE), 255), 0 * X, 0 * X]).astype(np.uint8),
     "ramp": in_colours(X * 255 / SIDE),
     "ramps of colours": np.dstack([X * 255 / SIDE, Y * 255 / SIDE, X + Y]).astype(np.uint8),
+    "noisy checkerboard": in_colours((X + Y) % 2 * 255 + RNG.normal(0, 20, (SIDE, SIDE))),
     "natural": LEAVES,
     "half a checkerboard": np.where((X < SIDE // 2)[..., None], LEAVES, CHECKS),
     "a quarter of stripes": np.where(
@@ -61,6 +62,19 @@ def test_ten_points_of_the_setting_are_never_worse(name: str, effort: int, codec
         found.append(psnr_db(rgb, decompress_picture(codec, data).rgb))
     shown = dict(zip(QUALITIES, (round(db, 2) for db in found), strict=True))
     assert all(low <= high for low, high in pairwise(found)), shown
+
+
+@pytest.mark.parametrize("name", ["noisy checkerboard", "ramps of colours"])
+def test_no_point_of_the_setting_is_ever_worse_for_pictures_unlike_photographs(
+    name: str, codec: Codec
+) -> None:
+    rgb = PICTURES[name]
+    assert is_unlike_photographs(rgb)
+    found = []
+    for quality in (1, 2, 5, 9, 10, 14, 20, 23.5, 37, 42, 55, 68, 77, 81, 96, 100):
+        data, _ = compress_picture(codec, Picture(rgb), Target("quality", quality), effort=1)
+        found.append(psnr_db(rgb, decompress_picture(codec, data).rgb))
+    assert all(low <= high for low, high in pairwise(found)), found
 
 
 def test_regular_patterns_and_bare_ramps_are_told_from_photographs() -> None:

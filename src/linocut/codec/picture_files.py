@@ -16,7 +16,7 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from linocut.codec.effort import EncodeOptions
+from linocut.codec.effort import EncodeOptions, is_unlike_photographs
 from linocut.codec.rate_control import fit_bytes, fit_psnr, quality_step, step_quality
 from linocut.errors import BitstreamError, CheckpointError, ConfigError
 from linocut.format.bitstream import (
@@ -61,6 +61,9 @@ _EXACT_BYTES = 64
 """What an exact file may have more than a lossy one. Plain surfaces and regular patterns meet the
 quantiser's levels by luck, better at one quality and worse at the next; so they are exact at both.
 """
+
+_RUNGS = (1, *range(10, 101, 10))
+"""Qualities that a picture unlike photographs may have."""
 
 _ROOM_BPP = 6.0
 """Lossless files of photographs have 6 to 14 bits a pixel: below, trying is a waste."""
@@ -159,12 +162,15 @@ def _lossy_file(
     exact: bytes | None,
 ) -> bytes:
     """What the network makes of the colours; `exact` where a fast try shows that it will win."""
-    once = target.kind == "quality" and (exact is None or options.effort < 2)
+    unlike = target.kind == "quality" and is_unlike_photographs(rgb)
+    once = target.kind == "quality" and not unlike and (exact is None or options.effort < 2)
     analysed = codec.analyse(rgb, once=once)
 
     def encode(step: float) -> bytes:
         return codec.encode(analysed, step, options)
 
+    if unlike:
+        return _best_rung(codec, analysed, rgb, target.value, options, exact)
     if target.kind == "quality":
         step = quality_step(target.value)
         if exact is not None and not once:
@@ -180,6 +186,34 @@ def _lossy_file(
 
         return fit_psnr(encode_and_measure, target.value, STEPS)
     return fit_bytes(encode, max(1, int(most)), STEPS)
+
+
+def _best_rung(
+    codec: PictureCodec,
+    analysed: Any,
+    rgb: RgbArray,
+    quality: float,
+    options: EncodeOptions,
+    exact: bytes | None,
+) -> bytes:
+    """The best file of all rungs up to a quality, or `exact` from the rung on where it is as small.
+
+    The network and the quantiser's levels suit patterns by luck, so a finer step alone may make a
+    worse picture of one: the best that was met is never worse at a higher quality.
+    """
+    quality_step(quality)  # refuses what is no quality
+    best, best_db = b"", -math.inf
+    for rung in _RUNGS:
+        if rung > quality:
+            break
+        data = codec.encode(analysed, quality_step(rung), options)
+        if exact is not None and len(exact) <= len(data) + _EXACT_BYTES:
+            return exact
+        decoded = codec.decompress(data)
+        decoded_db = psnr_db(rgb, _one_grey(decoded) if is_grey(options.extras) else decoded)
+        if decoded_db > best_db:
+            best, best_db = data, decoded_db
+    return best
 
 
 def lossless_file(rgb: RgbArray, extras: Mapping[int, bytes]) -> bytes | None:

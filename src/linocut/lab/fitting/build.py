@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from linocut.codec import rotation
 from linocut.codec.codec import Codec
@@ -24,6 +24,7 @@ from linocut.entropy.fixed_codes import index_of
 from linocut.entropy.planes import quantise, step_index, step_of
 from linocut.entropy.tables import EntropyTables
 from linocut.errors import DataError
+from linocut.files import write_atomically
 from linocut.lab.config.params import CodeConfig, PcaConfig
 from linocut.lab.config.streams import Stream
 from linocut.lab.fitting.decoder_tuning import tune_decoder
@@ -78,7 +79,8 @@ def fit_pca(
     mode = "none" if network.fixed_bits else config.mode
     used = {"none": rotation.identity(network.bands), "global": fitted, "per_image": None}[mode]
     out.mkdir(parents=True, exist_ok=True)
-    save_file({} if used is None else rotation_tensors(used), out / ROTATION_FILE)
+    tensors = {} if used is None else rotation_tensors(used)
+    write_atomically(out / ROTATION_FILE, save(tensors))
     rows = rotation.energy(network.bands, fitted)
     with (out / "energy.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
