@@ -74,7 +74,7 @@ def test_the_same_result_is_registered_once_and_the_alias_follows_the_best(store
     client, _ = tracking_store.open_store()
     champion = client.get_model_version_by_alias("linocut", "champion")
     assert str(champion.version) == "2"
-    assert champion.description == "`cae-l2`."
+    assert champion.description == "cae-l2"
     assert 'params={"step": 24.0}' in client.get_registered_model("linocut").description
     crown(folder, "r1")
     assert str(client.get_model_version_by_alias("linocut", "champion").version) == "1"

@@ -64,14 +64,10 @@ def crown(
 
 
 def _described(tags: Mapping[str, str]) -> str:
-    """A version in a sentence."""
-    cell, out = tags.get("linocut.cell", "a cell"), tags.get("dvc.out", "")
-    bits = (
-        f", {tags['BD-rate percent']} % of bits against JPEG 2000"
-        if "BD-rate percent" in tags
-        else ""
-    )
-    return f"`{cell}`{bits}. In DVC's cache: {out}" if out else f"`{cell}`{bits}."
+    """A version in a line of plain text."""
+    bits, out = tags.get("BD-rate percent"), tags.get("dvc.out")
+    against = f", {bits} % of bits against JPEG 2000" if bits else ""
+    return f"{tags['linocut.cell']}{against}" + (f"; {out} in DVC's cache" if out else "")
 
 
 def _register(run_id: str, codec: Mapping[str, pathlib.Path], step: float) -> str:
