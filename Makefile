@@ -1,6 +1,6 @@
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test smoke check format params deps readme report kodak verify ui exps seeds bench lock clean
+.PHONY: help setup repro checkout identity test smoke check format params deps readme report kodak verify ui exps seeds bench lock clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -32,10 +32,18 @@ $(KERNEL): $(STAMP) setup.py $(wildcard src/linocut/entropy/_kernel*.[ch])
 	@python setup.py -q build_ext --inplace || echo "No kernel was built: numpy does its work, slower"
 	@touch $@
 
-repro: setup ## run the pipeline: train every cell, compress, measure, compare
+repro: checkout setup ## run the pipeline: train every cell, compress, measure, compare
 	@python -m linocut.lab.config.compose --check
 	dvc repro
 	@$(MAKE) --no-print-directory report
+
+checkout: # DVC works in git checkouts alone, and says so less plainly
+	@git rev-parse --show-toplevel >/dev/null 2>&1 || { echo "make: this folder is not a git checkout, which DVC needs:" \
+	  "git clone the project, or git init && git add -A && git commit -m Start" >&2; exit 1; }
+
+identity: # an experiment is a commit
+	@git var GIT_COMMITTER_IDENT >/dev/null 2>&1 || { echo "make: git does not know you, and experiments are commits:" \
+	  "git config user.name NAME && git config user.email ADDRESS" >&2; exit 1; }
 
 report: setup ## print the comparison and where to look next
 	@python -c 'import pathlib; from linocut.lab.report.build import comparison_table as table; \
@@ -69,7 +77,7 @@ readme: setup ## write the tables of README.md that come from other files
 
 EFFORT ?= 2
 KODAK = kodak$(if $(filter-out 2,$(EFFORT)),-effort-$(EFFORT))
-kodak: setup ## measure the shipped codecs on Kodak, beside this checkout: docs/kodak/; EFFORT=3 for smaller files
+kodak: checkout identity setup ## measure the shipped codecs on Kodak, beside this checkout: docs/kodak/; EFFORT=3 for smaller files
 	dvc exp run --temp --force --name $(KODAK) -S profile=shipped -S data=kodak -S code.effort=$(EFFORT)
 	mkdir -p docs/$(KODAK)/plots
 	run=$$(git for-each-ref --sort=-committerdate --count=1 --format='%(refname)' 'refs/exps/**/$(KODAK)') \
