@@ -190,7 +190,7 @@ def test_pictures_that_are_large_together_are_worked_on_apart(tmp_path: Path) ->
 
 
 SLEEPER = """
-import sys, time
+import signal, sys, time
 from linocut.cli.batch import Options, Outcome, run
 from linocut.cli.files import Job, Plan
 from pathlib import Path
@@ -202,6 +202,7 @@ def work(job, threads):
 if __name__ == "__main__":
     from linocut.cli import main
     main._mend_streams()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where tests run behind `&`
     try:
         with main._termination_as_interrupt():
             jobs = [Job(Path(name), Path(sys.argv[1], name)) for name in "ab"]
