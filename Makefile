@@ -85,7 +85,7 @@ kodak: checkout identity setup ## measure the shipped codecs on Kodak, beside th
 		git show $$run:reports/$$file > docs/$(KODAK)/$$file || exit 1; done
 
 verify: setup ## derive the numbers of README and report again from files and pictures
-	python benchmarks/verify.py
+	python -m benchmarks.verify
 
 ui: setup ## open MLflow on the runs (http://127.0.0.1:5000)
 	python -m linocut.lab.tracking.sync

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from expected_numbers import METRICS, Expected, bd_rate
+from benchmarks.expected_numbers import METRICS, Expected, bd_rate
 
 SLACK = {"psnr_db": 1e-3, "ms_ssim_db": 0.03, "ssimulacra2": 0.2}
 """Of BD-rates: the pipeline's SSIMULACRA 2 is another implementation."""

@@ -1,6 +1,6 @@
 """Re-derive the numbers of the report from the compressed files and the original pictures.
 
-    python benchmarks/verify.py        after `make repro`; exit 1 and one line per difference
+    python -m benchmarks.verify       after `make repro`; exit 1 and one line per difference
 
 Of this project only the decoder measures: metrics, curves, BD-rates, intervals, tests and reference
 codecs are written again here, or taken from other people's packages, so that an error in the
@@ -36,10 +36,10 @@ import yaml
 from PIL import Image
 from tqdm import tqdm
 
-from expected_numbers import Expected
+from benchmarks.expected_numbers import Expected
+from benchmarks.picture_metrics import Ssimulacra2, ms_ssim, patch_distance, psnr_db
+from benchmarks.report_data import check_data
 from linocut.lab.config.process import end_with_parent
-from picture_metrics import Ssimulacra2, ms_ssim, patch_distance, psnr_db
-from report_data import check_data
 
 ROOT = Path(__file__).resolve().parents[1]
 DECODER = "linocut.codec.codec:Codec"

@@ -131,7 +131,7 @@ def verify(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], list[str]]:
     """The problems that `make verify` finds in a checkout."""
     monkeypatch.syspath_prepend(BENCHMARKS)
     monkeypatch.setenv("LINOCUT_WORKERS", "1")
-    import verify as module
+    from benchmarks import verify as module
 
     without_pictures(monkeypatch)
     monkeypatch.setattr(module, "measure_twin", lambda _: [])  # the fake codec has no network
@@ -200,8 +200,8 @@ def test_every_number_of_the_data_is_derived(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Every column of every table, and every number of the JSON files, is changed by itself."""
-    import report_data
-    import verify as module
+    from benchmarks import report_data
+    from benchmarks import verify as module
 
     known: list[Any] = []
     monkeypatch.setattr(module, "check_data", lambda _, expected: known.append(expected) or [])
@@ -260,7 +260,7 @@ def test_many_versions_of_a_picture_get_the_scores_of_the_port(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
-    from picture_metrics import Ssimulacra2
+    from benchmarks.picture_metrics import Ssimulacra2
 
     original = np.ascontiguousarray(skimage.data.coffee()[100:247, 100:291])
     reference = Ssimulacra2(original)
@@ -275,7 +275,7 @@ def test_many_versions_of_a_picture_get_the_scores_of_the_port(
 
 def test_draws_have_the_bd_rates_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(BENCHMARKS)
-    from expected_numbers import Expected
+    from benchmarks.expected_numbers import Expected
 
     rng = np.random.default_rng(5)
     base = np.array(
