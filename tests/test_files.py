@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import stat
@@ -10,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from linocut.errors import DataError
-from linocut.files import replacing, write_atomically
+from linocut.files import replacing, sha256_of, write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -99,3 +100,9 @@ def test_there_is_no_other_atomic_writer() -> None:
         if pattern.search(path.read_text(encoding="utf-8"))
     ]
     assert writers == ["files.py"]
+
+
+def test_the_hash_of_parts_is_that_of_the_whole_be_they_content_or_files(tmp_path):
+    (tmp_path / "b").write_bytes(b"b" * 1_000_000)
+    whole = hashlib.sha256(b"a" + b"b" * 1_000_000).hexdigest()
+    assert sha256_of(b"a", tmp_path / "b") == sha256_of(memoryview(b"a"), b"b" * 1_000_000) == whole

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all: the one way in which this project replaces a file.
+"""Files: the one way in which this project replaces one, and the one hash that tells two apart.
 
     bytes --> .NAME.xxxxxxxx.part beside it --flush, rename--> NAME
 
@@ -9,6 +9,7 @@ interrupt too, leaves the old file alone. What is replaced hands its permissions
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 import stat
@@ -18,6 +19,22 @@ from pathlib import Path
 from typing import BinaryIO
 
 from linocut.errors import DataError
+
+
+def sha256_of(*parts: Path | bytes | memoryview) -> str:
+    """SHA-256 of some parts one after the other, in hexadecimal digits.
+
+    Args:
+        parts: content, or paths of files that hold it.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            with part.open("rb") as file:
+                hashlib.file_digest(file, lambda: digest)
+        else:
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:

@@ -9,7 +9,6 @@ else there is belongs to the codec: `rotation.*`, `tables.*`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from linocut.errors import CheckpointError
+from linocut.files import sha256_of
 
 WEIGHTS = "model.safetensors"
 DESCRIPTION = "model.json"
@@ -75,15 +75,7 @@ class Description:
         Raises:
             CheckpointError: it is missing or is not a description.
         """
-        path = folder / DESCRIPTION
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise CheckpointError(f"{folder} holds no model: {DESCRIPTION} is missing") from None
-        except (OSError, ValueError) as error:
-            raise CheckpointError(f"{path} is not JSON: {error}") from None
-        if not isinstance(found, dict) or found.get("format") != FORMAT:
-            raise CheckpointError(f"{path} is not a model description of format {FORMAT}")
+        found = read_description(folder)
         try:
             return cls(
                 str(found["architecture"]),
@@ -92,7 +84,26 @@ class Description:
                 {key: found[key] for key in ("format", "architecture", "config")},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
+            path = folder / DESCRIPTION
             raise CheckpointError(f"{path} is not a model description: {error}") from None
+
+
+def read_description(folder: Path) -> dict[str, Any]:
+    """The content of model.json as it is there.
+
+    Raises:
+        CheckpointError: it is missing or is not a description.
+    """
+    path = folder / DESCRIPTION
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{folder} holds no model: {DESCRIPTION} is missing") from None
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is not JSON: {error}") from None
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a model description of format {FORMAT}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -133,6 +144,5 @@ class Model:
 
 def id_of(weights: bytes, description: Description) -> bytes:
     """The 8 bytes by which files name a model: a hash of its tensors and of their meaning."""
-    digest = hashlib.sha256(weights)
-    digest.update(json.dumps(description.meaning, sort_keys=True).encode())
-    return digest.digest()[:8]
+    meaning = json.dumps(description.meaning, sort_keys=True)
+    return bytes.fromhex(sha256_of(weights, meaning.encode()))[:8]

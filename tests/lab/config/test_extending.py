@@ -18,8 +18,9 @@ from linocut.lab.config.params import ArchOption, LossOption, Params, load_param
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.fitting import build
 from linocut.lab.networks.losses import described
-from linocut.lab.networks.store import load_model, read_description
+from linocut.lab.networks.store import load_model
 from linocut.lab.training import recipes
+from linocut.models.description import read_description
 from linocut.pictures.image import write_png
 from linocut.pictures.quality import psnr_db
 

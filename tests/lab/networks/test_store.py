@@ -15,9 +15,9 @@ from linocut.lab.networks.store import (
     decoder_kmac_per_px,
     load_model,
     load_tensors,
-    read_description,
     save_model,
 )
+from linocut.models.description import read_description
 from tiny import awake
 
 

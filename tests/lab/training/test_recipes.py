@@ -13,11 +13,11 @@ from linocut.errors import CheckpointError, ConfigError
 from linocut.lab.config.params import Params, load_params
 from linocut.lab.fitting.refinement import Aim
 from linocut.lab.networks.networks import ARCHITECTURES
-from linocut.lab.networks.store import load_model, read_description
+from linocut.lab.networks.store import load_model
 from linocut.lab.training import recipes
 from linocut.lab.training.machine import pick_device
 from linocut.models import shipped as models
-from linocut.models.description import About
+from linocut.models.description import About, read_description
 from linocut.pictures.image import write_png
 from tiny import OPTIONS
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import pathlib
@@ -19,6 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from linocut.errors import ConfigError, LinocutError
+from linocut.files import sha256_of
 from linocut.lab.config import process as process  # before PyTorch: how its threads wait
 from linocut.lab.config.params import Params, load_params
 from linocut.lab.config.parse import plain
@@ -168,16 +168,11 @@ def state_folder(root: pathlib.Path, inputs: object, files: Iterable[pathlib.Pat
             added by themselves.
     """
     code = {
-        name: _sha256(pathlib.Path(str(module.__file__)))
+        name: sha256_of(pathlib.Path(str(module.__file__)))
         for name, module in sorted(sys.modules.items())
         if name.startswith(("linocut.", "plugins."))
         and not name.startswith("linocut.lab.tracking.live")  # these only watch
     }
-    described = json.dumps([inputs, [_sha256(path) for path in files], code], sort_keys=True)
-    name = hashlib.sha256(described.encode()).hexdigest()[:16]
+    described = json.dumps([inputs, [sha256_of(path) for path in files], code], sort_keys=True)
+    name = sha256_of(described.encode())[:16]
     return pathlib.Path(os.environ.get("DVC_ROOT", root)) / ".state" / name
-
-
-def _sha256(path: pathlib.Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -11,7 +11,6 @@ Its numbers are checked against its signature, so nothing has to be registered.
 from __future__ import annotations
 
 import ast
-import hashlib
 import importlib
 import inspect
 import json
@@ -24,6 +23,7 @@ from typing import Any
 import pydantic
 
 from linocut.errors import ConfigError
+from linocut.files import sha256_of
 from linocut.lab.config.parse import STRICT, parse
 
 LIBRARY, PLUGINS = "linocut", "plugins"
@@ -125,7 +125,7 @@ def sources(targets: Iterable[str]) -> dict[str, str]:
         if name.partition(".")[0] != PLUGINS or where in found or not file.is_file():
             continue
         content = file.read_bytes()
-        found[where] = hashlib.sha256(content).hexdigest()
+        found[where] = sha256_of(content)
         waiting += _imported(content)
     return dict(sorted(found.items()))
 

@@ -14,7 +14,6 @@ Nearly flat crops teach little and are mostly drawn again.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 import shutil
@@ -30,7 +29,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from linocut.errors import DataError
-from linocut.files import write_atomically
+from linocut.files import sha256_of, write_atomically
 from linocut.lab.config.params import DataConfig, PrepareConfig
 from linocut.lab.config.streams import Stream
 from linocut.lab.data.dead_leaves import dead_leaves
@@ -177,9 +176,8 @@ def list_files(data: DataConfig, declarations: Path) -> list[PictureFile]:
 
 def pixels_sha256(image: RgbArray) -> str:
     """Identity of a picture by what it shows: SHA-256 of its size and samples."""
-    digest = hashlib.sha256(f"{image.shape[0]}x{image.shape[1]}:".encode())
-    digest.update(np.ascontiguousarray(image).data)
-    return digest.hexdigest()
+    size = f"{image.shape[0]}x{image.shape[1]}:"
+    return sha256_of(size.encode(), np.ascontiguousarray(image).data)
 
 
 def split_by_hash(pixels: str, validation_share: float, test_share: float) -> Split:
@@ -213,7 +211,7 @@ def _check(
         content = file.path.read_bytes()
         good.append(
             _Checked(
-                name, split, file, 0, hashlib.sha256(content).hexdigest(), pixels, len(content),
+                name, split, file, 0, sha256_of(content), pixels, len(content),
                 image.shape[0], image.shape[1], file.source, file.licence, look_of(image),
             )
         )  # fmt: skip
@@ -329,7 +327,7 @@ def _generated(config: PrepareConfig, seed: int, validation: int) -> list[_Check
         split: Split = "train" if i < config.dead_leaves else "validation"
         picture_seed = seed * 1_000_003 + i
         size = max(DEAD_LEAVES_PX, config.crop_px)
-        identity = hashlib.sha256(f"dead_leaves {size} {picture_seed}".encode()).hexdigest()
+        identity = sha256_of(f"dead_leaves {size} {picture_seed}".encode())
         pictures.append(
             _Checked(
                 f"dead_leaves_{i:04d}", split, None, picture_seed, identity, identity,

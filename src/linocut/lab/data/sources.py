@@ -7,7 +7,6 @@ The declarations (names, checksums, addresses, licences) are small JSON files un
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import json
 import os
@@ -22,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from linocut.errors import DataError
-from linocut.files import write_atomically
+from linocut.files import sha256_of, write_atomically
 from linocut.pictures.image import PICTURE_SUFFIXES
 
 Split = Literal["train", "validation", "test"]
@@ -153,7 +152,7 @@ def kodak_files(declaration: Path, cache: Path) -> list[PictureFile]:
             _require_sha256(path, path.read_bytes(), entry["sha256"])
         else:
             path = cache / name
-            if not (path.is_file() and _sha256(path.read_bytes()) == entry["sha256"]):
+            if not (path.is_file() and sha256_of(path) == entry["sha256"]):
                 _say(f"downloading {name} ({number} of {len(entries)})")
                 addresses = [
                     address.format(name=name, number=number) for address in declared["urls"]
@@ -187,13 +186,9 @@ def _fetch(addresses: list[str], sha256: str) -> bytes:
 
 
 def _require_sha256(where: Path | str, data: bytes, expected: str) -> None:
-    found = _sha256(data)
+    found = sha256_of(data)
     if found != expected:
         raise DataError(f"{where}: SHA-256 is {found[:16]}..., expected {expected[:16]}...")
-
-
-def _sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _pictures_below(root: Path, source: str, split: Split | None) -> list[PictureFile]:

@@ -28,8 +28,8 @@ from linocut.lab.evaluation.rows import CodedRow, PlaneRow, write_rows
 from linocut.lab.evaluation.workers import map_in_processes
 from linocut.lab.fitting.build import build_codec, fixed_steps
 from linocut.lab.networks.losses import Distortion
-from linocut.lab.networks.store import read_description
 from linocut.models import shipped
+from linocut.models.description import read_description
 from linocut.pictures.image import read_image
 
 

@@ -43,14 +43,13 @@ from linocut.lab.networks.store import (
     decoder_kmac_per_px,
     load_model,
     load_tensors,
-    read_description,
     save_model,
 )
 from linocut.lab.networks.torch_transforms import TorchTransforms
 from linocut.lab.training.machine import one_thread, picture_batch
 from linocut.lab.training.resume import ResumeState
 from linocut.models import shipped as models
-from linocut.models.description import About
+from linocut.models.description import About, read_description
 from linocut.pictures.crop import centre
 from linocut.pictures.image import read_image
 

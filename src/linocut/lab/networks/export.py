@@ -42,10 +42,9 @@ from linocut.lab.networks.networks import Network
 from linocut.lab.networks.store import (
     description_text,
     load_model,
-    read_description,
 )
 from linocut.lab.networks.torch_transforms import TorchTransforms, geometry_of
-from linocut.models.description import DESCRIPTION, WEIGHTS
+from linocut.models.description import DESCRIPTION, WEIGHTS, read_description
 
 OPSET = 18
 CHECKED_STEP = 24.0

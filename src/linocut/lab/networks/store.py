@@ -24,7 +24,7 @@ from linocut.files import write_atomically
 from linocut.lab.config.parse import parse
 from linocut.lab.config.targets import config_type, find
 from linocut.lab.networks.networks import ARCHITECTURES, Network
-from linocut.models.description import DESCRIPTION, WEIGHTS
+from linocut.models.description import DESCRIPTION, FORMAT, WEIGHTS, read_description
 
 _COUNTED_PX = 256
 
@@ -49,7 +49,7 @@ def save_model(
     write_atomically(folder / WEIGHTS, save(tensors))
     text = description_text(
         {
-            "format": 1,
+            "format": FORMAT,
             "architecture": network.architecture,
             "config": dataclasses.asdict(network.config),
             "about": dict(description),
@@ -67,24 +67,6 @@ def description_text(content: Mapping[str, Any]) -> str:
 
 def _one_line(text: str) -> str:
     return re.sub(r"\s*\n\s*", " ", text)
-
-
-def read_description(folder: pathlib.Path) -> dict[str, Any]:
-    """The content of model.json.
-
-    Raises:
-        CheckpointError: it is missing or is not a description.
-    """
-    path = folder / DESCRIPTION
-    try:
-        description = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{folder} holds no model: {DESCRIPTION} is missing") from None
-    except ValueError as error:
-        raise CheckpointError(f"{path} is not JSON: {error}") from None
-    if not isinstance(description, dict) or description.get("format") != 1:
-        raise CheckpointError(f"{path} is not a model description of format 1")
-    return description
 
 
 def load_tensors(folder: pathlib.Path) -> dict[str, Tensor]:

@@ -50,11 +50,12 @@ from linocut.lab.fitting import build
 from linocut.lab.networks.export import write_graphs
 from linocut.lab.networks.losses import build_loss, description
 from linocut.lab.networks.networks import Network
-from linocut.lab.networks.store import load_model, load_tensors, read_description, save_model
+from linocut.lab.networks.store import load_model, load_tensors, save_model
 from linocut.lab.training.machine import pick_device, picture_batch
 from linocut.lab.training.rate import Exchange
 from linocut.lab.training.recipes import validation_centres
 from linocut.lab.training.trainer import Coding, CropSampler, Distortion, Row, Trainer
+from linocut.models.description import read_description
 from linocut.pictures.image import read_image, write_png
 from linocut.pictures.quality import Quality, measure, psnr_db, ssimulacra2
 

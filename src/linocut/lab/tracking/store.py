@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
 import logging
 import os
 import pathlib
@@ -22,6 +21,8 @@ import tempfile
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
+
+from linocut.files import sha256_of
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -147,7 +148,7 @@ def flat(params: Mapping[str, object]) -> dict[str, str]:
 
 def digest(content: bytes) -> str:
     """The first 16 hexadecimal digits of SHA-256."""
-    return hashlib.sha256(content).hexdigest()[:16]
+    return sha256_of(content)[:16]
 
 
 def git_commit() -> str:

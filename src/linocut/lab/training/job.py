@@ -17,7 +17,6 @@ same numbers. Both files name the crops and the numbers that they belong to:
 from __future__ import annotations
 
 import argparse
-import hashlib
 import io
 import json
 import pathlib
@@ -36,7 +35,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from linocut.errors import DataError, LinocutError
-from linocut.files import write_atomically
+from linocut.files import sha256_of, write_atomically
 from linocut.lab.config.params import Params, load_params
 from linocut.lab.config.parse import plain
 from linocut.lab.config.process import end_with_parent
@@ -106,7 +105,7 @@ def pack(root: pathlib.Path, job: pathlib.Path, most_mb: float = MOST_MB) -> str
                 )
         for path in sorted((prepared / "validation").glob("*.png")):
             archive.write(path, f"validation/{path.name}")
-        archive.writestr(ABOUT, json.dumps({"crops": _digest(crops)}))
+        archive.writestr(ABOUT, json.dumps({"crops": sha256_of(np.ascontiguousarray(crops).data)}))
     write_atomically(job, file.getvalue())
     return f"{job}: {len(crops)} crops, {job.stat().st_size / 1e6:.1f} MB"
 
@@ -157,7 +156,7 @@ def fetch(root: pathlib.Path, results: pathlib.Path) -> str:
         _extract(results, work)
         about = json.loads((work / ABOUT).read_text(encoding="utf-8"))
         crops = np.load(root / "artifacts/prepared/train.npy", mmap_mode="r")
-        if about["crops"] != _digest(crops):
+        if about["crops"] != sha256_of(np.ascontiguousarray(crops).data):
             raise DataError(f"{results} was trained on other crops than artifacts/prepared holds")
         params = load_params(root / "params.yaml")
         here = _numbers(params)
@@ -245,8 +244,9 @@ def _open_job(job: pathlib.Path, work: pathlib.Path) -> None:
             raise DataError(f"{job} is no job: `training_job pack` writes one")
         crops = np.stack([read_image(io.BytesIO(archive.read(name))) for name in names])
         expected = json.loads(archive.read(ABOUT))["crops"]
-        if _digest(crops) != expected:
-            raise DataError(f"{job} is damaged: its crops have the digest {_digest(crops)}")
+        found = sha256_of(np.ascontiguousarray(crops).data)
+        if found != expected:
+            raise DataError(f"{job} is damaged: its crops have the digest {found}")
         np.save(prepared / "train.npy", crops)
         for name in archive.namelist():
             if name.startswith("validation/"):
@@ -260,7 +260,7 @@ def _same_job(about: Mapping[str, object], job: pathlib.Path) -> None:
     """Refuse results of another job."""
     with zipfile.ZipFile(job) as archive:
         crops = json.loads(archive.read(ABOUT))["crops"]
-    if about["job"] != _file_digest(job):
+    if about["job"] != sha256_of(job):
         what = "parameters" if about["crops"] == crops else "crops"
         raise DataError(f"the results are those of a job with other {what} than {job}")
 
@@ -272,7 +272,7 @@ def _write_results(work: pathlib.Path, job: pathlib.Path, results: pathlib.Path)
         crops = json.loads(archive.read(ABOUT))["crops"]
     about = {
         "crops": crops,
-        "job": _file_digest(job),
+        "job": sha256_of(job),
         "params": _numbers(load_params(work / "params.yaml")),
     }
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -298,16 +298,6 @@ def _numbers(params: Params) -> dict[str, object]:
     found |= {f"arch.{name}": plain(one) for name, one in params.arch.items()}
     found |= {f"loss.{name}": plain(one) for name, one in params.loss.items()}
     return found
-
-
-def _digest(crops: NDArray[np.uint8]) -> str:
-    """SHA-256 of the pixels."""
-    return hashlib.sha256(np.ascontiguousarray(crops).tobytes()).hexdigest()
-
-
-def _file_digest(path: pathlib.Path) -> str:
-    """SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _clock() -> float:
