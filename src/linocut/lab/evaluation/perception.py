@@ -1,0 +1,190 @@
+"""Scores that see what an adversary does, and the controls that it has to beat.
+
+    original, decoded --EfficientNet-Lite1--> maps --unit vectors at each place--> feature distance
+    maps at stride 16 of all pictures --means and covariances--> Frechet distance over patches
+
+The feature distance asks whether a place looks like the same place, the Frechet distance whether
+all places together look like those of photographs. Neither is LPIPS nor FID: other networks, other
+layers, other numbers, which compare with nothing but themselves. A decoder that has learned against
+an adversary lowers the second; that alone proves little, as noise and sharpening lower some such
+distances, too. So every table has `controls`, and the first distance is the guard: noise worsens
+it.
+
+Source: Heusel et al. 2017 (Frechet distance of deep features); Zhang et al. 2018 (distance of unit
+vectors of deep features).
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+
+from linocut.errors import DataError
+from linocut.lab.evaluation.rd import Interval, resample_pictures
+from linocut.lab.networks.features import Features, distance
+from linocut.lab.training.machine import picture_batch
+from linocut.pictures.image import RgbArray
+
+STRIDE_PX = 16
+NOISE_SIGMA = 2.0
+"""Of the noise of the control, grey levels."""
+UNSHARP_PERCENT = (20, 40)
+DRAWS = 400
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Sums over the patches of one picture.
+
+    Attributes:
+        count: of the patches.
+        total: float64 (c,), sum of their features.
+        products: float64 (c, c), sum of their outer products.
+    """
+
+    count: int
+    total: NDArray[np.float64]
+    products: NDArray[np.float64]
+
+
+class Judge:
+    """Compares decoded pictures with one original.
+
+    Args:
+        original: uint8 (h, w, 3), sides of at least 16 px; the rest beyond multiples of 16 is cut
+            off.
+
+    Raises:
+        DataError: a side is shorter, or the weights of the network are not installed.
+    """
+
+    def __init__(self, original: RgbArray) -> None:
+        self.shape = original.shape
+        if min(original.shape[:2]) < STRIDE_PX:
+            raise DataError(
+                f"the picture is {original.shape}, expected sides of at least {STRIDE_PX} px"
+            )
+        self._maps = _maps(original)
+        self.patches = _patches(self._maps[-1])
+
+    def score(self, decoded: RgbArray) -> tuple[float, Patches]:
+        """The feature distance, 0 for equal pictures, and the patches of the decoded one.
+
+        Raises:
+            DataError: the shapes differ.
+        """
+        if decoded.shape != self.shape:
+            raise DataError(
+                f"the picture is {decoded.shape}, expected {self.shape} as the original"
+            )
+        maps = _maps(decoded)
+        return float(distance(maps, self._maps)), _patches(maps[-1])
+
+
+@functools.cache
+def _network() -> Features:
+    return Features("lite1")
+
+
+@torch.inference_mode()
+def _maps(picture: RgbArray) -> list[torch.Tensor]:
+    height, width = (side // STRIDE_PX * STRIDE_PX for side in picture.shape[:2])
+    found: list[torch.Tensor] = _network()(picture_batch(picture[:height, :width]))
+    return found
+
+
+def _patches(features: torch.Tensor) -> Patches:
+    """Of a map (1, c, h, w)."""
+    rows = features[0].flatten(1).T.double().numpy()
+    return Patches(len(rows), rows.sum(0), rows.T @ rows)
+
+
+def frechet_distance(one: Sequence[Patches], other: Sequence[Patches]) -> float:
+    """|m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)) of the patches of two sets of pictures.
+
+    Raises:
+        DataError: a set is empty.
+    """
+    if not one or not other:
+        raise DataError("a set of pictures is empty, expected two that can be compared")
+    ones = [np.ones(len(pictures)) for pictures in (one, other)]
+    return _frechet(_Set(one).gaussian(ones[0]), _Set(other).gaussian(ones[1]))
+
+
+def frechet_ratio(
+    original: Sequence[Patches], reference: Sequence[Patches], candidate: Sequence[Patches],
+    draws: int = DRAWS, seed: int = 0,
+) -> Interval:  # fmt: skip
+    """Distance of a candidate over that of a reference, with a 95 % interval over the pictures.
+
+    Args:
+        original: patches of each original.
+        reference: of each picture as the reference decodes it.
+        candidate: likewise.
+        draws: of the bootstrap; in each the same pictures are drawn for all three.
+        seed: of the draws.
+    """
+    sets = [_Set(pictures) for pictures in (original, reference, candidate)]
+
+    def ratio(weights: NDArray[np.float64]) -> float:
+        base, *others = (pictures.gaussian(weights) for pictures in sets)
+        first, second = (_frechet(base, one) for one in others)
+        return second / first
+
+    ratios = [
+        ratio(np.bincount(drawn, minlength=len(original)).astype(np.float64))
+        for drawn in resample_pictures(len(original), draws, seed)
+    ]
+    low, high = np.percentile(ratios, (2.5, 97.5))
+    return Interval(ratio(np.ones(len(original))), float(low), float(high))
+
+
+Gaussian = tuple[NDArray[np.float64], NDArray[np.float64]]
+
+
+class _Set:
+    """Patches of several pictures, each of which can count any number of times."""
+
+    def __init__(self, pictures: Sequence[Patches]) -> None:
+        self.count = np.array([one.count for one in pictures], np.float64)
+        self.total = np.stack([one.total for one in pictures])
+        self.products = np.stack([one.products for one in pictures])
+
+    def gaussian(self, weights: NDArray[np.float64]) -> Gaussian:
+        """Mean (c,) and covariance (c, c) of all patches."""
+        count = float(weights @ self.count)
+        mean = weights @ self.total / count
+        return mean, np.tensordot(weights, self.products, 1) / count - np.outer(mean, mean)
+
+
+def _frechet(one: Gaussian, other: Gaussian) -> float:
+    values, vectors = np.linalg.eigh(one[1])
+    root = (vectors * np.sqrt(values.clip(0.0))) @ vectors.T
+    both = np.linalg.eigvalsh(root @ other[1] @ root)
+    traces = np.trace(one[1]) + np.trace(other[1]) - 2.0 * np.sqrt(both.clip(0.0)).sum()
+    return float(np.square(one[0] - other[0]).sum() + max(float(traces), 0.0))
+
+
+def unsharp(picture: RgbArray, percent: int) -> RgbArray:
+    """Pillow's unsharp mask of radius 1."""
+    sharper = Image.fromarray(picture).filter(ImageFilter.UnsharpMask(1.0, percent, 0))
+    return np.asarray(sharper)
+
+
+def noisy(picture: RgbArray, sigma: float = NOISE_SIGMA, seed: int = 0) -> RgbArray:
+    """White Gaussian noise on every sample."""
+    noise = np.random.default_rng(seed).normal(0.0, sigma, picture.shape)
+    return np.clip(np.rint(picture + noise), 0, 255).astype(np.uint8)
+
+
+CONTROLS: Mapping[str, Callable[[RgbArray], RgbArray]] = {
+    **{f"unsharp {p} %": functools.partial(unsharp, percent=p) for p in UNSHARP_PERCENT},
+    f"noise of sigma {NOISE_SIGMA:.0f}": noisy,
+}
+"""What needs no training, made of the plain decoder's picture."""
