@@ -38,9 +38,8 @@ from linocut.lab.networks.store import decoder_kmac_per_px
 from linocut.lab.networks.torch_transforms import TorchTransforms
 from linocut.lab.training.machine import pick_device
 from linocut.lab.training.trainer import Trainer
-from linocut.models import shipped
-from linocut.pictures.crop import centre
-from linocut.pictures.image import RgbArray, read_image
+from linocut.models import folders
+from linocut.pictures.image import RgbArray, centre, read_image
 from linocut.pictures.quality import psnr_db
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -243,7 +242,7 @@ def flop_per_pixel(trainer: Trainer) -> float:
 
 def curve(network: Network, pictures: Sequence[RgbArray], crops: Path, seed: int) -> Curve:
     """Mean rate in bpp and mean PSNR at every step, with tables fitted to this network."""
-    codec = Codec.load(shipped.folder_of("cae-l2"))
+    codec = Codec.load(folders.folder_of("cae-l2"))
     rng = np.random.default_rng([seed, 1])
     samples = []
     for latent in training_latents(network, crops, 24, seed):

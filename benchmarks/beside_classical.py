@@ -32,7 +32,7 @@ from linocut.format.bitstream import unpack
 from linocut.lab.data.sources import sample_files
 from linocut.lab.evaluation import anchors
 from linocut.lab.evaluation.anchors import ANCHORS
-from linocut.models import shipped
+from linocut.models import folders
 from linocut.pictures.image import Picture, read_image
 from linocut.pictures.quality import measure, ssimulacra2
 
@@ -61,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--bpp", type=float, nargs="+", default=[0.25, 0.75])
     parser.add_argument("--pictures", type=Path, nargs="+", help="default: the samples for tests")
-    parser.add_argument("--models", nargs="+", default=list(shipped.available()))
+    parser.add_argument("--models", nargs="+", default=list(folders.available()))
     parser.add_argument("--write", action="store_true", help=f"write {PAGE.relative_to(ROOT)}, too")
     options = parser.parse_args(arguments)
     samples = sample_files(ROOT / "data" / "samples.json")

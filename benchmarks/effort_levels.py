@@ -31,7 +31,7 @@ from linocut.lab.evaluation.rd import (
     percentile_interval,
     resample_pictures,
 )
-from linocut.models import shipped
+from linocut.models import folders
 from linocut.pictures.image import read_image
 from linocut.pictures.quality import measure, to_db
 
@@ -53,7 +53,7 @@ class Level:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure and print a table; return the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--models", nargs="+", default=list(shipped.available()))
+    parser.add_argument("--models", nargs="+", default=list(folders.available()))
     parser.add_argument("--pictures", type=Path, nargs="+", help="default: the samples for tests")
     parser.add_argument("--steps", type=float, nargs="+", default=list(STEPS))
     options = parser.parse_args(arguments)

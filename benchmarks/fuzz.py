@@ -45,7 +45,7 @@ from linocut.entropy.kernel import description
 from linocut.errors import BitstreamError
 from linocut.format import bitstream, resilient
 from linocut.format.bitstream import LinoFile, Resilience, Segment, unpack, varint
-from linocut.format.reed_solomon import protect, protected_length, recover
+from linocut.format.resilient import protect, protected_length, recover
 
 ROOT = Path(__file__).resolve().parents[1]
 GOLDEN = ROOT / "tests" / "golden"

@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install 
 
 from linocut.lab.config import stage
 from linocut.lab.config.params import Params
-from linocut.lab.studies import matched
+from linocut.lab.evaluation.comparison import match_sizes
 
 ARTIFACTS = ROOT / "artifacts"
 
@@ -19,7 +19,7 @@ ARTIFACTS = ROOT / "artifacts"
 def main(params: Params) -> None:
     """Code the shown pictures with the anchors to the sizes of the leading cell's files."""
     stage.keep_only(ARTIFACTS / "evaluated", params.grid.cells)
-    matched.match_sizes(
+    match_sizes(
         params.grid.cells,
         ARTIFACTS,
         ARTIFACTS / "studies/matched",

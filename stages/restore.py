@@ -11,8 +11,8 @@ sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install 
 
 from linocut.lab.config import stage
 from linocut.lab.config.params import Params
-from linocut.lab.data.degradation import DEGRADED
 from linocut.lab.studies import restoration
+from linocut.lab.studies.restoration import DEGRADED
 
 PREPARED = ROOT / "artifacts/prepared"
 BASES = ROOT / "artifacts/restore_base"

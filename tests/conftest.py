@@ -30,7 +30,7 @@ if importlib.util.find_spec("torch") is None:  # the codec alone is installed
         "entropy/test_contexts.py",
         "entropy/test_kernel.py",
         "format/test_reed_solomon.py",
-        "models/test_shipped.py",
+        "models/test_folders.py",
         "pictures/test_metadata.py",
         "pictures/test_quality.py",
     ]

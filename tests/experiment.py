@@ -9,6 +9,7 @@ import numpy as np
 import skimage.data
 
 from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.evaluation.comparison import match_sizes
 from linocut.lab.evaluation.rows import (
     CLASSICAL,
     LEARNED,
@@ -17,7 +18,6 @@ from linocut.lab.evaluation.rows import (
     EvaluationRow,
     write_rows,
 )
-from linocut.lab.studies.matched import match_sizes
 from linocut.pictures.image import write_png
 
 CELLS = ("cae-l2", "cae-ms_ssim", "generative-l2")

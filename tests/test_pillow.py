@@ -19,7 +19,7 @@ import linocut.pillow
 import raw_files
 from linocut.errors import ConfigError
 from linocut.lab.data.dead_leaves import dead_leaves
-from linocut.models import shipped
+from linocut.models import folders
 from linocut.pictures.quality import psnr_db
 
 LEAVES = dead_leaves(48, 64, seed=5)
@@ -30,9 +30,9 @@ SRGB = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 def installed(codec_folder, tmp_path_factory):
     """The small codec as the recommended model."""
     release = tmp_path_factory.mktemp("release")
-    shutil.copytree(codec_folder, release / shipped.RECOMMENDED)
+    shutil.copytree(codec_folder, release / folders.RECOMMENDED)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shipped, "RELEASE", release)
+        patch.setattr(folders, "RELEASE", release)
         yield
     linocut.pillow._codec.cache_clear()
 
@@ -110,7 +110,7 @@ def test_damaged_files_are_refused_with_the_reason() -> None:
 def test_a_file_of_an_unknown_model_opens_but_does_not_decode() -> None:
     file = saved(Image.fromarray(LEAVES))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shipped, "RELEASE", Path("nowhere"))
+        patch.setattr(folders, "RELEASE", Path("nowhere"))
         image = Image.open(file)
         with pytest.raises(OSError, match="which is not installed"):
             image.load()
@@ -216,7 +216,7 @@ def test_a_screenshot_comes_back_exactly_and_needs_no_model(
     page = Image.new("RGBA", (90, 70), (240, 240, 255, 255))
     page.paste((20, 30, 40, 200), (10, 10, 60, 30))
     file = saved(page)
-    monkeypatch.setattr(shipped, "RELEASE", tmp_path)
+    monkeypatch.setattr(folders, "RELEASE", tmp_path)
     again = Image.open(file)
     assert again.mode == "RGBA"
     assert np.array_equal(np.asarray(again), np.asarray(page))

@@ -33,7 +33,7 @@ from linocut.codec.picture_files import (
 from linocut.codec.rate_control import DEFAULT_QUALITY
 from linocut.errors import ConfigError, LinocutError
 from linocut.format import bitstream
-from linocut.models import shipped
+from linocut.models import folders
 from linocut.pictures.image import from_pillow
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class LinoImageFile(ImageFile.ImageFile):
         if self._file is not None:
             try:
                 known = self._file.is_lossless
-                codec = None if known else _codec(str(shipped.by_id(self._file.model_id)))
+                codec = None if known else _codec(str(folders.by_id(self._file.model_id)))
                 picture = decompress_picture(codec, self._file)
             except LinocutError as error:
                 raise OSError(str(error)) from error
@@ -108,7 +108,7 @@ def _save(image: Image.Image, file: IO[bytes], filename: str | bytes) -> None:
         exif = exif.tobytes()
     icc = options.get("icc_profile", image.info.get("icc_profile"))
     picture = from_pillow(image, icc or None, exif or None)
-    codec = _codec(str(options.get("model", shipped.DEFAULT)))
+    codec = _codec(str(options.get("model", folders.DEFAULT)))
     data, lost = compress_picture(
         codec,
         picture,

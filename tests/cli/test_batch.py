@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from linocut.cli import batch, pool
+from linocut.cli import batch
 from linocut.cli.batch import Options, Outcome, run
 from linocut.cli.files import Job, Plan
 from linocut.errors import DataError
@@ -164,8 +164,8 @@ def test_where_no_worker_starts_the_work_is_done_here(
 def test_workers_are_used_for_much_work_or_on_demand(
     pixels: list[int], most: int | None, expected: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(pool, "cores", lambda: 4)
-    assert pool.workers_for(pixels, most) == min(expected, len(pixels))
+    monkeypatch.setattr(batch, "cores", lambda: 4)
+    assert batch.workers_for(pixels, most) == min(expected, len(pixels))
 
 
 def test_pictures_that_are_large_together_are_worked_on_apart(tmp_path: Path) -> None:
@@ -181,11 +181,11 @@ def test_pictures_that_are_large_together_are_worked_on_apart(tmp_path: Path) ->
             self.sent.append(job)
 
     team = [Worker(), Worker(), Worker()]
-    waiting = pool.deque([(0, 60_000_000), (1, 30_000_000), (2, 20_000_000)])
-    pool._assign(team, waiting, "abc")  # type: ignore[arg-type]
+    waiting = batch.deque([(0, 60_000_000), (1, 30_000_000), (2, 20_000_000)])
+    batch._assign(team, waiting, "abc")  # type: ignore[arg-type]
     assert [worker.sent for worker in team] == [["a"], ["b"], []]
     team[0].number = None
-    pool._assign(team, waiting, "abc")  # type: ignore[arg-type]
+    batch._assign(team, waiting, "abc")  # type: ignore[arg-type]
     assert team[0].sent == ["a", "c"]
 
 

@@ -23,7 +23,7 @@ from linocut.format.bitstream import CORRECTION, ICC_PROFILE, ROTATION, LinoFile
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.fitting.build import COARSER
 from linocut.lab.networks.torch_transforms import TorchTransforms
-from linocut.models.description import About
+from linocut.models.folders import About
 from linocut.pictures.quality import psnr_db
 from tiny import awake
 

@@ -6,7 +6,7 @@ import reedsolo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from linocut.format.reed_solomon import LONGEST, protect, protected_length, recover
+from linocut.format.resilient import LONGEST, protect, protected_length, recover
 
 PARITIES = (2, 3, 24, 32, 64, 96)
 

@@ -24,7 +24,7 @@ from linocut.format.bitstream import (
     pack,
     unpack,
 )
-from linocut.format.reed_solomon import protect, protected_length
+from linocut.format.resilient import protect, protected_length
 
 MODEL = bytes(range(16, 24))
 

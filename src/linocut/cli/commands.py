@@ -26,8 +26,8 @@ from linocut.codec.picture_files import (
 from linocut.codec.rate_control import DEFAULT_QUALITY
 from linocut.errors import CheckpointError, DataError
 from linocut.format import bitstream
-from linocut.models import shipped
-from linocut.models.description import Description
+from linocut.models import folders
+from linocut.models.folders import Description
 from linocut.pictures.alpha import largest_alpha_difference, seen_alike
 from linocut.pictures.image import PICTURE_SUFFIXES, WRITABLE, Picture, encode_picture, read_picture
 
@@ -97,7 +97,7 @@ def info(options: Namespace) -> int:
 
 def list_models(options: Namespace) -> int:
     """The models at hand."""
-    rows = [_describe_model(name, folder) for name, folder in shipped.available().items()]
+    rows = [_describe_model(name, folder) for name, folder in folders.available().items()]
     if options.json:
         _print(json.dumps(rows, indent=2))
         return 0
@@ -118,8 +118,8 @@ def _describe_model(name: str, folder: Path) -> dict[str, Any]:
     made = [about.get("arch") or description.architecture, about.get("loss")]
     return {
         "name": name,
-        "id": shipped.model_id(folder).hex(),
-        "default": name == shipped.RECOMMENDED,
+        "id": folders.model_id(folder).hex(),
+        "default": name == folders.RECOMMENDED,
         "bytes": (folder / "model.safetensors").stat().st_size,
         "summary": about.get("summary") or " trained for ".join(str(word) for word in made if word),
     }
@@ -182,7 +182,7 @@ def _decode(content: bytes, options: Namespace, threads: int | None) -> Picture:
     file = bitstream.unpack(content, max_pixels=most)
     if file.is_lossless:
         return decompress_picture(None, file)
-    model = options.model or str(shipped.by_id(file.model_id))
+    model = options.model or str(folders.by_id(file.model_id))
     codec = _codec(model, options.device, threads)
     return decompress_picture(codec, file)
 

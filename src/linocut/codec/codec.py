@@ -43,8 +43,8 @@ from linocut.errors import BitstreamError, CheckpointError, DataError
 from linocut.format import bitstream
 from linocut.format.bitstream import LinoFile
 from linocut.format.blocks import pack_correction, unpack_lossless
-from linocut.models import shipped
-from linocut.models.description import About, Model
+from linocut.models import folders
+from linocut.models.folders import About, Model
 from linocut.numpy_threads import numpy_on_one_thread
 
 DEFAULT_OPTIONS = EncodeOptions()
@@ -81,7 +81,7 @@ class Codec:
 
     @classmethod
     def load(
-        cls, name: str | Path = shipped.DEFAULT, device: str = "cpu", threads: int | None = None
+        cls, name: str | Path = folders.DEFAULT, device: str = "cpu", threads: int | None = None
     ) -> Codec:
         """Load a model by name or folder.
 
@@ -94,7 +94,7 @@ class Codec:
             CheckpointError: there is none, or it is damaged or not a complete codec.
             ConfigError: the device cannot be used here.
         """
-        folder = shipped.folder_of(name)
+        folder = folders.folder_of(name)
         model = Model.of(folder)
         try:
             if not model.description.latent:

@@ -26,7 +26,7 @@ from linocut.entropy.planes import Integers, step_of
 from linocut.entropy.tables import Bins
 from linocut.errors import ConfigError
 from linocut.format.blocks import Numbers
-from linocut.models.description import About
+from linocut.models.folders import About
 
 Chosen = tuple[Tile, list[Integers], Bins | None]
 """A tile, its symbols (c, h, w) of each band, and their table indices where they are known."""

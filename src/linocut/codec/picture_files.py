@@ -43,8 +43,8 @@ from linocut.format.blocks import (
     unpack_lossless,
     unpack_metadata,
 )
-from linocut.models import shipped
-from linocut.models.description import Description
+from linocut.models import folders
+from linocut.models.folders import Description
 from linocut.pictures.alpha import blacken_invisible, fill_invisible
 from linocut.pictures.image import Picture, RgbArray
 from linocut.pictures.quality import psnr_db
@@ -350,7 +350,7 @@ def describe_file(data: bytes) -> dict[str, Any]:
 def _model_of(model_id: bytes) -> tuple[str | None, dict[str, Any]]:
     """Name of the shipped model of this id, and the facts about it."""
     try:
-        folder = shipped.by_id(model_id)
+        folder = folders.by_id(model_id)
     except CheckpointError:
         return None, {}
     return folder.name, dict(Description.of(folder).about.facts)

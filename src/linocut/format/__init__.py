@@ -2,5 +2,5 @@
 
 alpha, metadata, correction, a picture without loss --blocks--> blocks
 size, step, model, payloads, blocks --bitstream--> bytes of the plain layout
-                                    --resilient, reed_solomon--> bytes that survive bit errors
+                                    --resilient--> bytes that survive bit errors
 """

@@ -5,5 +5,5 @@ PNG, JPEG, TIFF, ... --metadata--> ICC, EXIF, orientation, what is dropped and s
 Picture              --image--> PNG, TIFF, WebP, ... without loss
 Picture              --alpha--> rgb whose invisible pixels cost nothing
 original, decoded    --quality--> PSNR, SSIM, MS-SSIM, SSIMULACRA 2
-picture              --crop--> its middle, its busiest square
+picture              --image--> its middle, its busiest square
 """

@@ -20,7 +20,7 @@ from linocut.lab.fitting import build
 from linocut.lab.networks.losses import described
 from linocut.lab.networks.store import load_model
 from linocut.lab.training import recipes
-from linocut.models.description import read_description
+from linocut.models.folders import read_description
 from linocut.pictures.image import write_png
 from linocut.pictures.quality import psnr_db
 

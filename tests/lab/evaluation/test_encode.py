@@ -21,7 +21,7 @@ from linocut.lab.fitting import decoder_tuning
 from linocut.lab.fitting.build import COARSER, build_codec, fit_pca, training_latents
 from linocut.lab.networks.losses import l2
 from linocut.lab.networks.store import load_model, save_model
-from linocut.models import shipped
+from linocut.models import folders
 from linocut.pictures.image import read_image, write_png
 from linocut.pictures.quality import psnr_db
 from tiny import awake
@@ -140,7 +140,7 @@ def test_a_killed_build_goes_on_with_the_tables_it_had(root, tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setattr(codec_building, "fit_tables", None)  # not called again
         build(resumed, state=state)
-    assert shipped.model_id(resumed) == shipped.model_id(whole)
+    assert folders.model_id(resumed) == folders.model_id(whole)
     assert not state.exists()
 
 
@@ -196,8 +196,8 @@ def test_a_shipped_cell_is_coded_by_the_shipped_codec_itself(root, tmp_path):
     config = dataclasses.replace(CONFIG, rates_bpp=(1.2,))
     folders = (tmp_path / "trained", root / "global", root / "prepared", tmp_path / "coded")
     entropy_code(*folders, config, STEPS, 0)
-    assert shipped.model_id(tmp_path / "coded/codec") == shipped.model_id(
-        shipped.folder_of("cae-l2")
+    assert folders.model_id(tmp_path / "coded/codec") == folders.model_id(
+        folders.folder_of("cae-l2")
     )
     file = unpack((tmp_path / "coded/files/leaves-0.lino").read_bytes())
-    assert file.model_id == shipped.model_id(shipped.folder_of("cae-l2"))
+    assert file.model_id == folders.model_id(folders.folder_of("cae-l2"))

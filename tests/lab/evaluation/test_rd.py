@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 import time
@@ -14,15 +15,21 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from linocut.lab.evaluation.rd import (
+    DRAWN,
+    TITLES,
     CurveError,
     PictureCurves,
     bd_rate,
     bd_rate_between,
     bd_rate_draws,
+    bd_rate_to_published,
+    is_kodak,
     is_monotone,
     percentile_interval,
+    published_curves,
     resample_pictures,
 )
+from linocut.pictures.quality import to_db
 
 JPEG = ([0.27, 0.37, 0.62, 0.86, 1.19, 1.77], [26.67, 28.14, 30.49, 32.17, 33.92, 36.46])
 J2K = ([0.1, 0.2, 0.3, 0.5, 1.0, 1.5, 2.0], [26.39, 28.48, 29.96, 32.18, 36.0, 38.66, 40.8])
@@ -184,3 +191,37 @@ def test_a_thousand_draws_take_a_fraction_of_a_second() -> None:
 def test_rate_distortion_needs_no_torch() -> None:
     code = "import sys, linocut.lab.evaluation.rd; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+NAME = "BPG 4:4:4 (0.9.8 x265, CompressAI)"
+UNITS = {"psnr_db": None, "ms_ssim_db": to_db}
+
+
+def measured(metric: str, factor: float, column: str) -> PictureCurves:
+    """The published curve with `factor` times its rate, as if measured on one picture."""
+    curve = published_curves()[NAME]
+    bpp, quality = np.array([curve["bpp"]]) * factor, np.array([curve[column]])
+    return PictureCurves(("kodim01",), bpp, quality, UNITS[metric])
+
+
+@pytest.mark.parametrize(("metric", "column"), [("psnr_db", "psnr_db"), ("ms_ssim_db", "ms_ssim")])
+def test_a_curve_at_nine_tenths_of_the_rate_is_ten_per_cent_better(metric, column):
+    assert bd_rate_to_published(NAME, metric, measured(metric, 0.9, column)) == pytest.approx(-10)
+    assert bd_rate_to_published(NAME, metric, measured(metric, 1.0, column)) == pytest.approx(0)
+
+
+def test_curves_that_do_not_meet_have_no_number():
+    high = PictureCurves(("kodim01",), np.array([[9.0, 10.0]]), np.array([[70.0, 80.0]]))
+    assert bd_rate_to_published(NAME, "psnr_db", high) is None
+
+
+def test_every_codec_of_the_tables_has_both_metrics():
+    for name in (*TITLES, *DRAWN):
+        curve = published_curves()[name]
+        assert len(curve["bpp"]) == len(curve["psnr_db"]) == len(curve["ms_ssim"])
+        assert all(map(math.isfinite, curve["psnr_db"]))
+
+
+def test_kodak_is_all_twenty_four():
+    assert is_kodak([f"kodim{number:02}" for number in range(1, 25)])
+    assert not is_kodak([f"kodim{number:02}" for number in range(1, 24)])

@@ -15,8 +15,7 @@ from linocut.lab.fitting.decoder_tuning import tune_decoder
 from linocut.lab.fitting.entropy_fit import fit_tables, no_contexts
 from linocut.lab.networks.losses import l2
 from linocut.lab.networks.torch_transforms import TorchTransforms
-from linocut.lab.training.finite import DivergedError
-from linocut.lab.training.resume import ResumeState
+from linocut.lab.training.guards import DivergedError, ResumeState
 from linocut.pictures.quality import psnr_db
 from tiny import awake
 

@@ -12,7 +12,7 @@ from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.evaluation.rd import bd_rate
 from linocut.lab.fitting.refinement import Aim, network_of
 from linocut.lab.networks.losses import MS_SSIM_MIN_SIDE_PX, l2
-from linocut.models.description import About
+from linocut.models.folders import About
 from linocut.pictures.quality import ms_ssim, psnr_db, to_db
 
 PICTURE = dead_leaves(192, 256, 9)

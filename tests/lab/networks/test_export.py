@@ -16,7 +16,7 @@ from linocut.lab.networks.export import write_graphs
 from linocut.lab.networks.networks import Network
 from linocut.lab.networks.store import save_model
 from linocut.lab.networks.torch_transforms import TorchTransforms, geometry_of
-from linocut.models import shipped
+from linocut.models import folders
 from tiny import awake
 
 ARCHITECTURES = ("cae", "generative", "cae2018", "ncode")
@@ -137,9 +137,9 @@ def test_graphs_that_are_not_those_of_the_network_are_refused(tmp_path, monkeypa
         write_graphs(tmp_path, network)
 
 
-@pytest.mark.parametrize("name", sorted(shipped.available()))
+@pytest.mark.parametrize("name", sorted(folders.available()))
 def test_shipped_graphs_are_those_of_the_shipped_weights(name, tmp_path):
-    folder = shipped.folder_of(name)
+    folder = folders.folder_of(name)
     network = export.load_model(folder)
     weights = export.Weights.of(folder / "model.safetensors", network)
     for path in sorted(folder.glob("*.onnx")):

@@ -17,7 +17,7 @@ from linocut.lab.networks.store import (
     load_tensors,
     save_model,
 )
-from linocut.models.description import read_description
+from linocut.models.folders import read_description
 from tiny import awake
 
 

@@ -10,20 +10,24 @@ import torch
 from linocut.codec.codec import Codec
 from linocut.errors import DataError
 from linocut.lab.config.params import (
+    DejpegConfig,
     DenoiseConfig,
     Params,
     load_params,
 )
 from linocut.lab.data.dead_leaves import dead_leaves
-from linocut.lab.data.degradation import DEGRADED, degradation
 from linocut.lab.evaluation.rows import RestoredRow, read_rows
 from linocut.lab.networks.losses import l2
 from linocut.lab.networks.store import save_model
 from linocut.lab.report import restoration_section
 from linocut.lab.studies import noise_tolerance, restoration
 from linocut.lab.studies.restoration import (
+    DEGRADED,
     Restoring,
+    add_noise,
     build_bases,
+    compare_losses,
+    degradation,
     degrade_batch,
     degraded_tests,
     matching_step,
@@ -186,3 +190,96 @@ def test_a_batch_is_degraded_like_its_pictures() -> None:
     rng = np.random.default_rng(5)
     expected = np.stack([degrade(picture, rng) for picture in pictures])
     assert np.array_equal((batch.permute(0, 2, 3, 1).numpy() * 255).round(), expected)
+
+
+def test_noise_has_the_standard_deviation_asked_for() -> None:
+    grey = np.full((128, 128, 3), 128, np.uint8)
+    error = add_noise(grey, 20.0, np.random.default_rng(0)).astype(float) - 128
+    assert error.std() == pytest.approx(20.0, rel=0.02)
+    assert error.mean() == pytest.approx(0.0, abs=0.3)
+
+
+def test_noise_of_zero_leaves_the_picture_alone() -> None:
+    picture = dead_leaves(32, 32, 0)
+    assert np.array_equal(add_noise(picture, 0.0, np.random.default_rng(0)), picture)
+
+
+@pytest.mark.parametrize("task", [DenoiseConfig(25.0), DejpegConfig(10)])
+def test_the_same_randomness_degrades_in_the_same_way(task: DenoiseConfig | DejpegConfig) -> None:
+    picture, degrade = dead_leaves(48, 64, 0), degradation(task)
+    first, second = (degrade(picture, np.random.default_rng(3)) for _ in range(2))
+    assert np.array_equal(first, second)
+    assert first.dtype == np.uint8
+    assert first.shape == picture.shape
+    assert not np.array_equal(first, picture)
+
+
+def test_a_lower_quality_degrades_more() -> None:
+    picture, rng = dead_leaves(64, 64, 0), np.random.default_rng(0)
+    errors = [
+        np.square(degradation(DejpegConfig(quality))(picture, rng).astype(float) - picture).mean()
+        for quality in (10, 50, 90)
+    ]
+    assert errors == sorted(errors, reverse=True)
+
+
+def rows(gain: dict[str, float], *, slope: float = 0.0, noise: float = 0.0) -> list[RestoredRow]:
+    """Losses whose PSNR differs by `gain` at equal rate, and rates that differ by loss."""
+    rng, found = np.random.default_rng(0), []
+    for place, (loss, more) in enumerate(gain.items()):
+        for seed in range(3):
+            for picture in range(6):
+                for bottleneck, step in ((0, 80.0), (1, 40.0), (1, 80.0)):
+                    bpp = bottleneck * 20.0 / step * (1 + 0.2 * place)
+                    psnr = 25 + picture + more + noise * rng.standard_normal()
+                    psnr += slope * np.log(bpp) if bottleneck else 0.0
+                    score = dict.fromkeys(("ssim", "ms_ssim", "ssimulacra2"), psnr)
+                    before = {f"input_{name}": 20.0 for name in ("psnr_db", *score)}
+                    found.append(
+                        RestoredRow(
+                            loss=loss,
+                            bottleneck=bottleneck,
+                            seed=seed,
+                            picture=str(picture),
+                            step=step,
+                            bpp=bpp,
+                            psnr_db=psnr,
+                            **score,
+                            **before,
+                        )
+                    )
+    return found
+
+
+def test_a_constant_difference_is_found_exactly_though_pictures_differ() -> None:
+    first = compare_losses(rows({"l2": 0.0, "l1": 0.3}), [("l1", "l2")], 0)[0]
+    assert (first.bottleneck, first.score) == (0, "psnr_db")
+    assert (first.difference, first.low, first.high) == pytest.approx((0.3, 0.3, 0.3))
+    assert first.bpp == 0
+
+
+def test_with_a_bottleneck_losses_are_compared_at_equal_rate() -> None:
+    found = compare_losses(rows({"l2": 0.0, "l1": 0.3}, slope=4.0), [("l1", "l2")], 0)
+    paid = next(row for row in found if row.bottleneck and row.score == "psnr_db")
+    assert paid.difference == pytest.approx(0.3)
+    assert 0.25 < paid.bpp < 0.6
+
+
+def test_noise_widens_the_interval_until_no_difference_is_seen() -> None:
+    found = compare_losses(rows({"l2": 0.0, "l1": 0.0}, noise=1.0), [("l1", "l2")], 0)[0]
+    assert found.low < 0 < found.high
+    assert found.high - found.low > 0.3
+
+
+def test_a_missing_picture_is_refused() -> None:
+    all_rows = rows({"l2": 0.0, "l1": 0.3})
+    with pytest.raises(DataError, match="l1 has 35 restored pictures"):
+        compare_losses(all_rows[:-1], [("l1", "l2")], 0)
+
+
+def test_the_order_of_the_rows_does_not_matter() -> None:
+    mixed = rows({"l2": 0.0, "l1": 0.3}, noise=0.5)
+    turned = [dataclasses.replace(row) for row in reversed(mixed)]
+    one, two = (compare_losses(r, [("l1", "l2")], 0)[0] for r in (mixed, turned))
+    assert one.difference == pytest.approx(two.difference)
+    assert one.low == pytest.approx(two.low)

@@ -13,8 +13,15 @@ from linocut.lab.config.params import Chosen, RobustnessConfig, load_params
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.evaluation.rows import CLASSICAL, LEARNED, ErrorRow, read_rows
 from linocut.lab.studies import robustness
-from linocut.lab.studies.fixed_length import decode_fixed, encode_fixed, header_bytes
-from linocut.lab.studies.robustness import decode_classical, flip_bits, jpeg_near, run_robustness
+from linocut.lab.studies.robustness import (
+    decode_classical,
+    decode_fixed,
+    encode_fixed,
+    flip_bits,
+    header_bytes,
+    jpeg_near,
+    run_robustness,
+)
 from linocut.pictures.image import write_png
 from linocut.pictures.quality import psnr_db
 

@@ -10,9 +10,9 @@ from fake_checkout import RATES_BPP, FakeCheckout
 from linocut.entropy.planes import step_index
 from linocut.errors import DataError
 from linocut.lab.evaluation.recorded import anchor_rows, revisions
-from linocut.lab.tracking import live, registry, results, sync
+from linocut.lab.tracking import live, sync
 from linocut.lab.tracking import store as tracking_store
-from linocut.lab.tracking.results import draw_curves
+from linocut.lab.tracking.sync import draw_curves
 
 # MLflow leaves connections to SQLite to the garbage collector.
 pytestmark = [
@@ -31,8 +31,8 @@ def replace_slow_parts(patch):
         champions.append(tags["linocut.cell"])
         return "1"
 
-    patch.setattr(registry, "crown", crown)
-    patch.setattr(results, "draw_curves", lambda cells, anchors, path: path.touch())
+    patch.setattr(sync, "crown", crown)
+    patch.setattr(sync, "draw_curves", lambda cells, anchors, path: path.touch())
     return champions
 
 
@@ -205,14 +205,14 @@ def test_a_study_is_named_by_its_pictures_and_its_length(checkout, store):
 def test_a_cell_whose_tables_are_of_another_version_is_left_out_and_counted(
     checkout, store, monkeypatch
 ):
-    read = results.measured
+    read = sync.measured
 
     def measured(cell):
         if cell.name == "cae-l1":
             raise DataError("columns are missing")
         return read(cell)
 
-    monkeypatch.setattr(results, "measured", measured)
+    monkeypatch.setattr(sync, "measured", measured)
     assert "1 left out" in sync.sync(checkout.root)
     assert "cae-l1" not in cells(store())
 

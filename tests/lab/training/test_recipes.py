@@ -16,8 +16,8 @@ from linocut.lab.networks.networks import ARCHITECTURES
 from linocut.lab.networks.store import load_model
 from linocut.lab.training import recipes
 from linocut.lab.training.machine import pick_device
-from linocut.models import shipped as models
-from linocut.models.description import About, read_description
+from linocut.models import folders as models
+from linocut.models.folders import About, read_description
 from linocut.pictures.image import write_png
 from tiny import OPTIONS
 

@@ -10,9 +10,8 @@ import torch
 from linocut.lab.config.params import ScheduleConfig, TrainConfig
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.training.adversary import Adversary
-from linocut.lab.training.finite import DivergedError
+from linocut.lab.training.guards import DivergedError, ResumeState
 from linocut.lab.training.rate import Exchange
-from linocut.lab.training.resume import ResumeState
 from linocut.lab.training.trainer import CropSampler, Trainer
 from tiny import CONFIGS, LOSSES, awake, loss_of, untrained
 

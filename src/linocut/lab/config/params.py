@@ -1,6 +1,7 @@
 """The numbers of params.yaml as frozen, typed, checked classes.
 
     params.yaml --load_params--> Params: one class for each section
+    seed --Stream--> generators of random numbers
 
 Every value is written in src/linocut/lab/conf/ and nowhere else, so no field has a default here: a
 key that is missing, unknown, of the wrong type or out of range is a `ConfigError` that names the
@@ -15,8 +16,10 @@ import itertools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import is_dataclass
+from enum import Enum, unique
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import Field, PlainValidator
 from pydantic.dataclasses import dataclass
 
@@ -471,3 +474,37 @@ def load_params(path: pathlib.Path) -> Params:
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise ConfigError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
     return parse(Params, raw, where=path.name)
+
+
+# --- streams of random numbers: one seed, and a name for all that is drawn from it ----------------
+
+
+@unique
+class Stream(Enum):
+    """Who draws, and the number that stands for it beside the seed.
+
+    Within one part of the pipeline no two streams have one number. Between parts numbers repeat:
+    results depend on them, and what is drawn there is of different kinds.
+    """
+
+    VALIDATION_PICTURES = ("data", 1)
+    CROP_SLOTS = ("data", 2)
+    CROPS = ("data", 3)
+    LATENT_CROPS = ("fitting", 1)
+    TABLE_STEPS = ("fitting", 2)
+    CONTEXT_SYMBOLS = ("fitting", 3)
+    TUNING_CROPS = ("fitting", 4)
+    TUNING_BATCHES = ("fitting", 5)
+    DEGRADED_TESTS = ("studies", 3)
+    MATCHING_STEP = ("studies", 4)
+    BASE_CROPS = ("studies", 5)
+    NOISE = ("studies", 6)
+
+    def generator(self, seed: int, *more: int) -> np.random.Generator:
+        """A generator of this stream.
+
+        Args:
+            seed: of the run.
+            more: tell generators of one stream apart, for example the number of a picture.
+        """
+        return np.random.default_rng([seed, self.value[1], *more])

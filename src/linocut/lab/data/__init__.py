@@ -1,5 +1,5 @@
 """Pictures for training, choosing and testing.
 
 sources --> prepare: read, split, refuse copies --> crops, validation and test pictures
-dead_leaves, degradation: pictures that are made, or made worse, here
+dead_leaves: pictures that are made here
 """

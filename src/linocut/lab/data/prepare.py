@@ -30,8 +30,7 @@ from PIL import Image
 
 from linocut.errors import DataError
 from linocut.files import sha256_of, write_atomically
-from linocut.lab.config.params import DataConfig, PrepareConfig
-from linocut.lab.config.streams import Stream
+from linocut.lab.config.params import DataConfig, PrepareConfig, Stream
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.data.sources import (
     SPLITS,

@@ -1,4 +1,4 @@
 """What a codec is worth: files, decoded and measured, beside the classical codecs.
 
-codec, pictures --encode--> .lino --decode--> rows --rd, statistics--> comparison
+codec, pictures --encode--> .lino --decode--> rows --rd, comparison--> BD-rates, intervals
 """

@@ -11,6 +11,9 @@ toss. The best is known only after looking, so Holm's correction runs over all p
 not only over those with the best. With n pictures no p-value is below 2^(1-n) before the
 correction: with few pictures nothing can be significant, and then nothing is.
 
+`match_sizes` codes pictures with the references once more, at the size of the leading cell's files,
+so that what differs between pictures is not the rate.
+
 All this is about pictures; `linocut.lab.report.seeds` draws the seeds of the training, too.
 
 Source: Fisher, "The Design of Experiments", 1935 (permutation of signs); Holm, "A simple
@@ -28,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linocut.errors import DataError
-from linocut.lab.evaluation.anchors import ANCHORS
+from linocut.lab.evaluation.anchors import ANCHORS, decode, encode_near
 from linocut.lab.evaluation.rd import (
     CurveError,
     Floats,
@@ -47,11 +50,14 @@ from linocut.lab.evaluation.rows import (
     AnchorRow,
     BdRow,
     EvaluationRow,
+    MatchedRow,
     MeasuredRow,
     RdRow,
     read_rows,
+    write_rows,
 )
-from linocut.pictures.quality import to_db
+from linocut.pictures.image import read_image, write_png
+from linocut.pictures.quality import measure, to_db
 
 
 @dataclass(frozen=True)
@@ -418,3 +424,46 @@ def _best(curves: Mapping[str, PictureCurves]) -> str | None:
             except CurveError:
                 continue
     return max(wins, key=lambda name: wins[name]) if compared else None
+
+
+# --- references at the size of a cell's files -----------------------------------------------------
+#
+#     evaluated/<cell>/pictures/*.png of the leading cell + prepared/test + anchors/
+#         --> studies/matched/{matched.csv, <picture>-<codec>.png}
+
+
+def match_sizes(cells: Sequence[str], artifacts: Path, out: Path, *, avif_speed: int) -> None:
+    """Code the pictures that the leading cell shows with every reference that was measured.
+
+    Args:
+        cells: the names of the cells that are compared.
+        artifacts: the folder with `anchors/`, `evaluated/` and `prepared/test/`.
+        out: matched.csv and the decoded pictures.
+        avif_speed: effort of AVIF, as in `artifacts/anchors`.
+
+    Raises:
+        DataError: a table is missing or incomplete.
+    """
+    # Only the estimates count here, so one draw does.
+    comparison = compare_curves(cells, artifacts, bootstrap_draws=1, seed=0)
+    leader = comparison.leader("psnr_db")
+    sizes = {(row.picture, row.point): row.bytes for row in comparison.cells[leader]}
+    out.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for path in sorted((artifacts / "evaluated" / leader / "pictures").glob("*.png")):
+        picture, _, point = path.stem.rpartition("-")
+        original = read_image(artifacts / "prepared" / "test" / f"{picture}.png")
+        for codec in reversed(REFERENCES):
+            if codec not in comparison.anchors:
+                continue
+            anchor = comparison.anchors[codec]
+            known = {row.setting: row.bytes for row in anchor if row.picture == picture}
+            size = sizes[picture, int(point)]
+            data = encode_near(codec, original, size, avif_speed, known)
+            decoded = decode(data)
+            quality = measure(original, decoded)
+            write_png(out / f"{picture}-{codec}.png", decoded)
+            rows.append(
+                MatchedRow(picture, codec, leader, len(data), quality.psnr_db, quality.ms_ssim)
+            )
+    write_rows(out / "matched.csv", MatchedRow, rows)

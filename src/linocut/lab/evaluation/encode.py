@@ -28,8 +28,8 @@ from linocut.lab.evaluation.rows import CodedRow, PlaneRow, write_rows
 from linocut.lab.evaluation.workers import map_in_processes
 from linocut.lab.fitting.build import build_codec, fixed_steps
 from linocut.lab.networks.losses import Distortion
-from linocut.models import shipped
-from linocut.models.description import read_description
+from linocut.models import folders
+from linocut.models.folders import read_description
 from linocut.pictures.image import read_image
 
 
@@ -61,7 +61,7 @@ def entropy_code(
     folder = out / "codec"
     about = read_description(trained)["about"]
     if about.get("init") == "shipped":
-        shutil.copytree(shipped.folder_of(f"{about['arch']}-{about['loss']}"), folder)
+        shutil.copytree(folders.folder_of(f"{about['arch']}-{about['loss']}"), folder)
     else:
         build_codec(trained, rotated, prepared, folder, config, step_range, seed, distortion, state)
     codec = Codec.load(folder)

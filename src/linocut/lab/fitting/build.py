@@ -25,8 +25,7 @@ from linocut.entropy.planes import quantise, step_index, step_of
 from linocut.entropy.tables import EntropyTables
 from linocut.errors import DataError
 from linocut.files import write_atomically
-from linocut.lab.config.params import CodeConfig, PcaConfig
-from linocut.lab.config.streams import Stream
+from linocut.lab.config.params import CodeConfig, PcaConfig, Stream
 from linocut.lab.fitting.decoder_tuning import tune_decoder
 from linocut.lab.fitting.entropy_fit import (
     ContextNetworks,
@@ -46,12 +45,11 @@ from linocut.lab.networks.store import (
     save_model,
 )
 from linocut.lab.networks.torch_transforms import TorchTransforms
+from linocut.lab.training.guards import ResumeState
 from linocut.lab.training.machine import one_thread, picture_batch
-from linocut.lab.training.resume import ResumeState
-from linocut.models import shipped as models
-from linocut.models.description import About, read_description
-from linocut.pictures.crop import centre
-from linocut.pictures.image import read_image
+from linocut.models import folders as models
+from linocut.models.folders import About, read_description
+from linocut.pictures.image import centre, read_image
 
 STEPS_PER_CROP = 3
 CURVE_POINTS = 8

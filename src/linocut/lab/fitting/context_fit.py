@@ -29,7 +29,7 @@ from linocut.entropy.contexts import (
     ContextNetwork,
 )
 from linocut.entropy.tables import SIGN_CLASSES, TOKENS
-from linocut.lab.training.finite import largest, require_finite
+from linocut.lab.training.guards import largest, require_finite
 
 HIDDEN = {"magnitude": 16, "sign": 24}
 LEVEL_UNIT = 32.0

@@ -25,13 +25,11 @@ from linocut.codec.rotation import Latent, Rotation, fit
 from linocut.entropy.choice import choose_symbols
 from linocut.entropy.coder import EntropyCoder
 from linocut.entropy.planes import dequantise, step_index, step_of
-from linocut.lab.config.params import TuningConfig
-from linocut.lab.config.streams import Stream
+from linocut.lab.config.params import Stream, TuningConfig
 from linocut.lab.networks.losses import Distortion
 from linocut.lab.networks.networks import Network
-from linocut.lab.training.finite import largest, require_finite
+from linocut.lab.training.guards import ResumeState, largest, require_finite
 from linocut.lab.training.machine import keep_freed_memory, picture_batch, return_freed_memory
-from linocut.lab.training.resume import ResumeState
 from linocut.numpy_threads import numpy_on_one_thread
 
 OWN_SHARE = 0.7

@@ -32,7 +32,7 @@ from linocut.entropy.tables import (
     EntropyTables,
     tokens_of,
 )
-from linocut.lab.config.streams import Stream
+from linocut.lab.config.params import Stream
 from linocut.lab.fitting.context_fit import Rows, fit_magnitudes, fit_signs
 
 ROWS = 2_000_000

@@ -32,7 +32,7 @@ from linocut.lab.networks.losses import Distortion, described, l2, smallest_side
 from linocut.lab.networks.networks import Network
 from linocut.lab.networks.store import load_model
 from linocut.lab.networks.torch_transforms import TorchTransforms
-from linocut.models.description import About
+from linocut.models.folders import About
 
 ROUNDS = 16
 FIRST_SHARE, LAST_SHARE = 0.3, 0.02

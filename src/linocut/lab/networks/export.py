@@ -37,14 +37,14 @@ from linocut.codec.transforms import GRAPHS, GraphTransforms
 from linocut.errors import CheckpointError
 from linocut.files import write_atomically
 from linocut.lab.networks import torch_transforms as operations
-from linocut.lab.networks.dcgan import grid_of
+from linocut.lab.networks.layers import grid_of
 from linocut.lab.networks.networks import Network
 from linocut.lab.networks.store import (
     description_text,
     load_model,
 )
 from linocut.lab.networks.torch_transforms import TorchTransforms, geometry_of
-from linocut.models.description import DESCRIPTION, WEIGHTS, read_description
+from linocut.models.folders import DESCRIPTION, WEIGHTS, read_description
 
 OPSET = 18
 CHECKED_STEP = 24.0

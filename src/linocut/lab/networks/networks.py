@@ -30,9 +30,11 @@ from linocut.lab.config.params import (
     NcodeConfig,
 )
 from linocut.lab.config.targets import find
-from linocut.lab.networks.dcgan import BLOCK_PX, BlockEncoder, BlockGenerator
 from linocut.lab.networks.layers import (
+    BLOCK_PX,
     RESIDUAL_GAIN,
+    BlockEncoder,
+    BlockGenerator,
     ColourRotation,
     Generator,
     LastLayer,

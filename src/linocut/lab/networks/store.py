@@ -24,7 +24,7 @@ from linocut.files import write_atomically
 from linocut.lab.config.parse import parse
 from linocut.lab.config.targets import config_type, find
 from linocut.lab.networks.networks import ARCHITECTURES, Network
-from linocut.models.description import DESCRIPTION, FORMAT, WEIGHTS, read_description
+from linocut.models.folders import DESCRIPTION, FORMAT, WEIGHTS, read_description
 
 _COUNTED_PX = 256
 

@@ -1,6 +1,7 @@
 """The report as one HTML file that needs no network: figures, tables, pictures to slide over.
 
 Tables, report.md, pictures --> page.html (the template) --> report.html
+Tables, planes.csv, Lines --> go.Figure, or several by label: the views that a control chooses from
 
 Plotly's JavaScript is written into the page. Pictures to slide over are lossless WebP, cut to a
 window where they are large; damaged ones, which show more than codecs do, are lossy.
@@ -15,27 +16,26 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from markupsafe import Markup
 from PIL import Image
 from plotly.offline import get_plotlyjs
+from plotly.subplots import make_subplots
 
-from linocut.lab.evaluation.rd import is_kodak
-from linocut.lab.report.figures import Lines
-from linocut.lab.report.interactive import (
-    as_json,
-    grid_views,
-    lines_figure,
-    rd_views,
-    split_views,
-)
+from linocut.lab.evaluation.comparison import METRICS, architectures, loss_of, title
+from linocut.lab.evaluation.rd import DRAWN, is_kodak
+from linocut.lab.evaluation.rd import TITLES as PUBLISHED
+from linocut.lab.evaluation.rows import PlaneRow, read_rows
+from linocut.lab.report.figures import GREY, Lines, colour
 from linocut.lab.report.markdown import headline
 from linocut.lab.report.side_by_side import Exhibit
 from linocut.lab.report.tables import Tables
-from linocut.pictures.crop import busiest_corner
-from linocut.pictures.image import RgbArray
+from linocut.pictures.image import RgbArray, busiest_corner
 
 WINDOW_PX = (384, 576)
 """Height and width that pictures are cut to."""
@@ -210,3 +210,254 @@ def _webp(image: RgbArray, *, lossless: bool) -> bytes:
 
 def _address(webp: bytes) -> str:
     return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"
+
+
+# --- interactive figures --------------------------------------------------------------------------
+#
+# Views are whole figures and never changes to one: Plotly forgets the type of an axis whose data
+# are exchanged, and a category such as "0.12" becomes a number.
+
+_DASHES = {"jpeg": "dot", "jpeg2000": "solid", "webp": "dashdot", "avif_444": "dash"}
+_SYMBOLS = ("circle", "square", "diamond", "x")
+_ARCH_DASHES = ("solid", "4px,2px", "1px,2px", "8px,3px")
+_GROUPS = {"cell": "cells", "anchor": "anchors", "published": "published"}
+_GRID = "#e6e6e6"
+_FONT = "system-ui, -apple-system, Segoe UI, Roboto, DejaVu Sans, sans-serif"
+
+MOST_CHANNELS = 6
+"""Channels with a bar of their own; the others share one."""
+
+LEVEL_SHADES = ("#08306b", "#2171b5", "#6baed6", "#a8cce4", "#d6e6f2", "#eef4fa")
+CHANNEL_SHADES = ("#7f2704", "#d95f0e", "#fd9e54", "#fdc38d", "#fee0c2", "#fef0e2", "#f4f0ec")
+
+
+def rd_views(tables: Tables) -> dict[str, go.Figure]:
+    """Curves of cells, anchors and, on Kodak, published ones: each metric, and above an anchor."""
+    anchor = tables.about["anchor"]
+    rates = tables.rd["bpp"][tables.rd["kind"] == "cell"]
+    reference = tables.rd[tables.rd["curve"] == anchor]
+    views = {}
+    for above in (False, True):
+        for metric, shown in METRICS.items():
+            points = tables.rd.assign(y=tables.rd[metric])
+            name, label = shown.title, shown.label
+            if above:
+                points["y"] -= np.interp(
+                    np.log(points["bpp"]), np.log(reference["bpp"]), reference[metric],
+                    left=np.nan, right=np.nan,
+                )  # fmt: skip
+                name, label = (f"{text} above {title(anchor)}" for text in (name, label))
+            figure = _bare(go.Figure(_curves(points)))
+            figure.update_layout(
+                legend={"groupclick": "toggleitem"}, margin={"l": 60, "r": 10, "t": 30, "b": 50}
+            )
+            figure.update_xaxes(
+                title_text="rate [bits per pixel]",
+                type="log",
+                range=np.log10([rates.min() / 1.2, rates.max() * 1.2]).tolist(),
+                tickvals=[0.05, 0.1, 0.2, 0.5, 1, 2, 5],
+            )
+            figure.update_yaxes(title_text=label, uirevision=name)
+            if above:  # the cells fill the figure, whatever JPEG does
+                of_cells = points["y"][points["kind"] == "cell"].dropna()
+                low, high = min([0.0, *of_cells]), max([0.0, *of_cells])
+                room = 0.25 * (high - low) or 1.0
+                figure.update_yaxes(range=[low - room, high + room])
+            views[name] = figure
+    return views
+
+
+def _curves(points: pd.DataFrame) -> list[go.Scatter]:
+    """A trace for each curve, of columns bpp and y."""
+    archs = list(architectures(list(points["curve"][points["kind"] == "cell"].unique())))
+    traces = []
+    for name, rows in points.groupby("curve", sort=False):
+        kind = rows["kind"].iloc[0]
+        style: dict[str, Any] = {"mode": "lines"}
+        if kind == "cell":
+            place = archs.index(name.partition("-")[0]) % len(_SYMBOLS)
+            line = {"color": colour(loss_of(name)), "width": 2.2, "dash": _ARCH_DASHES[place]}
+            style = {"mode": "lines+markers", "marker": {"symbol": _SYMBOLS[place], "size": 7}}
+        elif kind == "anchor":
+            line = {"color": GREY, "width": 1.6, "dash": _DASHES.get(name, "longdash")}
+        else:
+            line = {"color": "#b0a890", "width": 1.2}
+            style["visible"] = True if name in DRAWN else "legendonly"
+        traces.append(
+            go.Scatter(
+                name=PUBLISHED.get(name, title(name)),
+                x=rounded(rows["bpp"]),
+                y=rounded(rows["y"]),
+                hovertemplate="%{x:.3f} bpp: %{y:.2f}",
+                legendgroup=kind,
+                legendgrouptitle={"text": _GROUPS[kind]},
+                line=line,
+                **style,
+            )
+        )
+    return traces
+
+
+def grid_views(tables: Tables) -> dict[str, go.Figure]:
+    """Loss x architecture heat maps of BD-rates: each metric against each reference.
+
+    Empty where no cell has a BD-rate.
+    """
+    cells = tables.bd_rate[tables.bd_rate["kind"] == "cell"]
+    if not np.isfinite(cells["bd_rate"]).any():
+        return {}
+    archs = list(architectures(list(tables.cells)))
+    losses = list(dict.fromkeys(map(loss_of, tables.cells)))
+    views = {}
+    for metric, shown in METRICS.items():
+        for anchor in dict.fromkeys((tables.about["anchor"], *tables.references)):
+            found = [
+                [
+                    tables.bd(f"{arch}-{loss}", metric, anchor)
+                    if f"{arch}-{loss}" in tables.cells
+                    else (np.nan,) * 3
+                    for arch in archs
+                ]
+                for loss in losses
+            ]
+            rates = np.array(found)[..., 0]
+            largest = float(np.nanmax(np.abs(rates))) if np.isfinite(rates).any() else 1.0
+            figure = _bare(
+                go.Figure(
+                    go.Heatmap(
+                        x=archs,
+                        y=losses,
+                        z=[rounded(row) for row in rates],
+                        text=[[_entry(*one) for one in row] for row in found],
+                        texttemplate="%{text}",
+                        textfont={"size": 13},
+                        hoverinfo="x+y+text",
+                        xgap=3,
+                        ygap=3,
+                        zmin=-largest,
+                        zmax=largest,
+                        colorscale=[[0, "#4393c3"], [0.5, "#f7f7f7"], [1, "#e58368"]],
+                        showscale=False,
+                    )
+                )
+            )
+            figure.update_layout(margin={"l": 20, "r": 10, "t": 40, "b": 10})
+            figure.update_xaxes(side="top", type="category", fixedrange=True)
+            figure.update_yaxes(autorange="reversed", type="category", fixedrange=True)
+            views[f"{shown.title} vs {title(anchor)}"] = figure
+    return views
+
+
+def _entry(estimate: float, low: float, high: float) -> str:
+    if not np.isfinite(estimate):
+        return ""
+    return f"<b>{estimate:+.1f}</b><br>{low:+.0f} .. {high:+.0f}"
+
+
+def split_views(cells: Sequence[str], coded: Path) -> dict[str, go.Figure]:
+    """Where the bits of each cell go: bars per rate point, levels left, rotated channels right.
+
+    The shares are of ideal code lengths, which the files exceed by well under one per cent.
+    """
+    files = {cell: coded / cell / "planes.csv" for cell in cells}
+    planes = {cell: read_rows(file, PlaneRow) for cell, file in files.items() if file.exists()}
+    return {cell: _split(pd.DataFrame(rows)) for cell, rows in planes.items()}
+
+
+def _split(planes: pd.DataFrame) -> go.Figure:
+    totals = planes.groupby("point")["bpp"].sum()
+    x = [f"{total:.2f}" for total in totals]
+    figure = _bare(make_subplots(1, 2, horizontal_spacing=0.1, x_title="rate [bits per pixel]"))
+    parts = {"levels": (planes["band"].map(_level), LEVEL_SHADES),
+             "channels": (planes["channel"].map(_channel), CHANNEL_SHADES)}  # fmt: skip
+    for column, (group, (part, shades)) in enumerate(parts.items(), start=1):
+        shares = planes.groupby([part, "point"], sort=False)["bpp"].sum().unstack(fill_value=0.0)
+        for place, (name, share) in enumerate(shares.iterrows()):
+            bar = go.Bar(
+                name=name,
+                x=x,
+                y=rounded(100 * share / totals),
+                marker={"color": shades[min(place, len(shades) - 1)]},
+                hovertemplate="%{x} bpp: %{y:.1f} %",
+                legendgroup=group,
+                legendgrouptitle={"text": group},
+            )
+            figure.add_trace(bar, row=1, col=column)
+    figure.update_layout(
+        barmode="stack",
+        margin={"l": 60, "r": 10, "t": 40, "b": 50},
+        legend={"traceorder": "grouped", "groupclick": "toggleitem"},
+    )
+    figure.update_xaxes(type="category")
+    figure.update_yaxes(range=[0, 100])
+    figure.update_yaxes(title_text="share of the bits [%]", col=1)
+    return figure
+
+
+def _level(band: str) -> str:
+    """The level of a wavelet band such as HL3; other bands by their own names."""
+    return band.lstrip("HL") if band[0] == "H" or band[:2] == "LH" else band
+
+
+def _channel(channel: int) -> str:
+    return str(channel) if channel < MOST_CHANNELS else f"{MOST_CHANNELS} and more"
+
+
+def lines_figure(lines: Lines) -> go.Figure:
+    """A grid of panels: a row per quantity, a column per architecture."""
+    archs = list(dict.fromkeys(arch for row in lines.rows.values() for arch in row))
+    figure = _bare(
+        make_subplots(
+            len(lines.rows), len(archs), column_titles=[f"<b>{arch}</b>" for arch in archs],
+            x_title=lines.xlabel, horizontal_spacing=0.09, vertical_spacing=0.12,
+        )
+    )  # fmt: skip
+    seen: set[str] = set()
+    for row, (label, by_arch) in enumerate(lines.rows.items(), start=1):
+        for column, arch in enumerate(archs, start=1):
+            for one in by_arch.get(arch, ()):
+                trace = go.Scatter(
+                    name=one.loss,
+                    legendgroup=one.loss,
+                    mode="lines+markers" if lines.counts else "lines",
+                    x=rounded(one.x),
+                    y=rounded(one.y),
+                    line={"color": lines.colours[one.loss], "width": 2},
+                    showlegend=one.loss not in seen,
+                )
+                figure.add_trace(trace, row=row, col=column)
+                seen.add(one.loss)
+        figure.update_yaxes(title_text=label, row=row, col=1)
+    if lines.logarithmic:
+        figure.update_yaxes(type="log")
+    if lines.counts:
+        series = [one for row in lines.rows.values() for group in row.values() for one in group]
+        longest = max((len(one.x) for one in series), default=0)
+        figure.update_xaxes(tickformat="d", dtick=max(1, longest // 8))
+    figure.update_annotations(font_size=13)
+    figure.update_layout(margin={"l": 60, "r": 10, "t": 40, "b": 50})
+    return figure
+
+
+def _bare(figure: go.Figure) -> go.Figure:
+    """What all figures share; choices of the reader outlive a change of the view."""
+    figure.update_layout(
+        template=go.layout.Template(),
+        font={"family": _FONT, "size": 13},
+        hovermode="closest",
+        paper_bgcolor="white",
+        uirevision="all views",
+    )
+    figure.update_xaxes(gridcolor=_GRID, zeroline=False, linecolor="#888")
+    figure.update_yaxes(gridcolor=_GRID, zeroline=False, linecolor="#888", automargin=True)
+    return figure
+
+
+def rounded(values: Any) -> list[float | None]:
+    """Numbers to five digits, which keep the page small; None for what JSON has no number for."""
+    return [float(f"{value:.5g}") if np.isfinite(value) else None for value in values]
+
+
+def as_json(views: Mapping[str, go.Figure]) -> dict[str, Any]:
+    """Data and layout of each view."""
+    return {label: figure.to_dict() for label, figure in views.items()}

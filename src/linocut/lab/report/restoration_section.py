@@ -12,22 +12,19 @@ import numpy as np
 import pandas as pd
 
 from linocut.lab.config.params import Params
-from linocut.lab.data.degradation import DEGRADED
 from linocut.lab.evaluation.rows import NoiseRow, RestoredRow, read_rows, write_rows
 from linocut.lab.report import figures
 from linocut.lab.report.side_by_side import CROP_PX, labelled_row
 from linocut.lab.report.tables import markdown_table
-from linocut.lab.studies.restoration import variants
-from linocut.lab.studies.restoration_statistics import SCORES, ScoreRow, compare_losses
-from linocut.pictures.crop import busiest_corner, crop
-from linocut.pictures.image import read_image, write_png
+from linocut.lab.studies.restoration import DEGRADED, SCORES, ScoreRow, compare_losses, variants
+from linocut.pictures.image import busiest_corner, crop, read_image, write_png
 
 ARMS = ("without a bottleneck", "with the bottleneck")
 HOW = """\
 All trainings of an architecture start from the same network ({init}), see {megapixels:g} megapixels
 of the same crops, degraded in the same way, and differ in the loss and the seed alone. With the
 bottleneck the scores are those of pictures decoded from files, read at one rate; see
-`linocut.lab.studies.restoration_statistics`. Differences: {seeds} seeds, {pictures} pictures, 95 %
+`linocut.lab.studies.restoration`. Differences: {seeds} seeds, {pictures} pictures, 95 %
 intervals from drawing both with replacement. {pictures} pictures are few: an interval says what
 other pictures of this kind would change, not what other kinds would.
 """

@@ -17,8 +17,7 @@ from linocut.lab.evaluation.rows import CLASSICAL, CLASSICAL_CELL, LEARNED, Erro
 from linocut.lab.report.figures import Lines, Series
 from linocut.lab.report.side_by_side import CROP_PX, labelled_row
 from linocut.lab.report.tables import markdown_table
-from linocut.pictures.crop import busiest_corner, crop
-from linocut.pictures.image import RgbArray, read_image, write_png
+from linocut.pictures.image import RgbArray, busiest_corner, crop, read_image, write_png
 
 TITLES = {
     "fixed": "fixed-length latents",

@@ -20,8 +20,7 @@ from PIL import Image, ImageDraw, ImageFont
 from linocut.errors import DataError
 from linocut.lab.evaluation.comparison import Comparison, title
 from linocut.lab.evaluation.rows import MatchedRow, read_rows
-from linocut.pictures.crop import busiest_corner, crop
-from linocut.pictures.image import RgbArray, read_image
+from linocut.pictures.image import RgbArray, busiest_corner, crop, read_image
 from linocut.pictures.quality import to_db
 
 if TYPE_CHECKING:

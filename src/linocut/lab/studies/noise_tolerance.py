@@ -15,13 +15,11 @@ from linocut.codec.codec import Codec
 from linocut.codec.effort import EncodeOptions
 from linocut.codec.rate_control import fit_bytes
 from linocut.codec.tiles import Analysed
-from linocut.lab.config.params import Params
-from linocut.lab.config.streams import Stream
-from linocut.lab.data.degradation import CLEAN, EFFORT, add_noise
+from linocut.lab.config.params import Params, Stream
 from linocut.lab.evaluation.anchors import decode, encode_near
 from linocut.lab.evaluation.rows import NoiseRow, write_rows
 from linocut.lab.evaluation.workers import map_in_processes
-from linocut.lab.studies.restoration import variants
+from linocut.lab.studies.restoration import CLEAN, EFFORT, add_noise, variants
 from linocut.pictures.image import read_image
 from linocut.pictures.quality import psnr_db
 

@@ -14,20 +14,25 @@ The codecs that restorations start from are a base network with tables for what 
 
 Every training of a task needs the first, so it is made once; the second is what noise tolerance is
 measured on.
+
+Pictures are degraded by `denoise`, round(x + sigma * white Gaussian noise) clipped to 0..255, or by
+`dejpeg`, x through a JPEG file of some quality (4:2:0), training and test pictures alike.
 """
 
 import dataclasses
+import io
 import itertools
 import math
 import pathlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor, nn
 
 from linocut.codec.codec import Codec
@@ -35,16 +40,16 @@ from linocut.codec.effort import EncodeOptions
 from linocut.codec.tiles import padded
 from linocut.entropy.planes import step_index, step_of
 from linocut.errors import DataError
-from linocut.lab.config.params import DenoiseConfig, LossOption, Params, TuningConfig
-from linocut.lab.config.streams import Stream
-from linocut.lab.data.degradation import (
-    CLEAN,
-    DEGRADED,
-    EFFORT,
-    Degradation,
-    Picture,
-    degradation,
+from linocut.lab.config.params import (
+    DejpegConfig,
+    DenoiseConfig,
+    LossOption,
+    Params,
+    Stream,
+    TaskConfig,
+    TuningConfig,
 )
+from linocut.lab.evaluation.rd import Floats, percentile_interval
 from linocut.lab.evaluation.rows import RestoredRow, write_rows
 from linocut.lab.fitting import build
 from linocut.lab.networks.export import write_graphs
@@ -55,9 +60,19 @@ from linocut.lab.training.machine import pick_device, picture_batch
 from linocut.lab.training.rate import Exchange
 from linocut.lab.training.recipes import validation_centres
 from linocut.lab.training.trainer import Coding, CropSampler, Distortion, Row, Trainer
-from linocut.models.description import read_description
+from linocut.models.folders import read_description
 from linocut.pictures.image import read_image, write_png
 from linocut.pictures.quality import Quality, measure, psnr_db, ssimulacra2
+
+Picture = NDArray[np.uint8]
+Degradation = Callable[[Picture, np.random.Generator], Picture]
+"""uint8 (h, w, 3) and the source of randomness -> uint8 (h, w, 3)."""
+
+EFFORT = 1
+"""Of encoders in these studies: a dead zone; optimised symbols would cost more than training."""
+
+DEGRADED, CLEAN = "degraded", "clean"
+"""Folders of the codecs with tables for degraded and for clean pictures."""
 
 CALIBRATION_BATCHES = 8
 SHOWN_PICTURES = 2
@@ -189,6 +204,27 @@ def variants(
         (f"{loss}-{alpha:g}", LossOption(option.target, {**option.numbers, "alpha": alpha}))
         for alpha in alphas
     ]
+
+
+def degradation(task: TaskConfig) -> Degradation:
+    """The degradation that a task undoes."""
+    if isinstance(task, DenoiseConfig):
+        return lambda picture, rng: add_noise(picture, task.sigma, rng)
+    return lambda picture, rng: through_jpeg(picture, task)
+
+
+def add_noise(picture: Picture, sigma: float, rng: np.random.Generator) -> Picture:
+    """White Gaussian noise of `sigma` grey levels on every sample."""
+    noisy = picture + sigma * rng.standard_normal(picture.shape, dtype=np.float32)
+    degraded: Picture = np.clip(np.rint(noisy), 0, 255).astype(np.uint8)
+    return degraded
+
+
+def through_jpeg(picture: Picture, task: DejpegConfig) -> Picture:
+    """Compressed and decompressed."""
+    file = io.BytesIO()
+    Image.fromarray(picture).save(file, "JPEG", quality=task.quality, subsampling="4:2:0")
+    return np.asarray(Image.open(file).convert("RGB"))
 
 
 def degraded_tests(
@@ -395,3 +431,101 @@ def restore(network: Network, picture: Picture, step: float) -> Picture:
     pixels = (x_hat[0] * 255.0).round().clamp(0, 255).to(torch.uint8)
     restored: Picture = pixels.permute(1, 2, 0).cpu().numpy()[:height, :width]
     return restored
+
+
+# --- statistics: which loss restores better -------------------------------------------------------
+#
+# Losses are compared picture by picture and seed by seed. An interval comes from drawing both with
+# replacement, the same draws for all losses. With a bottleneck losses have to be read at one rate:
+# the curve of a loss is the mean over the drawn pictures of rate and score at each step, and all
+# curves of a draw are read, on straight lines over log rate, at the geometric mean of their rates.
+
+SCORES = {
+    "psnr_db": "PSNR [dB]",
+    "ssim": "SSIM",
+    "ms_ssim": "MS-SSIM",
+    "ssimulacra2": "SSIMULACRA 2",
+}
+"""Titles of the scores, by field of `RestoredRow`."""
+
+DRAWS = 2000
+
+
+@dataclass(frozen=True)
+class ScoreRow:
+    """Mean score of a loss, and its difference to another loss with a 95 % interval.
+
+    Attributes:
+        bottleneck: 1 with, 0 without.
+        bpp: rate at which the losses are compared; 0 without a bottleneck.
+    """
+
+    bottleneck: int
+    score: str
+    loss: str
+    value: float
+    against: str
+    difference: float
+    low: float
+    high: float
+    bpp: float
+
+
+def compare_losses(
+    rows: Sequence[RestoredRow], pairs: Sequence[tuple[str, str]], seed: int
+) -> list[ScoreRow]:
+    """Differences of pairs of losses in every score, without and with the bottleneck.
+
+    Args:
+        rows: every loss on the same pictures and seeds.
+        pairs: (loss, the loss it is compared with).
+        seed: of the draws.
+    """
+    losses = list(dict.fromkeys(row.loss for row in rows))
+    found = []
+    for bottleneck in sorted({row.bottleneck for row in rows}):
+        chosen = [row for row in rows if row.bottleneck == bottleneck]
+        seeds = sorted({row.seed for row in chosen})
+        pictures = sorted({row.picture for row in chosen})
+        rng = np.random.default_rng(seed)
+        s, p = len(seeds), len(pictures)
+        picked = [(np.arange(s), np.arange(p))]  # the estimate; then the draws
+        picked += [(rng.integers(0, s, s), rng.integers(0, p, p)) for _ in range(DRAWS)]
+        rates = np.stack([_table(chosen, loss, "bpp") for loss in losses])
+        for score in SCORES:
+            values = np.stack([_table(chosen, loss, score) for loss in losses])
+            read = [_read(rates[:, a][..., b], values[:, a][..., b]) for a, b in picked]
+            means = np.array([means for means, _ in read])
+            for loss, other in pairs:
+                column, reference = losses.index(loss), losses.index(other)
+                differences = means[:, column] - means[:, reference]
+                interval = percentile_interval(float(differences[0]), differences[1:])
+                bounds = (interval.estimate, interval.low, interval.high)
+                value, rate = float(means[0, column]), read[0][1]
+                found.append(ScoreRow(bottleneck, score, loss, value, other, *bounds, rate))
+    return found
+
+
+def _table(rows: Sequence[RestoredRow], loss: str, field: str) -> Floats:
+    """One field of one loss as (seeds, steps, pictures)."""
+    mine = sorted(
+        (row for row in rows if row.loss == loss), key=lambda row: (row.seed, row.step, row.picture)
+    )
+    counts = [len({getattr(row, name) for row in mine}) for name in ("seed", "step", "picture")]
+    if len(mine) != np.prod(counts):
+        raise DataError(f"{loss} has {len(mine)} restored pictures, expected {counts} of each kind")
+    return np.array([getattr(row, field) for row in mine]).reshape(counts)
+
+
+def _read(rates: Floats, values: Floats) -> tuple[Floats, float]:
+    """Scores (losses,) at one common rate, and that rate; from (losses, seeds, steps, pictures)."""
+    score = values.mean(-1)
+    if score.shape[-1] == 1:
+        return score[..., 0].mean(-1), 0.0
+    log_rate = np.log(rates.mean(-1))
+    common = float(log_rate.mean())
+    read = [
+        np.mean([np.interp(common, x[::-1], y[::-1]) for x, y in zip(curves, at, strict=True)])
+        for curves, at in zip(log_rate, score, strict=True)
+    ]
+    return np.array(read), float(np.exp(common))

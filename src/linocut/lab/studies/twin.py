@@ -39,8 +39,7 @@ from linocut.lab.training.adversary import PairedAdversary
 from linocut.lab.training.machine import pick_device
 from linocut.lab.training.recipes import validation_centres, write_history
 from linocut.lab.training.trainer import Log, Row, Trainer
-from linocut.pictures.crop import busiest_corner, crop
-from linocut.pictures.image import RgbArray, read_image, write_png
+from linocut.pictures.image import RgbArray, busiest_corner, crop, read_image, write_png
 from linocut.pictures.quality import measure, ssimulacra2
 
 SHOWN_PICTURES = 2

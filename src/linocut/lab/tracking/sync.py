@@ -7,27 +7,57 @@
 Doing it twice changes nothing. The run that a training wrote while it went on is completed; a
 result that came from the cache, or from a colleague, gets a run of its own. A study is what shares
 its data and its numbers: the whole grid, and each part of it that was run for itself.
+
+The rate-distortion curve of a cell is a metric whose steps are rates: `rd/PSNR dB` at step 250
+is the PSNR at 0.25 bits per pixel. Charts of several runs then show their curves in one frame.
+The best codec is in the model registry, where others find it by the alias `champion`:
+models:/linocut@champion.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import csv
+import io
 import json
+import math
 import os
 import pathlib
 import sys
 import urllib.parse
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
-from linocut.errors import DataError
-from linocut.lab.evaluation.recorded import Anchors, Cell, Revision, anchor_rows, revisions
-from linocut.lab.tracking import registry, results
-from linocut.lab.tracking.results import BD_RATES, Point
+import numpy as np
+
+import linocut
+from linocut.errors import DataError, LinocutError
+from linocut.lab.evaluation import rd
+from linocut.lab.evaluation.comparison import (
+    METRICS,
+    RANKING,
+    REFERENCES,
+    mean_points,
+    picture_curves,
+)
+from linocut.lab.evaluation.recorded import (
+    Anchors,
+    Cell,
+    Revision,
+    anchor_rows,
+    measured,
+    revisions,
+)
+from linocut.lab.evaluation.rows import AnchorRow, EvaluationRow, MeasuredRow
+from linocut.lab.report import figures
 from linocut.lab.tracking.store import (
+    KILOPIXELS,
     all_runs,
     collected,
     digest,
+    flat,
     open_store,
     shown_params,
     without_secrets,
@@ -36,6 +66,13 @@ from linocut.lab.tracking.store import (
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
+
+MILLIBPP = 1000
+"""The steps of the rate-distortion curves are thousandths of a bit per pixel."""
+QUOTED_BPP = (0.25, 0.5, 1.0)
+BD_RATES = "BD-rate"
+PALER = {"generative": 0.45, "cae2018": 0.7}
+"""Architectures whose runs have the colour of their loss with so much white in it."""
 
 STUDY_PARAMS = ("seed", "data", "prepare", "train", "pca", "code")
 UPLOAD_TIMEOUT_S = 120
@@ -72,7 +109,7 @@ def sync(root: pathlib.Path) -> str:
                 continue
             anchors.setdefault(study, references)
             studies.setdefault(study, {}).setdefault(cell.name, (cell, run))
-            place = (results.ranking(cell, references), revision.experiment)
+            place = (ranking(cell, references), revision.experiment)
             ranked.append((*place, cell, run))
     for study, members in studies.items():
         sync.put_study(study, members, anchors[study])
@@ -108,7 +145,7 @@ class _Sync:
 
     def put_cell(self, cell: Cell, revision: Revision, anchors: Anchors) -> Run:
         """The run of a cell, made or completed if need be."""
-        result = results.result_key(cell)
+        result = result_key(cell)
         weights = digest(cell.files["train"]["model.safetensors"].read_bytes())
         run = self._find({"linocut.result": result})
         if run is not None:
@@ -129,7 +166,7 @@ class _Sync:
                     "linocut.loss": cell.loss,
                     "linocut.weights": weights,
                     "dvc.out": cell.outs["evaluate"],
-                    "mlflow.runColor": results.colour(cell),
+                    "mlflow.runColor": colour(cell),
                     "mlflow.source.name": "dvc.yaml",
                     "mlflow.source.git.commit": revision.commit,
                     "mlflow.note.content": _note(cell, revision),
@@ -170,11 +207,11 @@ class _Sync:
 
     def crown(self, bd_rate: float, cell: Cell, run: Run) -> str:
         """Make a cell the champion; say so."""
-        version = registry.crown(
+        version = crown(
             self._client,
             run.info.run_id,
-            results.codec_files(cell),
-            results.middle_step(cell),
+            codec_files(cell),
+            middle_step(cell),
             {
                 "linocut.cell": cell.name,
                 "linocut.result": run.data.tags["linocut.result"],
@@ -191,7 +228,7 @@ class _Sync:
         return None
 
     def _make(self, cell: Cell) -> Run:
-        curve = results.history(cell)
+        curve = history(cell)
         end = cell.files["train"]["history.csv"].stat().st_mtime
         start = int(1000 * (end - max((point.seconds for point in curve), default=0.0)))
         run = self._client.create_run(self.experiment, start_time=start, run_name=cell.name)
@@ -207,7 +244,7 @@ class _Sync:
             "loss": shown.pop(f"loss.{cell.loss}", {}),
         }
         self._params(run, {**shown, **own}, {"arch": cell.arch, "loss": cell.loss})
-        self._points(run, results.results(cell, anchors))
+        self._points(run, results(cell, anchors))
         self._inputs(run_id, cell)
         self._pictures(run_id, cell)
         self._figure(run_id, [cell], anchors)
@@ -222,11 +259,11 @@ class _Sync:
             for name, path in cell.files["evaluate"].items()
             if name.startswith("pictures/")
         }
-        codec = results.codec_files(cell)
+        codec = codec_files(cell)
         with collected(files | {f"codec/{name}": path for name, path in codec.items()}) as folder:
             self._client.log_artifacts(run_id, str(folder))
         if run.info.status == "RUNNING":  # the stage ended before the store had answered
-            seconds = max((point.seconds for point in results.history(cell)), default=0.0)
+            seconds = max((point.seconds for point in history(cell)), default=0.0)
             self._client.set_terminated(run_id, end_time=run.info.start_time + int(1000 * seconds))
 
     def _pictures(self, run_id: str, cell: Cell) -> None:
@@ -242,7 +279,7 @@ class _Sync:
 
     def _figure(self, run_id: str, cells: Sequence[Cell], anchors: Anchors) -> None:
         with collected({}) as folder:
-            results.draw_curves(cells, anchors, folder / "rd.png")
+            draw_curves(cells, anchors, folder / "rd.png")
             self._client.log_artifact(run_id, str(folder / "rd.png"))
 
     def _inputs(self, run_id: str, cell: Cell) -> None:
@@ -316,6 +353,209 @@ def _note(cell: Cell, revision: Revision) -> str:
         "Steps of `train/`: thousands of pixels seen. Steps of `rd/`: thousandths of a bit per "
         "pixel. `BD-rate/`: per cent of bits at equal quality, less is better."
     )
+
+
+# --- what the page of a run shows -----------------------------------------------------------------
+
+
+class Point(NamedTuple):
+    """One number of a run; `seconds` since its start, where that is known."""
+
+    name: str
+    value: float
+    step: int = 0
+    seconds: float = 0.0
+
+
+def result_key(cell: Cell) -> str:
+    """Identity of a result: how it was made, its codec, and what was measured but for the times."""
+    codec = {name: digest(path.read_bytes()) for name, path in codec_files(cell).items()}
+    quality = [(row.picture, row.point, row.bytes, row.psnr_db) for row in measured(cell)]
+    made = [cell.name, flat(dict(cell.params)), dict(cell.data)]
+    return digest(json.dumps([made, codec, quality], sort_keys=True).encode())
+
+
+def codec_files(cell: Cell) -> dict[str, Path]:
+    """Files that `Codec.load` reads, by their names in the codec's folder."""
+    return {
+        name.removeprefix("codec/"): path
+        for name, path in sorted(cell.files["entropy_code"].items())
+        if name.startswith("codec/")
+    }
+
+
+def history(cell: Cell) -> list[Point]:
+    """The curves of the training."""
+    with cell.files["train"]["history.csv"].open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [
+        Point(
+            f"train/{name}",
+            float(text),
+            round(float(row["megapixels"]) * KILOPIXELS),
+            float(row.get("seconds") or 0),
+        )
+        for row in rows
+        for name, text in row.items()
+        if name != "megapixels" and text
+    ]
+
+
+def results(cell: Cell, anchors: Anchors) -> list[Point]:
+    """The measured curve, and the numbers to sort and to compare runs by."""
+    rows, points = measured(cell), []
+    for metric, kind in METRICS.items():
+        bpp, quality = picture_curves(cell.name, rows, metric).mean()
+        name = kind.title if metric == "ssimulacra2" else f"{kind.title} dB"
+        points += [
+            Point(f"rd/{name}", float(value), round(float(rate) * MILLIBPP))
+            for rate, value in zip(bpp, quality, strict=True)
+        ]
+        points += [
+            Point(
+                f"eval/{name} at {quoted:g} bpp",
+                round(float(np.interp(math.log(quoted), np.log(bpp), quality)), 3),
+            )
+            for quoted in QUOTED_BPP
+            if bpp[0] <= quoted <= bpp[-1]
+        ]
+        points += [
+            Point(
+                f"{BD_RATES}/{kind.title} vs {anchor}",
+                round(_bd_rate(anchors[anchor], rows, metric), 2),
+            )
+            for anchor in REFERENCES
+            if anchor in anchors
+        ]
+    excess = sum(row.bpp for row in rows) / sum(row.estimated_bpp for row in rows) - 1
+    points += [
+        Point("eval/rate over estimate percent", round(100 * excess, 3)),
+        Point("eval/encode s", round(float(np.mean([row.encode_s for row in rows])), 3)),
+        Point("eval/decode s", round(float(np.mean([row.decode_s for row in rows])), 3)),
+        Point("eval/codec kB", sum(p.stat().st_size for p in codec_files(cell).values()) / 1000),
+    ]
+    return [point for point in points if math.isfinite(point.value)]
+
+
+def ranking(cell: Cell, anchors: Anchors) -> float:
+    """BD-rate in PSNR against the anchor that ranks cells in the report; the lowest is the best."""
+    anchor = next((name for name in RANKING if name in anchors), None)
+    value = _bd_rate(anchors[anchor], measured(cell), "psnr_db") if anchor else math.inf
+    return value if math.isfinite(value) else math.inf
+
+
+def middle_step(cell: Cell) -> float:
+    """The quantisation step that gave about half a bit per pixel."""
+    return min((abs(math.log(row.bpp / 0.5)), row.step) for row in measured(cell))[1]
+
+
+def colour(cell: Cell) -> str:
+    """Colour of a run in MLflow's charts: that of its loss in the report."""
+    white = PALER.get(cell.arch, 0.0)
+    channels = bytes.fromhex(figures.colour(cell.loss).removeprefix("#"))
+    return "#" + bytes(round(value + white * (255 - value)) for value in channels).hex()
+
+
+def draw_curves(cells: Sequence[Cell], anchors: Anchors, path: Path) -> None:
+    """Rate-distortion curves of cells, before those of the anchors."""
+    names = [cell.name for cell in cells]
+    rows: dict[str, Sequence[MeasuredRow]] = {**anchors}
+    rows |= {cell.name: measured(cell) for cell in cells}
+    kinds = {name: "cell" if name in names else "anchor" for name in rows}
+    curves = {
+        metric: {name: picture_curves(name, rows[name], metric) for name in rows}
+        for metric in METRICS
+    }
+    figures.draw_rd(names, mean_points(curves, kinds), path)
+
+
+def _bd_rate(anchor: Sequence[AnchorRow], rows: Sequence[EvaluationRow], metric: str) -> float:
+    try:
+        return rd.bd_rate_between(
+            picture_curves("anchor", anchor, metric), picture_curves("cell", rows, metric)
+        )
+    except LinocutError:
+        return math.nan
+
+
+# --- the champion: the best codec in MLflow's model registry --------------------------------------
+
+MODEL = "linocut"
+ALIAS = "champion"
+REQUIREMENTS = ("constriction", "numpy", "onnxruntime", "pillow", "safetensors", "threadpoolctl")
+"""What a decoder imports; the package itself is stored with the model."""
+DESCRIPTION = """\
+The codec of the working tree that needs the fewest bits at equal PSNR, networks and tables in it.
+
+`mlflow.pyfunc.load_model("models:/linocut@champion").predict(picture, params={"step": 24.0})`: a
+picture (h, w, 3) uint8 sRGB in; the decoded `picture`, its `bpp` and the `file` out. `step` is the
+quantisation step in grey levels, 1 to 1024: larger is smaller and worse.
+"""
+
+
+def crown(
+    client: MlflowClient,
+    run_id: str,
+    codec: Mapping[str, pathlib.Path],
+    step: float,
+    tags: Mapping[str, str],
+) -> str:
+    """Register a codec unless it is there already, point the alias at it, and return its version.
+
+    Args:
+        client: of the store.
+        run_id: the run that the codec came from.
+        codec: files of the codec's folder by their names.
+        step: the default quantisation step.
+        tags: of the version; `linocut.result` tells whether it is there.
+    """
+    versions = client.search_model_versions(f"name='{MODEL}'")
+    known = [v for v in versions if v.tags.get("linocut.result") == tags["linocut.result"]]
+    if known:
+        version = str(known[0].version)
+    else:
+        info = client.get_run(run_id).info
+        version = _register(run_id, codec, step)
+        client.set_terminated(run_id, info.status, info.end_time)  # it has just ended again
+        for name, text in tags.items():
+            client.set_model_version_tag(MODEL, version, name, text)
+        client.update_registered_model(MODEL, DESCRIPTION)
+        client.update_model_version(MODEL, version, _described(tags))
+    if str(client.get_registered_model(MODEL).aliases.get(ALIAS)) != version:
+        client.set_registered_model_alias(MODEL, ALIAS, version)
+    return version
+
+
+def _described(tags: Mapping[str, str]) -> str:
+    """A version in a line of plain text."""
+    bits, out = tags.get("BD-rate percent"), tags.get("dvc.out")
+    against = f", {bits} % of bits against JPEG 2000" if bits else ""
+    return f"{tags['linocut.cell']}{against}" + (f"; {out} in DVC's cache" if out else "")
+
+
+def _register(run_id: str, codec: Mapping[str, pathlib.Path], step: float) -> str:
+    import mlflow
+    import numpy as np
+    from mlflow.models import ModelSignature
+    from mlflow.types import DataType, ParamSchema, ParamSpec, Schema, TensorSpec
+
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(np.dtype(np.uint8), (-1, -1, 3))]),
+        params=ParamSchema([ParamSpec("step", DataType.double, step)]),
+    )
+    package = pathlib.Path(str(linocut.__file__)).parent
+    silence = contextlib.redirect_stderr(io.StringIO())  # MLflow reports each of its steps
+    with collected(codec) as folder, silence, mlflow.start_run(run_id=run_id):
+        logged = mlflow.pyfunc.log_model(
+            name="codec",
+            python_model=str(package / "lab/tracking/model.py"),
+            code_paths=[str(package)],
+            artifacts={"codec": str(folder)},
+            signature=signature,
+            pip_requirements=list(REQUIREMENTS),
+            registered_model_name=MODEL,
+        )
+    return str(logged.registered_model_version)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -3,5 +3,5 @@
     recipes --> trainer: crops --sampler--> x --objective--> cost, x_hat --> loss --> weights
                                               rate, ncode     adversary      optimiser
 
-machine: device, threads, memory. resume: checkpoints. finite: ends what diverges. job: elsewhere.
+machine: device, threads, memory. guards: checkpoints, an end of what diverges. job: elsewhere.
 """

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from linocut.entropy.fixed_codes import HALF_RANGE, index_of
 from linocut.entropy.planes import step_of
-from linocut.lab.networks.dcgan import BLOCK_PX
+from linocut.lab.networks.layers import BLOCK_PX
 from linocut.lab.networks.networks import Network
 from linocut.lab.training.adversary import Discriminator
 from linocut.lab.training.machine import picture_batch

@@ -29,18 +29,17 @@ from numpy.typing import NDArray
 from linocut.errors import DataError
 from linocut.lab.config.params import GenerativeConfig, NcodeConfig, Params, ScheduleConfig
 from linocut.lab.config.targets import sources
-from linocut.lab.networks.dcgan import BLOCK_PX
+from linocut.lab.networks.layers import BLOCK_PX
 from linocut.lab.networks.losses import build_loss, description, l2
 from linocut.lab.networks.networks import Network, build_network
 from linocut.lab.networks.store import load_model, load_tensors, save_model
 from linocut.lab.training.adversary import Adversary, Discriminator, Game
+from linocut.lab.training.guards import ResumeState
 from linocut.lab.training.machine import pick_device
 from linocut.lab.training.ncode import Encoding, Generation
-from linocut.lab.training.resume import ResumeState
 from linocut.lab.training.trainer import Distortion, Log, Row, Trainer
-from linocut.models import shipped as models
-from linocut.pictures.crop import centre
-from linocut.pictures.image import read_image
+from linocut.models import folders as models
+from linocut.pictures.image import centre, read_image
 
 HISTORY_COLUMNS = (
     "megapixels",

@@ -32,7 +32,7 @@ from tqdm import tqdm
 from linocut.lab.config.params import ScheduleConfig, TrainConfig
 from linocut.lab.networks.networks import Network
 from linocut.lab.training.adversary import Adversary
-from linocut.lab.training.finite import largest, require_finite
+from linocut.lab.training.guards import ResumeState, largest, require_finite
 from linocut.lab.training.machine import (
     checkpoint_interval_s,
     keep_freed_memory,
@@ -40,7 +40,6 @@ from linocut.lab.training.machine import (
 )
 from linocut.lab.training.optimiser import build_optimiser
 from linocut.lab.training.rate import Exchange, RateProxy, calibrate, round_straight_through
-from linocut.lab.training.resume import ResumeState
 
 Distortion = Callable[[Tensor, Tensor], Tensor]
 Log = Callable[[Mapping[str, float], float], None]

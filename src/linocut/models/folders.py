@@ -1,4 +1,6 @@
-"""What the folder of a model holds, read once: model.json, and the tensors of model.safetensors.
+"""The folder of a model: what it holds, read once, and how it is found by name or by id.
+
+name | folder | id in a file --> release/<name>/ or another folder
 
 model.json ---------> architecture, what the codec has to know of the latent, About
 model.safetensors --> tensors by name --both--> the 8 bytes by which files name the model
@@ -9,6 +11,7 @@ else there is belongs to the codec: `rotation.*`, `tables.*`.
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -146,3 +149,71 @@ def id_of(weights: bytes, description: Description) -> bytes:
     """The 8 bytes by which files name a model: a hash of its tensors and of their meaning."""
     meaning = json.dumps(description.meaning, sort_keys=True)
     return bytes.fromhex(sha256_of(weights, meaning.encode()))[:8]
+
+
+# --- models that the package ships, by name and by the id that files carry ------------------------
+
+RELEASE = Path(__file__).resolve().parent / "release"
+DEFAULT = "default"
+"""The name that stands for the recommended model."""
+
+RECOMMENDED = "cae-l2"
+
+
+def available() -> dict[str, Path]:
+    """Folders of the shipped models by name."""
+    return {path.parent.name: path.parent for path in sorted(RELEASE.glob("*/model.json"))}
+
+
+def folder_of(name: str | Path) -> Path:
+    """The folder of a model given by name, or by path.
+
+    Raises:
+        CheckpointError: there is no such model.
+    """
+    known = available()
+    if str(name) == DEFAULT:
+        name = RECOMMENDED
+    if str(name) in known:
+        return known[str(name)]
+    folder = Path(name)
+    if (folder / "model.json").is_file():
+        return folder
+    names = ", ".join([DEFAULT, *known]) if known else "none are installed"
+    raise CheckpointError(
+        f"model {str(name)!r} is neither a folder with a model.json nor one of: {names}"
+    )
+
+
+def model_id(folder: Path) -> bytes:
+    """The 8 bytes by which files name a model: a hash of its tensors and of their meaning.
+
+    Raises:
+        CheckpointError: a file is missing or damaged.
+    """
+    weights, description = folder / WEIGHTS, folder / DESCRIPTION
+    try:
+        stamp = (weights.stat().st_mtime_ns, description.stat().st_mtime_ns)
+    except OSError as error:
+        raise CheckpointError(f"{folder} holds no model: {error}") from None
+    return _model_id(folder, stamp)
+
+
+@functools.lru_cache(maxsize=32)
+def _model_id(folder: Path, _stamp: tuple[int, int]) -> bytes:
+    return id_of((folder / WEIGHTS).read_bytes(), Description.of(folder))
+
+
+def by_id(wanted: bytes) -> Path:
+    """The folder of the shipped model with this id.
+
+    Raises:
+        CheckpointError: none has it.
+    """
+    for folder in available().values():
+        if model_id(folder) == wanted:
+            return folder
+    raise CheckpointError(
+        f"the file was made by model {wanted.hex()}, which is not installed: "
+        "name its folder with --model"
+    )

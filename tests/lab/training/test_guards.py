@@ -7,7 +7,7 @@ import re
 
 import torch
 
-from linocut.lab.training.resume import ResumeState
+from linocut.lab.training.guards import ResumeState
 
 
 def test_the_last_state_comes_back(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 
 from linocut.errors import CheckpointError
 from linocut.lab.networks.store import save_model
-from linocut.models import shipped as models
+from linocut.models import folders as models
 from tiny import untrained
 
 

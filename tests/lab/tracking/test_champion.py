@@ -10,8 +10,8 @@ import pytest
 
 from linocut.codec.codec import Codec
 from linocut.lab.data.dead_leaves import dead_leaves
-from linocut.lab.tracking import registry
 from linocut.lab.tracking import store as tracking_store
+from linocut.lab.tracking import sync
 from small_codec import make_codec
 
 # MLflow leaves connections to SQLite to the garbage collector.
@@ -39,7 +39,7 @@ def crown(codec, result):
     client, experiment = tracking_store.open_store()
     run = client.create_run(experiment)
     files = {path.name: path for path in codec.iterdir()}
-    return registry.crown(
+    return sync.crown(
         client, run.info.run_id, files, 24.0, {"linocut.result": result, "linocut.cell": "cae-l2"}
     )
 
