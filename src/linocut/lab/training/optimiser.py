@@ -2,10 +2,14 @@
 
     gradient of a kernel (out, in, k, k) --momentum--> matrix (out, in k k)
         --orthogonalise--> singular values near 1 --0.2 sqrt(longer side)--> step / learning rate
+    kernel --1 - 0.1 learning rate--> what is left of it before the step
 
 What a kernel learns first lies in a few directions; Muon gives all of them the same pace. With that
 factor a weight moves as far as with Adam, on average over a kernel, so both take learning rates of
 the same kind; kernels bear five times those of the rest.
+
+A step has this length however small the gradient is, so kernels would grow for as long as they
+learn; the decay holds them (docs/log.md).
 
 Source: Jordan et al., "Muon: an optimizer for hidden layers in neural networks", 2024 (momentum,
 Newton-Schulz iteration); Liu et al., "Muon is scalable for LLM training", arXiv:2502.16982 (length
@@ -34,6 +38,8 @@ ADAM_SCALE = 0.2
 FEWEST_OUTPUTS = 12
 """Of a kernel that Muon takes; the others have too few rows to gain from it."""
 MOMENTUM = 0.95
+WEIGHT_DECAY = 0.1
+"""Share of a kernel that a step at a learning rate of 1 takes away; else kernels grow with time."""
 STEP_SIZE = 0.2
 """Root of the mean square of what a weight moves, at a learning rate of 1."""
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)
@@ -99,6 +105,7 @@ class Muon(torch.optim.Optimizer):
                 wanted = torch.stack([self._direction(kernel).reshape(shape) for kernel in kernels])
                 length = STEP_SIZE * math.sqrt(max(shape)) * group["lr"]
                 for kernel, move in zip(kernels, orthogonalise(wanted), strict=True):
+                    kernel.mul_(1.0 - WEIGHT_DECAY * group["lr"])
                     kernel.sub_(move.reshape(kernel.shape), alpha=length)
 
     def _direction(self, kernel: Tensor) -> Tensor:
