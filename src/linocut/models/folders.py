@@ -185,6 +185,12 @@ def folder_of(name: str | Path) -> Path:
     )
 
 
+def nearest_to(arch: str, loss: str) -> Path | None:
+    """The shipped model of an architecture for a loss, else the one for L2, else None."""
+    known = available()
+    return known.get(f"{arch}-{loss}") or known.get(f"{arch}-l2")
+
+
 def model_id(folder: Path) -> bytes:
     """The 8 bytes by which files name a model: a hash of its tensors and of their meaning.
 

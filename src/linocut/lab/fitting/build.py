@@ -136,7 +136,9 @@ def build_codec(
     network = load_model(trained)
     tensors: dict[str, NDArray[Any]] = dict(load_file(rotated / ROTATION_FILE))
     steps = fixed_steps(network) or [step_range[0], COARSER * step_range[1]]
-    about = dict(read_description(trained)["about"]) | {
+    about = dict(read_description(trained)["about"])
+    loss = str(about.get("loss", "l2"))
+    about |= {
         "step_range": [steps[0], steps[-1]],
         "rate_curve": [],
         "decoder_kmac_per_px": round(decoder_kmac_per_px(network), 2),
@@ -149,7 +151,7 @@ def build_codec(
     used = rotation_from(tensors, network.bands)
     tables = _saved_tables(
         None if state is None else ResumeState(state / "tables"),
-        lambda: _tables(network, used, prepared / "train.npy", config, step_range, seed),
+        lambda: _tables(network, used, prepared / "train.npy", config, step_range, seed, loss),
     )
     tensors |= tables.tensors()
     if distortion is not None and config.tuning.megapixels > 0:
@@ -200,6 +202,7 @@ def _tables(
     config: CodeConfig,
     step_range: tuple[float, float],
     seed: int,
+    loss: str,
 ) -> EntropyTables:
     """Fitted to `code.crops` training crops, each at several steps, as `code.effort` codes them."""
     rng = Stream.TABLE_STEPS.generator(seed)
@@ -214,7 +217,7 @@ def _tables(
             symbols = [quantise(band, step_of(index), rounding) for band in r]
             samples.append((symbols, index, r))
     chosen = [sample[:2] for sample in samples]
-    tables = _first_tables(network, config, chosen, seed)
+    tables = _first_tables(network, config, chosen, seed, loss)
     if config.effort > 1:
         coder = EntropyCoder(network.bands, tables)
         chosen = [(optimise(coder, r, index)[0], index) for _, index, r in samples]
@@ -222,19 +225,17 @@ def _tables(
 
 
 def _first_tables(
-    network: Network, config: CodeConfig, samples: Sequence[Sample], seed: int
+    network: Network, config: CodeConfig, samples: Sequence[Sample], seed: int, loss: str
 ) -> EntropyTables:
     """Tables with the networks that `code.contexts` asks for: none, fitted, or of a shipped codec.
 
     A codec is shipped for the latents of the architectures `cae` and `generative`; for any other
     latent `release` fits networks too.
     """
-    name = f"{network.architecture}-l2"
-    if config.contexts == "release" and name in models.available():
-        shipped = models.folder_of(name)
-        if load_model(shipped).bands == network.bands:
-            tensors = {key: value.numpy() for key, value in load_tensors(shipped).items()}
-            return EntropyTables.from_tensors(tensors)
+    shipped = models.nearest_to(network.architecture, loss)
+    if config.contexts == "release" and shipped and load_model(shipped).bands == network.bands:
+        tensors = {key: value.numpy() for key, value in load_tensors(shipped).items()}
+        return EntropyTables.from_tensors(tensors)
     if config.contexts == "none":
         networks = no_contexts(network.bands)
     else:

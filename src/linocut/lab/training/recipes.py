@@ -4,8 +4,9 @@
 
 With `init: base` all losses of an architecture start from one base network, which makes many cells
 affordable and favours none of them. With `scratch` the base network is the untrained one and every
-cell is trained for both lengths together; with `release` it is the one that the package ships, or
-one trained here where the package ships none of the architecture.
+cell is trained for both lengths together. With `release` every cell goes on with the network that
+the package ships for its architecture and loss; where there is none, with the one for L2, or with a
+base network that is trained here.
 With `shipped` nothing is trained: every cell is the codec of its name that the package ships.
 
 For `ncode` the two trainings are the two stages of its paper, see `linocut.lab.training.ncode`: the
@@ -77,11 +78,10 @@ def train_base(params: Params, arch: str, place: TrainingPlace, log: Log | None 
     if isinstance(option.config, NcodeConfig):
         _train_generator(params, option.config, build_network(option), place, log)
         return
-    released = train.init == "release" and f"{arch}-l2" in models.available()
-    if released or train.init == "shipped":
-        network = load_model(models.folder_of(f"{arch}-l2"))
-    else:
-        network = build_network(option)
+    released = models.nearest_to(arch, "l2") if train.init == "release" else None
+    if train.init == "shipped":
+        released = models.folder_of(f"{arch}-l2")
+    network = load_model(released) if released else build_network(option)
     schedule = train.base
     if released or train.init in ("scratch", "shipped"):
         schedule = dataclasses.replace(schedule, megapixels=0.0)
@@ -104,7 +104,12 @@ def train_cell(
         _train_encoder(params, config, loss, base, place, log)
         return
     shipped = train.init == "shipped"
-    network = load_model(models.folder_of(f"{arch}-{loss}") if shipped else base)
+    start = base
+    if train.init == "release":
+        start = models.nearest_to(arch, loss) or base
+    elif shipped:
+        start = models.folder_of(f"{arch}-{loss}")
+    network = load_model(start)
     torch.manual_seed(params.seed)
     adversary = (
         Adversary(config, train.learning_rate) if isinstance(config, GenerativeConfig) else None
@@ -114,6 +119,8 @@ def train_cell(
     megapixels = 0.0 if shipped else train.megapixels + more
     schedule = dataclasses.replace(train, megapixels=megapixels)
     about = {"arch": arch} | description(loss, params.loss[loss])
+    if train.init == "release" and start != base:
+        about["continues"] = start.name
     about |= _of_plugins(params.arch[arch].target, params.loss[loss].target)
     _train(params, network, distortion, schedule, adversary, place, log, about)
 
