@@ -29,6 +29,7 @@ class Expected:
 
     Attributes:
         cells: names in order.
+        controls: names in order.
         anchors: names in order.
         pictures: names of the test pictures.
         points: (pictures, points, 4) of rate, PSNR, MS-SSIM and SSIMULACRA 2, by curve.
@@ -38,6 +39,7 @@ class Expected:
     """
 
     cells: list[str]
+    controls: list[str]
     anchors: list[str]
     pictures: list[str]
     points: dict[str, Array]
@@ -54,6 +56,7 @@ class Expected:
         *,
         seed: int,
         draws: int,
+        controls: Sequence[str] = (),
     ) -> Expected:
         """Mean curves, BD-rates and intervals of measured points."""
         pictures = sorted(next(iter(measured.values())))
@@ -62,9 +65,9 @@ class Expected:
             for name, by_picture in measured.items()
         }
         chosen = np.random.default_rng(seed).integers(0, len(pictures), (draws, len(pictures)))
-        anchors = [name for name in measured if name not in cells]
+        anchors = [name for name in measured if name not in (*cells, *controls)]
         files = {cell: points[cell].shape[0] * points[cell].shape[1] for cell in cells}
-        made = cls(list(cells), anchors, pictures, points, {}, files, chosen)
+        made = cls(list(cells), list(controls), anchors, pictures, points, {}, files, chosen)
         for name in points:
             for metric in METRICS:
                 for anchor in anchors:

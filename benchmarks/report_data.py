@@ -178,6 +178,8 @@ def _flat(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def _kind(expected: Expected, name: str) -> str:
+    if name in expected.controls:
+        return "control"
     return "cell" if name in expected.cells else "anchor"
 
 
@@ -237,9 +239,11 @@ def _costs(artifacts: Path, expected: Expected) -> list[Row]:
     anchors = pd.read_csv(artifacts / "anchors/anchors.csv")
     rows = []
     for name, points in expected.points.items():
-        if name in expected.cells:
-            table = pd.read_csv(artifacts / "evaluated" / name / "evaluation.csv")
-            coded = pd.read_csv(artifacts / "coded" / name / "coded.csv")
+        if name not in expected.anchors:
+            cell = name in expected.cells
+            measured, files = ("evaluated", "coded") if cell else ("controls", "controls")
+            table = pd.read_csv(artifacts / measured / name / "evaluation.csv")
+            coded = pd.read_csv(artifacts / files / name / "coded.csv")
             place = coded["picture"].map(expected.pictures.index)
             bpp = points[place, coded["point"], 0]
             estimated = (coded["estimated_bpp"] * coded["bytes"] / bpp).sum()

@@ -58,6 +58,9 @@ SAVE: dict[str, tuple[str, dict[str, Any]]] = {
     "avif_444": ("AVIF", {"subsampling": "4:4:4", "max_threads": 1}),
 }  # fmt: skip
 
+CONTROLS = ("wavelet", "no_contexts")
+"""Codecs with something taken away, beside the cells."""
+
 COLUMNS = ("bpp", "psnr_db", "ms_ssim", "ssimulacra2")
 
 Point = tuple[float, float, float, float]
@@ -88,9 +91,11 @@ def verify(root: Path, decoder: str, *, skip_anchors: bool) -> list[str]:
     cells = [f"{arch}-{loss}" for arch in params["grid"]["arch"] for loss in params["grid"]["loss"]]
     measured: dict[str, dict[str, list[Point]]] = {}
     tasks: list[tuple[Any, ...]] = []
-    for cell in cells:
+    coded = {cell: artifacts / "coded" / cell for cell in cells}
+    coded |= {name: artifacts / "controls" / name for name in CONTROLS}
+    for name, folder in coded.items():
         for picture, path in originals.items():
-            tasks.append(("cell", decoder, artifacts / "coded" / cell, cell, picture, path))
+            tasks.append(("cell", decoder, folder, name, picture, path))
     anchor_rows = read_csv(artifacts / "anchors" / "anchors.csv")
     speed = params["anchors"]["avif_speed"]
     settings: dict[str, list[int]] = defaultdict(list)
@@ -114,7 +119,11 @@ def verify(root: Path, decoder: str, *, skip_anchors: bool) -> list[str]:
     if problems:
         return problems  # a report made from other files cannot agree
     expected = Expected.compute(
-        cells, measured, seed=params["seed"], draws=params["compare"]["bootstrap_draws"]
+        cells,
+        measured,
+        seed=params["seed"],
+        draws=params["compare"]["bootstrap_draws"],
+        controls=CONTROLS,
     )
     return check_data(root, expected) or check_rendering(root, cells, params)
 
@@ -277,6 +286,8 @@ def check_tables(
 ) -> list[str]:
     """evaluation.csv and anchors.csv row by row against what was measured here."""
     tables = {cell: read_csv(artifacts / "evaluated" / cell / "evaluation.csv") for cell in cells}
+    for name in CONTROLS:
+        tables[name] = read_csv(artifacts / "controls" / name / "evaluation.csv")
     for row in anchor_rows:
         tables.setdefault(row["codec"], []).append(row)
     problems = []

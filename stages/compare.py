@@ -1,4 +1,4 @@
-"""artifacts/{anchors,coded,evaluated,rotated,studies,trained} -> reports/: BD-rates, report.
+"""artifacts/ of all stages before -> reports/: BD-rates, report.
 
 python stages/compare.py
 """

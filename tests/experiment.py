@@ -12,6 +12,7 @@ from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.evaluation.comparison import match_sizes
 from linocut.lab.evaluation.rows import (
     CLASSICAL,
+    CONTROLS,
     LEARNED,
     AnchorRow,
     ErrorRow,
@@ -23,10 +24,12 @@ from linocut.pictures.image import write_png
 CELLS = ("cae-l2", "cae-ms_ssim", "generative-l2")
 PICTURES = ("chelsea", "coffee", "rocket")
 
-RATE_FACTORS = {"cae-l2": 0.8, "cae-ms_ssim": 1.5, "generative-l2": 1.1}
-"""Rates of the cells at the PSNR of JPEG 2000: BD-rates of -20, +50 and +10 per cent."""
+RATE_FACTORS = {
+    "cae-l2": 0.8, "cae-ms_ssim": 1.5, "generative-l2": 1.1, "wavelet": 0.9, "no_contexts": 1.3
+}  # fmt: skip
+"""Rates of cells and controls at the PSNR of JPEG 2000: BD-rates of -20, +50, ... per cent."""
 
-SIMILARITY_FACTORS = {"cae-l2": 1.0, "cae-ms_ssim": 0.4, "generative-l2": 1.0}
+SIMILARITY_FACTORS = dict.fromkeys(RATE_FACTORS, 1.0) | {"cae-ms_ssim": 0.4}
 """What is left of 1 - MS-SSIM at each point."""
 
 _BPP = np.array([0.1, 0.2, 0.4, 0.8, 1.6])
@@ -57,8 +60,8 @@ def write_experiment(artifacts: Path, *, side: int = 176) -> None:
     (artifacts / "anchors").mkdir()
     write_rows(artifacts / "anchors" / "anchors.csv", AnchorRow, anchors)
     (artifacts / "anchors" / "versions.json").write_text('{"pillow": "1.2.3"}')
-    for cell in CELLS:
-        folder = artifacts / "evaluated" / cell
+    for cell in (*CELLS, *CONTROLS):
+        folder = artifacts / ("evaluated" if cell in CELLS else "controls") / cell
         (folder / "pictures").mkdir(parents=True)
         rows = []
         for name in PICTURES:
@@ -72,6 +75,8 @@ def write_experiment(artifacts: Path, *, side: int = 176) -> None:
                     EvaluationRow(name, point, 0.1, size, bpp, estimate, *quality, 0.2, 0.1)
                 )
         write_rows(folder / "evaluation.csv", EvaluationRow, rows)
+        if cell in CONTROLS:
+            continue
         write_png(folder / "pictures" / "coffee-2.png", 255 - originals["coffee"])
         _write_text(artifacts / "trained" / cell / "history.csv", _HISTORY)
         _write_text(artifacts / "coded" / cell / "planes.csv", _PLANES)

@@ -22,7 +22,14 @@ from fake_codec import FakeCodec
 from linocut.lab.config.params import AnchorsConfig, CompareConfig
 from linocut.lab.evaluation.anchors import run_anchors
 from linocut.lab.evaluation.decode import evaluate_cell
-from linocut.lab.evaluation.rows import TWIN_DECODERS, CodedRow, ErrorRow, TwinRow, write_rows
+from linocut.lab.evaluation.rows import (
+    CONTROLS,
+    TWIN_DECODERS,
+    CodedRow,
+    ErrorRow,
+    TwinRow,
+    write_rows,
+)
 from linocut.lab.report.build import compare
 from linocut.pictures.image import write_png
 
@@ -49,15 +56,18 @@ def honest(tmp_path_factory: pytest.TempPathFactory) -> Path:
         listed.append({"name": name, "pixels_sha256": digest, "split": "test", **told})
         for number, cell in enumerate(CELLS):
             _code(artifacts / "coded" / cell, name, image, number)
+        for number, control in enumerate(CONTROLS):
+            _code(artifacts / "controls" / control, name, image, 10 + number)
     manifest = json.dumps({"pictures": listed})
     (artifacts / "prepared" / "manifest.json").write_text(manifest)
     with pytest.MonkeyPatch.context() as patch:
         for module in ("decode", "anchors"):
             patch.setattr(f"linocut.lab.evaluation.{module}.map_in_processes", plain_map)
-        for cell in CELLS:
-            coded = artifacts / "coded" / cell
+        for cell in (*CELLS, *CONTROLS):
+            coded = out = artifacts / "controls" / cell
+            if cell in CELLS:
+                coded, out = artifacts / "coded" / cell, artifacts / "evaluated" / cell
             write_rows(coded / "coded.csv", CodedRow, ROWS.pop(coded))
-            out = artifacts / "evaluated" / cell
             evaluate_cell(coded, test, out, CONFIG, load=FakeCodec.load)
         run_anchors(test, artifacts / "anchors", AnchorsConfig(("jpeg", "jpeg2000"), 4, 10))
     (root / "reports").mkdir()

@@ -17,7 +17,7 @@ from PIL import Image
 from experiment import CELLS, write_experiment
 from linocut.errors import DataError
 from linocut.lab.config.params import CompareConfig
-from linocut.lab.evaluation.rows import BdRow
+from linocut.lab.evaluation.rows import CONTROLS, BdRow
 from linocut.lab.report.build import compare, comparison_table
 from linocut.lab.report.figures import colour, push_apart
 from linocut.lab.report.markdown import headline, report_text
@@ -155,8 +155,8 @@ def test_what_is_shown_is_in_the_files_that_are_checked(folder: Path, text: str)
     tables = read_tables(folder / "reports")
     pictures = sorted(path.name for path in (folder / "reports" / "plots").glob("*.png"))
     assert report_text(tables, pictures) == text
-    assert len(tables.rd) == 5 * (len(CELLS) + 2)
-    assert len(tables.bd_rate) == 3 * (2 * len(CELLS) + 2)
+    assert len(tables.rd) == 5 * (len(CELLS) + len(CONTROLS) + 2)
+    assert len(tables.bd_rate) == 3 * (2 * (len(CELLS) + len(CONTROLS)) + 2)
 
 
 def test_anchors_are_matched_with_the_leading_cell_alone(folder: Path, tmp_path: Path) -> None:

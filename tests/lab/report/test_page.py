@@ -12,7 +12,7 @@ import pytest
 from browser import Browser, browser
 from experiment import CELLS, write_damaged, write_experiment
 from linocut.lab.config.params import CompareConfig
-from linocut.lab.evaluation.rows import CLASSICAL, LEARNED
+from linocut.lab.evaluation.rows import CLASSICAL, CONTROLS, LEARNED
 from linocut.lab.report.build import compare
 from linocut.lab.report.page import sections
 
@@ -70,7 +70,7 @@ def test_all_figures_are_drawn(window: Browser) -> None:
     assert len(drawn) == 6
     assert all(drawn)
     curves = "return document.querySelectorAll('#rd .scatterlayer .trace').length"
-    assert window.run(curves) == len(CELLS) + 2
+    assert window.run(curves) == len(CELLS) + len(CONTROLS) + 2
 
 
 def test_every_entry_of_every_control_keeps_axes_and_data(window: Browser) -> None:

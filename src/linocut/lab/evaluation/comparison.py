@@ -22,7 +22,7 @@ sequentially rejective multiple test procedure", Scand. J. Statist. 1979.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -47,6 +47,7 @@ from linocut.lab.evaluation.rd import (
     resample_pictures,
 )
 from linocut.lab.evaluation.rows import (
+    CONTROLS,
     AnchorRow,
     BdRow,
     EvaluationRow,
@@ -95,21 +96,28 @@ class Comparison:
 
     Attributes:
         cells: rows of each cell, in the order of the grid.
+        controls: rows of each codec without its networks or contexts, where they were measured.
         anchors: rows of each reference codec.
-        curves: per metric, the curves of cells and anchors on every picture.
-        points: mean curves of cells and anchors, and published ones where they belong.
+        curves: per metric, the curves of cells, controls and anchors on every picture.
+        points: mean curves of all these, and published ones where they belong.
         bd_rates: every curve against every anchor, all metrics.
         refusals: why a BD-rate is missing, by (curve, metric, anchor).
         draws: the resampled pictures that all intervals share.
     """
 
     cells: Mapping[str, list[EvaluationRow]]
+    controls: Mapping[str, list[EvaluationRow]]
     anchors: Mapping[str, list[AnchorRow]]
     curves: Mapping[str, Mapping[str, PictureCurves]]
     points: tuple[RdRow, ...]
     bd_rates: tuple[BdRow, ...]
     refusals: Mapping[tuple[str, str, str], str]
     draws: np.ndarray[tuple[int, int], np.dtype[np.intp]]
+
+    @property
+    def files(self) -> Mapping[str, list[EvaluationRow]]:
+        """Rows of cells and controls."""
+        return {**self.cells, **self.controls}
 
     @property
     def pictures(self) -> tuple[str, ...]:
@@ -145,21 +153,27 @@ class Comparison:
 
     def rate_gap_percent(self, cell: str) -> float:
         """How much larger the files of a cell are than estimated, all files together."""
-        rows = self.cells[cell]
+        rows = self.files[cell]
         estimated = sum(row.estimated_bpp * row.bytes / row.bpp for row in rows)
         return 100.0 * (sum(row.bytes for row in rows) / estimated - 1.0)
 
 
 def compare_curves(
-    cells: Sequence[str], artifacts: Path, *, bootstrap_draws: int, seed: int
+    cells: Sequence[str],
+    artifacts: Path,
+    *,
+    bootstrap_draws: int,
+    seed: int,
+    controls: Iterable[str] = (),
 ) -> Comparison:
-    """Read the tables of `cells` and of the anchors, and compare them.
+    """Read the tables of `cells`, of controls and of the anchors, and compare them.
 
     Args:
         cells: names of cells, `arch-loss`.
-        artifacts: the folder with `anchors/` and `evaluated/<cell>/`.
+        artifacts: the folder with `anchors/`, `evaluated/<cell>/` and `controls/<control>/`.
         bootstrap_draws: resampled sets of pictures behind every interval.
         seed: of the resampling.
+        controls: of `CONTROLS`, which ones to compare as well.
 
     Raises:
         DataError: a table is missing or incomplete, or codecs were run on different pictures.
@@ -168,10 +182,14 @@ def compare_curves(
         cell: read_rows(artifacts / "evaluated" / cell / "evaluation.csv", EvaluationRow)
         for cell in cells
     }
+    of_controls = {
+        name: read_rows(artifacts / "controls" / name / "evaluation.csv", EvaluationRow)
+        for name in controls
+    }
     of_anchors: dict[str, list[AnchorRow]] = {}
     for row in read_rows(artifacts / "anchors" / "anchors.csv", AnchorRow):
         of_anchors.setdefault(row.codec, []).append(row)
-    rows: dict[str, Sequence[MeasuredRow]] = {**of_cells, **of_anchors}
+    rows: dict[str, Sequence[MeasuredRow]] = {**of_cells, **of_controls, **of_anchors}
     curves = {
         metric: {name: picture_curves(name, rows[name], metric) for name in rows}
         for metric in METRICS
@@ -183,12 +201,13 @@ def compare_curves(
             odd = ", ".join(sorted(set(own) ^ set(first)))
             raise DataError(f"{name} and {next(iter(pictures))} saw different pictures: {odd}")
     draws = resample_pictures(len(first), bootstrap_draws, seed)
-    kinds = {name: "cell" if name in of_cells else "anchor" for name in rows}
+    kinds = dict.fromkeys(of_cells, "cell") | dict.fromkeys(of_controls, "control")
+    kinds |= dict.fromkeys(of_anchors, "anchor")
     bd_rates, refusals = _bd_rates(curves, kinds, draws)
     points = mean_points(curves, kinds)
     if is_kodak(first):
         points += _published_points()
-    return Comparison(of_cells, of_anchors, curves, points, bd_rates, refusals, draws)
+    return Comparison(of_cells, of_controls, of_anchors, curves, points, bd_rates, refusals, draws)
 
 
 def picture_curves(name: str, rows: Sequence[MeasuredRow], metric: str) -> PictureCurves:
@@ -217,6 +236,8 @@ def picture_curves(name: str, rows: Sequence[MeasuredRow], metric: str) -> Pictu
 
 def title(name: str) -> str:
     """The name of a curve as people read it."""
+    if name in CONTROLS:
+        return CONTROLS[name]
     return ANCHORS[name].title if name in ANCHORS else name
 
 

@@ -67,6 +67,10 @@ def _text(value: object) -> str:
     return f"{value:.8g}" if isinstance(value, float) else str(value)
 
 
+CONTROLS = {"wavelet": "wavelet, no network", "no_contexts": "cae-l2, no contexts"}
+"""Titles of the codecs with something taken away that every table shows, by name."""
+
+
 @dataclass(frozen=True)
 class CodedRow:
     """One compressed file, as its encoder saw it."""

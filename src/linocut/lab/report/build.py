@@ -1,6 +1,6 @@
 """The comparison stage: everything that people read about a set of cells.
 
-artifacts/{anchors,coded,evaluated,prepared,rotated,studies,trained}  -->  reports/
+artifacts/{anchors,coded,controls,evaluated,prepared,rotated,studies,trained}  -->  reports/
     metrics.json        the headline numbers, for `dvc metrics` and `dvc exp show`
     cells.json          BD-rates of all cells, for `dvc metrics diff --targets`
     plots/*.csv         all other numbers, see `tables`; two of them for `dvc plots`
@@ -13,11 +13,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from linocut.lab.evaluation.comparison import architectures, compare_curves
+from linocut.lab.evaluation.rows import CONTROLS
 from linocut.lab.report import figures, page, robustness_section, side_by_side, twin_section
 from linocut.lab.report.markdown import printed_comparison, report_text
 from linocut.lab.report.tables import read_tables, tables_of
@@ -34,6 +35,7 @@ def compare(
     config: CompareConfig,
     seed: int,
     params: Path | None = None,
+    controls: Iterable[str] = CONTROLS,
 ) -> None:
     """Compare exactly these cells with the anchors and write `reports/` anew.
 
@@ -44,11 +46,14 @@ def compare(
         config: draws behind the intervals.
         seed: of the draws.
         params: the params.yaml that the page shows.
+        controls: which are shown beside the cells.
 
     Raises:
         DataError: a stage's output is missing or incomplete.
     """
-    comparison = compare_curves(cells, artifacts, bootstrap_draws=config.bootstrap_draws, seed=seed)
+    comparison = compare_curves(
+        cells, artifacts, bootstrap_draws=config.bootstrap_draws, seed=seed, controls=controls
+    )
     plots = reports / "plots"
     shutil.rmtree(plots, ignore_errors=True)
     twins, damaged = artifacts / "studies/twin", artifacts / "studies/robustness"

@@ -155,7 +155,7 @@ def draw_bd_rates(comparison: Comparison, path: Path) -> None:
     others = [name for name in comparison.anchors if name != anchor]
     groups = architectures(tuple(comparison.cells))
     lines: list[str | None] = []
-    for cells in (*groups.values(), others):
+    for cells in (*groups.values(), list(comparison.controls), others):
         lines += [*cells, None]
     height = 0.9 + 0.27 * len(lines)
     figure, panels = small_multiples(1, len(METRICS), width=5.0, height=height, sharey=True)
@@ -328,6 +328,8 @@ def _style(name: str, kind: str, cells: Sequence[str]) -> tuple[str, dict[str, A
         loss = loss_of(name)
         line = {"color": colour(loss), "lw": 1.9, "marker": "o", "ms": 3.6, "zorder": 3}
         return loss, line
+    if kind == "control":
+        return title(name), {"color": GREY, "lw": 1.3, "ls": (0, (1, 1.5)), "zorder": 2}
     if kind == "anchor" and name != "avif_420":
         return title(name), {"color": GREY, "lw": 1.3, "ls": _DASHES.get(name, "-"), "zorder": 2}
     if kind == "published" and name in DRAWN:

@@ -110,7 +110,8 @@ def results_block(tables: Tables) -> str:
         if metric == "psnr_db" or anchor != "jpeg"
     ]
     header = [f"{METRICS[metric].title} vs {title(anchor)}" for metric, anchor in pairs]
-    rows = [[cell, *(_short(*tables.bd(cell, *pair)) for pair in pairs)] for cell in tables.cells]
+    curves = [*tables.cells, *tables.curves("control")]
+    rows = [[title(one), *(_short(*tables.bd(one, *pair)) for pair in pairs)] for one in curves]
     note = (
         "\nBD-rate in per cent of bits at equal quality (negative: fewer), with 95 % intervals, "
         f"from {tables.metrics['files']} files of {len(tables.about['pictures'])} pictures."

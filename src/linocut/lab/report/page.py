@@ -220,7 +220,9 @@ def _address(webp: bytes) -> str:
 _DASHES = {"jpeg": "dot", "jpeg2000": "solid", "webp": "dashdot", "avif_444": "dash"}
 _SYMBOLS = ("circle", "square", "diamond", "x")
 _ARCH_DASHES = ("solid", "4px,2px", "1px,2px", "8px,3px")
-_GROUPS = {"cell": "cells", "anchor": "anchors", "published": "published"}
+_GROUPS = {
+    "cell": "cells", "control": "controls", "anchor": "anchors", "published": "published"
+}  # fmt: skip
 _GRID = "#e6e6e6"
 _FONT = "system-ui, -apple-system, Segoe UI, Roboto, DejaVu Sans, sans-serif"
 
@@ -278,6 +280,8 @@ def _curves(points: pd.DataFrame) -> list[go.Scatter]:
             place = archs.index(name.partition("-")[0]) % len(_SYMBOLS)
             line = {"color": colour(loss_of(name)), "width": 2.2, "dash": _ARCH_DASHES[place]}
             style = {"mode": "lines+markers", "marker": {"symbol": _SYMBOLS[place], "size": 7}}
+        elif kind == "control":
+            line = {"color": GREY, "width": 1.6, "dash": "dot"}
         elif kind == "anchor":
             line = {"color": GREY, "width": 1.6, "dash": _DASHES.get(name, "longdash")}
         else:
