@@ -1,6 +1,7 @@
 """A picture's own last layer: found by least squares, paid for, and read back safely."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -94,18 +95,46 @@ def test_the_normal_equations_know_what_every_number_does_to_the_error(network, 
 
 
 def test_of_large_tiles_some_strips_decide(network, monkeypatch):
-    picture = dead_leaves(128, 96, 4)
+    picture = dead_leaves(192, 96, 4)
     latent = latent_of(network, picture)
-    everything, some = (
-        NormalEquations.of(geometry_of(network)),
-        NormalEquations.of(geometry_of(network)),
-    )
+    everything, some = (NormalEquations.of(geometry_of(network)) for _ in range(2))
     everything.add(TorchTransforms(network), latent, STEP, picture)
-    monkeypatch.setattr(correction, "LOOKED_AT", 128 * 96 // 2)
+    monkeypatch.setattr(correction, "LOOKED_AT", 192 * 96 // 2)
     some.add(TorchTransforms(network), latent, STEP, picture)
-    assert everything.pixels == 128 * 96 == 2 * some.pixels
+    assert everything.pixels == 192 * 96 == 2 * some.pixels
     for fewer, every in zip(some.gram, everything.gram, strict=True):
         assert 0.2 < np.trace(fewer) / np.trace(every) < 0.8
+
+
+@pytest.mark.parametrize(("height", "width"), [(512, 768), (1024, 1024), (600, 514), (64, 8192)])
+def test_strips_lie_apart_inside_and_are_as_many_pixels_as_decide(height, width):
+    strips = correction._strips(0, height, width)
+    assert all(first >= 0 and last <= height and last - first == 48 for first, last in strips)
+    assert all(one[1] < other[0] for one, other in itertools.pairwise(strips))
+    pixels = 48 * width * len(strips)
+    assert abs(pixels - correction.LOOKED_AT) <= max(24 * width, 48 * 8192 - correction.LOOKED_AT)
+
+
+def test_small_parts_are_looked_at_whole():
+    strips = correction._strips(10, 110, 300)
+    assert strips == [(10, 58), (58, 106), (106, 110)]
+    assert correction._looks(strips, 128, 8) == [(0, 128, strips)]
+
+
+def test_features_of_a_strip_need_not_be_made_of_the_whole(monkeypatch):
+    """With its frame a strip asks for what it asks for as a part of the whole."""
+    network = awake("cae")
+    picture = dead_leaves(256, 96, 11)
+    latent, transforms = latent_of(network, picture), TorchTransforms(network)
+    monkeypatch.setattr(correction, "LOOKED_AT", 96 * 96)
+    alone, whole = (NormalEquations.of(transforms.geometry) for _ in range(2))
+    alone.add(transforms, latent, STEP, picture)
+    monkeypatch.setattr(correction, "_MOST", 0.0)
+    whole.add(transforms, latent, STEP, picture)
+    assert alone.pixels == whole.pixels == 96 * 96
+    for one, other in zip(alone.moment, whole.moment, strict=True):
+        np.testing.assert_allclose(one, other, atol=0.02 * np.abs(other).max())
+    assert (alone.moment[0] != whole.moment[0]).any(), "the same look twice"
 
 
 def the_tile(row=0, bottom=1024, right=1024):
@@ -165,8 +194,9 @@ def test_tiles_without_an_inside_have_no_say(network):
     assert not sums.solve(1.0, 96**2).any()
 
 
-def test_pixels_seen_stand_for_the_others(network):
+def test_pixels_seen_stand_for_the_others(network, monkeypatch):
     """Half of a picture of two equal halves asks for the same numbers as both."""
+    monkeypatch.setattr(correction, "UNSEEN_BITS", 0)
     half = dead_leaves(64, 96, 10)
     sums, twice = NormalEquations.of(geometry_of(network)), NormalEquations.of(geometry_of(network))
     sums.add(TorchTransforms(network), latent_of(network, half), STEP, half)
@@ -176,6 +206,18 @@ def test_pixels_seen_stand_for_the_others(network):
     asked = sums.solve(price, 2 * 64 * 96)
     np.testing.assert_array_equal(asked, twice.solve(price, 2 * 64 * 96))
     assert code_lengths(asked).sum() >= code_lengths(sums.solve(price, 64 * 96)).sum()
+
+
+def test_numbers_have_to_be_worth_more_where_fewer_pixels_were_seen(network):
+    picture = dead_leaves(64, 96, 10)
+    sums = NormalEquations.of(geometry_of(network))
+    sums.add(TorchTransforms(network), latent_of(network, picture), STEP, picture)
+    counts = [
+        np.count_nonzero(sums.solve(0.001 * STEP**2 * times, times * 64 * 96))
+        for times in (1, 4, 64)
+    ]
+    assert counts[0] > 0
+    assert counts == sorted(counts, reverse=True)
 
 
 def test_a_planted_correction_is_found(network):

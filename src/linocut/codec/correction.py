@@ -33,14 +33,19 @@ from linocut.format.blocks import LARGEST, ROWS, Numbers, code_lengths, unpack_c
 QUANTUM = 0.25
 GROUPS = ((0, 3, 4), (1,), (2,))
 """Rows that make the same samples, so that they are solved for together."""
-STRIP = 16
-"""Rows of features that are looked at together, two rows of pixels each."""
+STRIP = 48
+"""Rows of pixels that are looked at together."""
 WHOLE_TILES = 4
 """Of a picture of more tiles than that only the middle of each is looked at."""
 FRAME = 64
 """Pixels along a cut that are not looked at: what a network sees there is not what it will see."""
-LOOKED_AT = 2**17
+LOOKED_AT = 115_000
 """Pixels of a tile that decide, about: of larger ones strips are left out."""
+UNSEEN_BITS = 4
+"""What a number has to be worth above its code where pixels were left out, in bits for each pixel
+that nobody saw and each one that somebody did: it also suits the noise of those seen."""
+_MOST = 0.75
+"""Share of a part beyond which it is looked at as a whole."""
 _RIDGE = 1e-4
 _SWEEPS = 12
 
@@ -86,21 +91,25 @@ class NormalEquations:
             return
         band = transforms.geometry.bands[0]
         sides = [length * band.stride for length in latent[0].shape[1:]]
-        features, missing, places = transforms.look(latent, step, padded_to(picture, *sides))
+        wanted, linear = padded_to(picture, *sides), transforms.linear(latent)
         columns = slice(left // 2, right // 2)
-        framed = np.pad(features, ((0, 0), (1, 1), (1, 1)))
-        framed = framed[:, :, columns.start : columns.stop + 2]
-        leap = STRIP * -(-(bottom - top) * (right - left) // LOOKED_AT)
-        for start in range(top // 2, bottom // 2, leap):
-            end = min(start + STRIP, bottom // 2)
-            self.pixels += 2 * (end - start) * (right - left)
-            found = transforms.sums(
-                framed[:, start : end + 2], missing[:, start:end, columns],
-                places[:, start:end, columns], step,
-            )  # fmt: skip
-            for colour in range(len(GROUPS)):
-                self.gram[colour] += found[colour]
-                self.moment[colour] += found[len(GROUPS) + colour]
+        strips = _strips(top, bottom, right - left)
+        for first, last, inside in _looks(strips, sides[0], transforms.geometry.frame):
+            features, missing, places = transforms.look(
+                linear[:, first:last], latent, step, wanted[first:last]
+            )
+            framed = np.pad(features, ((0, 0), (1, 1), (1, 1)))
+            framed = framed[:, :, columns.start : columns.stop + 2]
+            for low, high in inside:
+                start, end = (low - first) // 2, (high - first) // 2
+                self.pixels += (high - low) * (right - left)
+                found = transforms.sums(
+                    framed[:, start : end + 2], missing[:, start:end, columns],
+                    places[:, start:end, columns], step,
+                )  # fmt: skip
+                for colour in range(len(GROUPS)):
+                    self.gram[colour] += found[colour]
+                    self.moment[colour] += found[len(GROUPS) + colour]
 
     def solve(self, price: float, pixels: int) -> Numbers:
         """Whole numbers (5, c) of least squared error and bits together.
@@ -109,15 +118,51 @@ class NormalEquations:
             price: squared error that a bit is worth, grey levels squared.
             pixels: of the picture, for which those seen stand.
         """
-        price *= self.pixels / pixels
+        seen = self.pixels / pixels
+        unseen = UNSEEN_BITS * max(1.0 / seen - 1.0, 0.0) if seen else 0.0
         numbers = np.zeros((ROWS, len(self.moment[-1])), dtype=np.int8)
         for rows, gram, moment in zip(GROUPS, self.gram, self.moment, strict=True):
-            numbers[list(rows)] = _solve(gram, moment, len(rows), price)
+            numbers[list(rows)] = _solve(gram, moment, len(rows), price * seen, unseen)
         return numbers
 
 
+def _strips(top: int, bottom: int, width: int) -> list[tuple[int, int]]:
+    """First and last rows, px, even, of strips that are as many pixels as decide, or of all rows.
+
+    Strips of a part are spread over it evenly.
+    """
+    rows = bottom - top
+    count = round(LOOKED_AT / width / STRIP)
+    if count * STRIP >= rows:
+        return [(start, min(start + STRIP, bottom)) for start in range(top, bottom, STRIP)]
+    count = max(count, 1)
+    starts = [top + (2 * i + 1) * rows // (2 * count) - STRIP // 2 for i in range(count)]
+    return [(max(start // 2 * 2, top), min(start // 2 * 2 + STRIP, bottom)) for start in starts]
+
+
+def _looks(
+    strips: Sequence[tuple[int, int]], height: int, frame: int | None
+) -> list[tuple[int, int, Sequence[tuple[int, int]]]]:
+    """First and last rows, px, for which features are made at once, and the strips among them.
+
+    One strip after the other, or all at once. Rows are multiples of 4.
+
+    Args:
+        strips: whose features are needed.
+        height: of what there is.
+        frame: see `Geometry`.
+    """
+    if frame is None or len(strips) * (STRIP + 2 * frame) > _MOST * height:
+        return [(0, height, strips)]
+    looks = []
+    for low, high in strips:
+        first, last = (low - frame) // 4 * 4, -(-(high + frame) // 4) * 4
+        looks.append((max(first, 0), min(last, height), [(low, high)]))
+    return looks
+
+
 def _solve(
-    gram: NDArray[np.float64], moment: NDArray[np.float64], rows: int, price: float
+    gram: NDArray[np.float64], moment: NDArray[np.float64], rows: int, price: float, unseen: float
 ) -> NDArray[np.int64]:
     """Numbers of a group, (rows, c); rows not worth their bits are left out, the worst first."""
     row_of = np.repeat(np.arange(rows), len(moment) // rows)
@@ -128,9 +173,10 @@ def _solve(
         chosen = np.flatnonzero(np.isin(row_of, list(some)))
         if len(chosen):
             part = gram[np.ix_(chosen, chosen)]
-            numbers[chosen] = _descend(part, moment[chosen], price)
+            numbers[chosen] = _descend(part, moment[chosen], price, unseen)
         s = QUANTUM * numbers
         bits = sum(int(code_lengths(numbers[row_of == row]).sum()) for row in some)
+        bits += unseen * np.count_nonzero(numbers)
         return float(s @ gram @ s - 2.0 * moment @ s) + price * bits, numbers
 
     cost, best = numbers_of(kept)
@@ -145,7 +191,7 @@ def _solve(
 
 
 def _descend(
-    gram: NDArray[np.float64], moment: NDArray[np.float64], price: float
+    gram: NDArray[np.float64], moment: NDArray[np.float64], price: float, unseen: float
 ) -> NDArray[np.int64]:
     """Coordinate descent from the rounded least-squares solution."""
     count = len(moment)
@@ -158,7 +204,8 @@ def _descend(
         for index in np.flatnonzero(power > 0).tolist():
             now = int(numbers[index])
             best = now + float(left[index] / power[index]) / QUANTUM
-            chosen = _cheapest(best, now, float(power[index]) * QUANTUM**2 / max(price, 1e-9))
+            weight = float(power[index]) * QUANTUM**2 / max(price, 1e-9)
+            chosen = _cheapest(best, now, weight, unseen)
             if chosen != now:
                 numbers[index], changed = chosen, True
                 left -= gram[index] * (QUANTUM * (chosen - now))
@@ -167,13 +214,19 @@ def _descend(
     return numbers
 
 
-def _cheapest(best: float, now: int, bits_per_square: float) -> int:
-    """The whole number near `best` of least distance, weighed in bits, and code length."""
+def _cheapest(best: float, now: int, bits_per_square: float, unseen: float) -> int:
+    """The whole number near `best` of least distance, weighed in bits, and code length.
+
+    `unseen`: bits that any number but 0 costs besides.
+    """
     near = max(min(round(best), LARGEST), -LARGEST)
     shorter = (1 << max(abs(near).bit_length() - 1, 0)) - 1  # the largest of the next shorter code
     tried = (now, near, shorter if near > 0 else -shorter, 0)
     costs = [
-        bits_per_square * (number - best) ** 2 + max(2 * abs(number).bit_length() + 1, 1)
+        bits_per_square * (number - best) ** 2
+        + 2 * abs(number).bit_length()
+        + 1
+        + (unseen if number else 0.0)
         for number in tried
     ]
     return tried[costs.index(min(costs))]

@@ -2,7 +2,8 @@
 
     window, uint8 (h, w, 3)   --analysis--> y: bands (c, h / stride, w / stride), grey levels
     y_hat, step, scale        --synthesis--> picture, uint8 (h, w, 3)
-    y_hat, step, picture      --look--> features of the last layer, and what they leave to repair
+    y_hat                     --linear--> what the linear path alone makes of it
+    linear, step, picture     --look--> features of the last layer, and what they leave to repair
     strips of those           --sums--> normal equations of `linocut.codec.correction`
 
 `GraphTransforms` runs the graphs of a model's folder with ONNX Runtime. A graph is a few tens of
@@ -32,7 +33,7 @@ Picture = NDArray[np.uint8]
 Latent = list[NDArray[np.float32]]
 """Bands (c, h, w) in grey levels."""
 
-GRAPHS = ("analysis", "synthesis", "corrected", "look", "sums")
+GRAPHS = ("analysis", "synthesis", "corrected", "linear", "look", "sums")
 """Names of a folder's graphs, without `.onnx`; networks without a `last_layer` have two."""
 
 
@@ -49,6 +50,8 @@ class Geometry:
             that make the rate points; empty where symbols are entropy-coded.
         features: channels that enter the last layer, which a picture may have of its own; None
             where there is no such layer.
+        frame: px around a part of the linear path that let the part's features come out as in the
+            whole, all but exactly; None where features are not made of the linear path alone.
     """
 
     bands: tuple[Band, ...]
@@ -56,6 +59,7 @@ class Geometry:
     reach: int
     fixed_bits: tuple[int, ...] = ()
     features: int | None = None
+    frame: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As model.json has it; a band is [name, channels, stride, parent, smooth]."""
@@ -66,6 +70,7 @@ class Geometry:
             "reach": self.reach,
             "fixed_bits": list(self.fixed_bits),
             "features": self.features,
+            "frame": self.frame,
         }
 
     @classmethod
@@ -81,13 +86,14 @@ class Geometry:
         )
         if not bands or min(found["multiple"], *(min(b.channels, b.stride) for b in bands)) < 1:
             raise ValueError("bands, channels, strides and `multiple` must be at least 1")
-        features = found["features"]
+        features, frame = found["features"], found.get("frame")
         return cls(
             bands,
             int(found["multiple"]),
             int(found["reach"]),
             tuple(int(bits) for bits in found["fixed_bits"]),
             None if features is None else int(features),
+            None if frame is None else int(frame),
         )
 
 
@@ -110,8 +116,19 @@ class Transforms(Protocol):
         those of luma become more in quiet and in busy places; None for 1, 1, 1, 0, 0.
         """
 
-    def look(self, y_hat: Latent, step: float, picture: Picture) -> tuple[NDArray[np.float32], ...]:
+    def linear(self, y_hat: Latent) -> NDArray[np.float32]:
+        """What the linear path makes of a latent: rotated grey levels (3, h, w)."""
+
+    def look(
+        self, linear: NDArray[np.float32], y_hat: Latent, step: float, picture: Picture
+    ) -> tuple[NDArray[np.float32], ...]:
         """What the last layer sees and should do, with m = h / 2 and n = w / 2.
+
+        Args:
+            linear: of `linear`; with a `frame` also a part of it, sides and places multiples of 4.
+            y_hat: the whole latent; not looked at where there is a `frame`.
+            step: in grey levels.
+            picture: uint8 (h, w, 3), what should be there.
 
         Returns:
             features (c, m, n); what is missing to the picture (12, m, n), three colours of four
@@ -186,16 +203,25 @@ class GraphTransforms:
         self, y_hat: Latent, step: float, scale: NDArray[np.float32] | None = None
     ) -> Picture:
         """See `Transforms`."""
-        inputs = self._bands(y_hat, step)
+        inputs = self._bands(y_hat) | _step(step)
         if scale is not None:
             picture: Picture = self._run("corrected", inputs | {"scale": scale})[0]
         else:
             picture = self._run("synthesis", inputs)[0]
         return picture
 
-    def look(self, y_hat: Latent, step: float, picture: Picture) -> tuple[NDArray[np.float32], ...]:
+    def linear(self, y_hat: Latent) -> NDArray[np.float32]:
         """See `Transforms`."""
-        return tuple(self._run("look", self._bands(y_hat, step) | {"picture": picture}))
+        found: NDArray[np.float32] = self._run("linear", self._bands(y_hat))[0]
+        return found
+
+    def look(
+        self, linear: NDArray[np.float32], y_hat: Latent, step: float, picture: Picture
+    ) -> tuple[NDArray[np.float32], ...]:
+        """See `Transforms`."""
+        bands = self._bands(y_hat) if self._geometry.frame is None else {}
+        inputs = bands | {"linear": linear, "picture": picture}
+        return tuple(self._run("look", inputs | _step(step)))
 
     def sums(
         self, features: NDArray[np.float32], missing: NDArray[np.float32],
@@ -203,11 +229,10 @@ class GraphTransforms:
     ) -> tuple[NDArray[np.float32], ...]:  # fmt: skip
         """See `Transforms`."""
         inputs = {"features": features, "missing": missing, "places": places}
-        return tuple(self._run("sums", inputs | {"step": np.array([step], np.float32)}))
+        return tuple(self._run("sums", inputs | _step(step)))
 
-    def _bands(self, y_hat: Latent, step: float) -> dict[str, NDArray[Any]]:
-        named = {b.name: values for b, values in zip(self._geometry.bands, y_hat, strict=True)}
-        return named | {"step": np.array([step], np.float32)}
+    def _bands(self, y_hat: Latent) -> dict[str, NDArray[Any]]:
+        return {b.name: values for b, values in zip(self._geometry.bands, y_hat, strict=True)}
 
     def _run(self, name: str, inputs: Mapping[str, NDArray[Any]]) -> list[Any]:
         session = self._session(name)
@@ -240,6 +265,10 @@ class GraphTransforms:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._clear()
+
+
+def _step(step: float) -> dict[str, NDArray[Any]]:
+    return {"step": np.array([step], np.float32)}
 
 
 _LEFT_ALONE: list[Any] = []

@@ -63,7 +63,9 @@ def test_graphs_see_what_the_last_layer_misses_as_the_network_does(pair):
         pytest.skip("has no layer that a picture could have of its own")
     window = window_of(own, 3, 5)
     y_hat = own.analysis(window)
-    seen = [one.look(y_hat, 20.0, window) for one in (graphs, own)]
+    linear = own.linear(y_hat)
+    np.testing.assert_allclose(graphs.linear(y_hat), linear, atol=2e-3)
+    seen = [one.look(linear, y_hat, 20.0, window) for one in (graphs, own)]
     for found, expected in zip(*seen, strict=True):
         np.testing.assert_allclose(found, expected, atol=1e-3)
     features, missing, places = seen[1]

@@ -166,9 +166,13 @@ def _corrected(network: Network, inputs: Mapping[str, Tensor]) -> dict[str, Tens
     return {"decoded": operations.corrected(network, inputs["step"], inputs["scale"], bands)}
 
 
+def _linear(network: Network, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {"linear": operations.linear(network, [inputs[band.name] for band in network.bands])}
+
+
 def _look(network: Network, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    bands = [inputs[band.name] for band in network.bands]
-    made = operations.look(network, inputs["step"], inputs["picture"], bands)
+    bands = [inputs[band.name] for band in network.bands if band.name in inputs]
+    made = operations.look(network, inputs["step"], inputs["picture"], inputs["linear"], bands)
     return dict(zip(("features", "missing", "places"), made, strict=True))
 
 
@@ -183,6 +187,7 @@ _FUNCTIONS: dict[str, Callable[[Network, Mapping[str, Tensor]], dict[str, Tensor
     "analysis": _analysis,
     "synthesis": _synthesis,
     "corrected": _corrected,
+    "linear": _linear,
     "look": _look,
     "sums": _sums,
 }
@@ -210,8 +215,11 @@ def _inputs(network: Network, name: str, size: tuple[int, int]) -> dict[str, Ten
     if name == "corrected":
         assert layer is not None
         return step | {"scale": torch.rand(5, layer.in_channels)} | bands
+    if name == "linear":
+        return bands
     if name == "look":
-        return step | {"picture": _window(height, width)} | bands
+        seen = step | {"picture": _window(height, width), "linear": torch.randn(3, height, width)}
+        return seen if network.frame is not None else seen | bands
     return step | bands
 
 

@@ -60,6 +60,8 @@ class Network(nn.Module):
         colour: RGB <-> the three channels that most of the network works on.
         fixed_bits: where samples of the latent have codes of fixed length, the numbers of bits
             that make the rate points; empty where symbols are entropy-coded.
+        frame: px around a part of the linear path that let the part's features come out as in the
+            whole, all but exactly; None where features are not made of the linear path alone.
     """
 
     architecture: str
@@ -69,6 +71,7 @@ class Network(nn.Module):
     reach: int
     colour: ColourRotation
     fixed_bits: tuple[int, ...] = ()
+    frame: int | None = None
 
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
@@ -95,8 +98,12 @@ class Network(nn.Module):
         """The layer that a picture may have of its own, see `linocut.codec.correction`."""
         return None
 
-    def halves(self, y_hat: Sequence[Tensor], step: Tensor) -> tuple[Tensor, Tensor]:
-        """The linear path's rotated grey levels (n, 3, h, w) and the features of `last_layer`."""
+    def linear(self, y_hat: Sequence[Tensor]) -> Tensor:
+        """The linear path's rotated grey levels (n, 3, h, w), where `last_layer` is not None."""
+        raise TypeError(f"{type(self).__name__} has no linear path")
+
+    def features(self, linear: Tensor, y_hat: Sequence[Tensor], step: Tensor) -> Tensor:
+        """What enters `last_layer`; with a `frame`, also of a part of `linear`, without y_hat."""
         raise TypeError(f"{type(self).__name__} has no linear path")
 
     def linear_parameters(self) -> Iterator[nn.Parameter]:
@@ -116,6 +123,7 @@ class Cae(Network):
     """Convolutional autoencoder codec: a wavelet as linear path, residual nets on both sides."""
 
     architecture = "cae"
+    frame = 8
 
     def __init__(self, config: CaeConfig) -> None:
         super().__init__()
@@ -152,10 +160,14 @@ class Cae(Network):
         residual = self.last_layer(self.synthesis_net(x0, step), scale, places)
         return self.colour.inverse(x0 + residual_gain(step) * residual)
 
-    def halves(self, y_hat: Sequence[Tensor], step: Tensor) -> tuple[Tensor, Tensor]:
+    def linear(self, y_hat: Sequence[Tensor]) -> Tensor:
         """See `Network`."""
-        x0 = self.synthesis_pyramid.inverse(y_hat)
-        return x0, self.synthesis_net(x0, step)
+        return self.synthesis_pyramid.inverse(y_hat)
+
+    def features(self, linear: Tensor, y_hat: Sequence[Tensor], step: Tensor) -> Tensor:
+        """See `Network`."""
+        found: Tensor = self.synthesis_net(linear, step)
+        return found
 
 
 class Generative(Network):
@@ -196,9 +208,14 @@ class Generative(Network):
         generated = self.last_layer(self.generator(y_hat, step), scale, places)
         return self.colour.inverse(linear + residual_gain(step) * generated)
 
-    def halves(self, y_hat: Sequence[Tensor], step: Tensor) -> tuple[Tensor, Tensor]:
+    def linear(self, y_hat: Sequence[Tensor]) -> Tensor:
         """See `Network`."""
-        return self.synthesis_pyramid.inverse(y_hat), self.generator(y_hat, step)
+        return self.synthesis_pyramid.inverse(y_hat)
+
+    def features(self, linear: Tensor, y_hat: Sequence[Tensor], step: Tensor) -> Tensor:
+        """See `Network`."""
+        found: Tensor = self.generator(y_hat, step)
+        return found
 
 
 class Cae2018(Network):

@@ -64,10 +64,19 @@ class TorchTransforms:
         return found
 
     @torch.inference_mode()
-    def look(self, y_hat: Latent, step: float, picture: Picture) -> tuple[NDArray[np.float32], ...]:
+    def linear(self, y_hat: Latent) -> NDArray[np.float32]:
         """See `Transforms`."""
-        seen = torch.from_numpy(picture).to(self.device)
-        found = look(self.network, self._step(step), seen, self._tensors(y_hat))
+        found: NDArray[np.float32] = linear(self.network, self._tensors(y_hat)).cpu().numpy()
+        return found
+
+    @torch.inference_mode()
+    def look(
+        self, linear: NDArray[np.float32], y_hat: Latent, step: float, picture: Picture
+    ) -> tuple[NDArray[np.float32], ...]:
+        """See `Transforms`."""
+        seen = torch.from_numpy(np.ascontiguousarray(picture)).to(self.device)
+        whole = self._tensors([linear])[0]
+        found = look(self.network, self._step(step), seen, whole, self._tensors(y_hat))
         return tuple(one.cpu().numpy() for one in found)
 
     @torch.inference_mode()
@@ -91,8 +100,9 @@ def geometry_of(network: Network) -> Geometry:
     layer = network.last_layer
     features = None if layer is None else layer.in_channels
     return Geometry(
-        network.bands, network.multiple, network.reach, tuple(network.fixed_bits), features
-    )
+        network.bands, network.multiple, network.reach, tuple(network.fixed_bits), features,
+        None if layer is None else network.frame,
+    )  # fmt: skip
 
 
 def analysis(network: Network, window: Tensor) -> list[Tensor]:
@@ -111,13 +121,19 @@ def corrected(network: Network, step: Tensor, scale: Tensor, bands: Sequence[Ten
     return _pixels(network.synthesis([band[None] for band in bands], step, scale=scale))
 
 
+def linear(network: Network, bands: Sequence[Tensor]) -> Tensor:
+    """Bands (c, h, w) -> the linear path, (3, h, w)."""
+    return network.linear([band[None] for band in bands])[0]
+
+
 def look(
-    network: Network, step: Tensor, picture: Tensor, bands: Sequence[Tensor]
+    network: Network, step: Tensor, picture: Tensor, linear: Tensor, bands: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Features (c, m, n), what is missing (12, m, n), places (8, m, n); see `Transforms`."""
     layer = network.last_layer
     assert layer is not None
-    linear, features = network.halves([band[None] for band in bands], step)
+    linear = linear[None]
+    features = network.features(linear, [band[None] for band in bands], step)
     wanted = network.colour(picture.permute(2, 0, 1)[None].float() / 255.0)
     missing = (wanted - linear) / residual_gain(step) - layer(features)
     places = quiet_and_busy(linear, step)
@@ -137,13 +153,20 @@ def sums(
     weight = residual_gain(step)[0, 0].square()
     shares = layer.shares(features[None])
     quiet, busy = places[:4].flatten(), places[4:].flatten()
-    seen = [torch.cat([shares[0], shares[0] * quiet, shares[0] * busy]), *shares[1:]]
-    grams, moments = [], []
-    for colour, share in enumerate(seen):
-        target = missing[4 * colour : 4 * colour + 4].reshape(-1, 1)
-        grams.append(weight * (share @ share.transpose(0, 1)))
-        moments.append((weight * (share @ target)).flatten())
-    return (*grams, *moments)
+    seen = [shares[0], shares[0] * quiet, shares[0] * busy, *shares[1:]]
+    products = [weight * (one @ one.transpose(0, 1)) for one in seen]
+    aside = [weight * (seen[0] @ one.transpose(0, 1)) for one in seen[1:3]]
+    neither = 0.0 * products[0]  # no place is quiet and busy
+    luma = [
+        torch.cat([products[0], *aside], 1),
+        torch.cat([aside[0], products[1], neither], 1),
+        torch.cat([aside[1], neither, products[2]], 1),
+    ]
+    targets = [missing[4 * colour : 4 * colour + 4].reshape(-1, 1) for colour in (0, 0, 0, 1, 2)]
+    moments = [
+        (weight * (one @ target)).flatten() for one, target in zip(seen, targets, strict=True)
+    ]
+    return torch.cat(luma), *products[3:], torch.cat(moments[:3]), *moments[3:]
 
 
 def _pixels(x_hat: Tensor) -> Tensor:
