@@ -141,8 +141,8 @@ def _strips(top: int, bottom: int, width: int) -> list[tuple[int, int]]:
 
 
 def _looks(
-    strips: Sequence[tuple[int, int]], height: int, frame: int | None
-) -> list[tuple[int, int, Sequence[tuple[int, int]]]]:
+    strips: list[tuple[int, int]], height: int, frame: int | None
+) -> list[tuple[int, int, list[tuple[int, int]]]]:
     """First and last rows, px, for which features are made at once, and the strips among them.
 
     One strip after the other, or all at once. Rows are multiples of 4.
@@ -175,8 +175,8 @@ def _solve(
             part = gram[np.ix_(chosen, chosen)]
             numbers[chosen] = _descend(part, moment[chosen], price, unseen)
         s = QUANTUM * numbers
-        bits = sum(int(code_lengths(numbers[row_of == row]).sum()) for row in some)
-        bits += unseen * np.count_nonzero(numbers)
+        bits = unseen * int(np.count_nonzero(numbers))
+        bits += sum(int(code_lengths(numbers[row_of == row]).sum()) for row in some)
         return float(s @ gram @ s - 2.0 * moment @ s) + price * bits, numbers
 
     cost, best = numbers_of(kept)

@@ -166,7 +166,7 @@ def _corrected(network: Network, inputs: Mapping[str, Tensor]) -> dict[str, Tens
     return {"decoded": operations.corrected(network, inputs["step"], inputs["scale"], bands)}
 
 
-def _linear(network: Network, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _linear_path(network: Network, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {"linear": operations.linear(network, [inputs[band.name] for band in network.bands])}
 
 
@@ -187,7 +187,7 @@ _FUNCTIONS: dict[str, Callable[[Network, Mapping[str, Tensor]], dict[str, Tensor
     "analysis": _analysis,
     "synthesis": _synthesis,
     "corrected": _corrected,
-    "linear": _linear,
+    "linear": _linear_path,
     "look": _look,
     "sums": _sums,
 }
