@@ -35,7 +35,7 @@ if importlib.util.find_spec("torch") is None:  # the codec alone is installed
         "pictures/test_quality.py",
     ]
     rooms = ("cli", "codec", "entropy", "format", "models", "pictures")
-    own = ("test_files.py", "test_numpy_threads.py", "test_pillow.py")
+    own = ("test_files.py", "test_pillow.py")
     collect_ignore = needs_lab + [
         path.name
         for path in pathlib.Path(__file__).parent.iterdir()

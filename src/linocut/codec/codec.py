@@ -32,6 +32,7 @@ from linocut.codec.segments import (
     encode_segments,
     layout_of,
 )
+from linocut.codec.threads import numpy_on_one_thread
 from linocut.codec.tiles import Analysed, Tile
 from linocut.codec.transforms import Geometry, GraphTransforms, Picture, Transforms
 from linocut.entropy.choice import DEFAULT_EFFORT
@@ -45,7 +46,6 @@ from linocut.format.bitstream import LinoFile
 from linocut.format.blocks import pack_correction, unpack_lossless
 from linocut.models import folders
 from linocut.models.folders import About, Model
-from linocut.numpy_threads import numpy_on_one_thread
 
 DEFAULT_OPTIONS = EncodeOptions()
 

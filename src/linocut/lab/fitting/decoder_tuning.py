@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from linocut.codec.rotation import Latent, Rotation, fit
+from linocut.codec.threads import numpy_on_one_thread
 from linocut.entropy.choice import choose_symbols
 from linocut.entropy.coder import EntropyCoder
 from linocut.entropy.planes import dequantise, step_index, step_of
@@ -30,7 +31,6 @@ from linocut.lab.networks.losses import Distortion
 from linocut.lab.networks.networks import Network
 from linocut.lab.training.guards import ResumeState, largest, require_finite
 from linocut.lab.training.machine import keep_freed_memory, picture_batch, return_freed_memory
-from linocut.numpy_threads import numpy_on_one_thread
 
 OWN_SHARE = 0.7
 """Every crop's loss is divided by this share of its own distortion and the rest of its step's."""

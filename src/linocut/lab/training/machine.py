@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from linocut.errors import ConfigError
-from linocut.numpy_threads import numpy_on_one_thread
 
 DEVICE_VARIABLE = "LINOCUT_DEVICE"
 CHECKPOINT_VARIABLE = "LINOCUT_CHECKPOINT_S"
@@ -74,7 +74,7 @@ def one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        with numpy_on_one_thread():
+        with threadpool_limits(limits=1, user_api="blas"):
             yield
     finally:
         torch.set_num_threads(threads)

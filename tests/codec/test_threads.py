@@ -12,8 +12,8 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from linocut.codec.codec import Codec
+from linocut.codec.threads import numpy_on_one_thread
 from linocut.errors import BitstreamError
-from linocut.numpy_threads import numpy_on_one_thread
 
 
 def blas_threads() -> int:
