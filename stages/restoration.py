@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install 
 from linocut.lab.config import stage
 from linocut.lab.config.params import DenoiseConfig, Params
 from linocut.lab.report import restoration_section
-from linocut.lab.studies import noise_tolerance
+from linocut.lab.studies.restoration import measure_noise
 
 ARTIFACTS = ROOT / "artifacts"
 
@@ -27,7 +27,7 @@ def main(params: Params, task: str) -> None:
     if isinstance(params.task[task], DenoiseConfig):
         for arch in params.grid.arch:
             file = out / f"{arch}-noise.csv"
-            noise_tolerance.measure_noise(params, arch, restored, bases, prepared, file)
+            measure_noise(params, arch, restored, bases, prepared, file)
     text = restoration_section.write_report(params, task, restored, prepared, out)
     print(text)
 

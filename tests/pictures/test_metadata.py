@@ -13,8 +13,15 @@ import tifffile
 from PIL import Image, ImageCms, PngImagePlugin
 
 from linocut.errors import DataError
-from linocut.pictures.alpha import fill_invisible, largest_alpha_difference, seen_alike
-from linocut.pictures.image import PICTURE_SUFFIXES, Picture, encode_picture, read_picture
+from linocut.pictures.image import (
+    PICTURE_SUFFIXES,
+    Picture,
+    encode_picture,
+    fill_invisible,
+    largest_alpha_difference,
+    read_picture,
+    seen_alike,
+)
 from raw_files import Samples, exif, icc, png, tiff
 
 RNG = np.random.default_rng(0)

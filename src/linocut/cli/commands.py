@@ -28,8 +28,15 @@ from linocut.errors import CheckpointError, DataError
 from linocut.format import bitstream
 from linocut.models import folders
 from linocut.models.folders import Description
-from linocut.pictures.alpha import largest_alpha_difference, seen_alike
-from linocut.pictures.image import PICTURE_SUFFIXES, WRITABLE, Picture, encode_picture, read_picture
+from linocut.pictures.image import (
+    PICTURE_SUFFIXES,
+    WRITABLE,
+    Picture,
+    encode_picture,
+    largest_alpha_difference,
+    read_picture,
+    seen_alike,
+)
 
 if TYPE_CHECKING:
     from linocut.codec.codec import Codec

@@ -45,8 +45,7 @@ from linocut.format.blocks import (
 )
 from linocut.models import folders
 from linocut.models.folders import Description
-from linocut.pictures.alpha import blacken_invisible, fill_invisible
-from linocut.pictures.image import Picture, RgbArray
+from linocut.pictures.image import Picture, RgbArray, blacken_invisible, fill_invisible
 from linocut.pictures.quality import psnr_db
 
 _GREY = 1

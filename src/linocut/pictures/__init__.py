@@ -3,7 +3,7 @@
 PNG, JPEG, TIFF, ... --metadata--> ICC, EXIF, orientation, what is dropped and said
                      --image--> Picture: rgb uint8 (h, w, 3), alpha, ICC, EXIF, notes
 Picture              --image--> PNG, TIFF, WebP, ... without loss
-Picture              --alpha--> rgb whose invisible pixels cost nothing
+Picture              --image--> rgb whose invisible pixels cost nothing
 original, decoded    --quality--> PSNR, SSIM, MS-SSIM, SSIMULACRA 2
 picture              --image--> its middle, its busiest square
 """

@@ -20,17 +20,17 @@ from linocut.lab.evaluation.rows import RestoredRow, read_rows
 from linocut.lab.networks.losses import l2
 from linocut.lab.networks.store import save_model
 from linocut.lab.report import restoration_section
-from linocut.lab.studies import noise_tolerance, restoration
+from linocut.lab.studies import restoration
 from linocut.lab.studies.restoration import (
     DEGRADED,
     Restoring,
     add_noise,
     build_bases,
-    compare_losses,
     degradation,
     degrade_batch,
     degraded_tests,
     matching_step,
+    noise_tolerance,
     restore,
     variants,
 )
@@ -132,7 +132,7 @@ def test_the_report_answers_the_hypotheses_and_shows_what_it_says(
     out, restored = artifacts / "restoration", artifacts / "restored"
     prepared, bases = artifacts / "prepared", artifacts / "bases"
     file = out / "cae-noise.csv"
-    noise_tolerance.measure_noise(params, "cae", restored, bases, prepared, file)
+    restoration.measure_noise(params, "cae", restored, bases, prepared, file)
     text = restoration_section.write_report(params, "denoise", restored, prepared, out)
     for wanted in ("# Restoration: denoise sigma 25", "**H1**", "**H2**", "Noise tolerance"):
         assert wanted in text
@@ -223,63 +223,18 @@ def test_a_lower_quality_degrades_more() -> None:
     assert errors == sorted(errors, reverse=True)
 
 
-def rows(gain: dict[str, float], *, slope: float = 0.0, noise: float = 0.0) -> list[RestoredRow]:
-    """Losses whose PSNR differs by `gain` at equal rate, and rates that differ by loss."""
-    rng, found = np.random.default_rng(0), []
-    for place, (loss, more) in enumerate(gain.items()):
-        for seed in range(3):
-            for picture in range(6):
-                for bottleneck, step in ((0, 80.0), (1, 40.0), (1, 80.0)):
-                    bpp = bottleneck * 20.0 / step * (1 + 0.2 * place)
-                    psnr = 25 + picture + more + noise * rng.standard_normal()
-                    psnr += slope * np.log(bpp) if bottleneck else 0.0
-                    score = dict.fromkeys(("ssim", "ms_ssim", "ssimulacra2"), psnr)
-                    before = {f"input_{name}": 20.0 for name in ("psnr_db", *score)}
-                    found.append(
-                        RestoredRow(
-                            loss=loss,
-                            bottleneck=bottleneck,
-                            seed=seed,
-                            picture=str(picture),
-                            step=step,
-                            bpp=bpp,
-                            psnr_db=psnr,
-                            **score,
-                            **before,
-                        )
-                    )
-    return found
-
-
-def test_a_constant_difference_is_found_exactly_though_pictures_differ() -> None:
-    first = compare_losses(rows({"l2": 0.0, "l1": 0.3}), [("l1", "l2")], 0)[0]
-    assert (first.bottleneck, first.score) == (0, "psnr_db")
-    assert (first.difference, first.low, first.high) == pytest.approx((0.3, 0.3, 0.3))
-    assert first.bpp == 0
-
-
-def test_with_a_bottleneck_losses_are_compared_at_equal_rate() -> None:
-    found = compare_losses(rows({"l2": 0.0, "l1": 0.3}, slope=4.0), [("l1", "l2")], 0)
-    paid = next(row for row in found if row.bottleneck and row.score == "psnr_db")
-    assert paid.difference == pytest.approx(0.3)
-    assert 0.25 < paid.bpp < 0.6
-
-
-def test_noise_widens_the_interval_until_no_difference_is_seen() -> None:
-    found = compare_losses(rows({"l2": 0.0, "l1": 0.0}, noise=1.0), [("l1", "l2")], 0)[0]
-    assert found.low < 0 < found.high
-    assert found.high - found.low > 0.3
-
-
-def test_a_missing_picture_is_refused() -> None:
-    all_rows = rows({"l2": 0.0, "l1": 0.3})
-    with pytest.raises(DataError, match="l1 has 35 restored pictures"):
-        compare_losses(all_rows[:-1], [("l1", "l2")], 0)
-
-
-def test_the_order_of_the_rows_does_not_matter() -> None:
-    mixed = rows({"l2": 0.0, "l1": 0.3}, noise=0.5)
-    turned = [dataclasses.replace(row) for row in reversed(mixed)]
-    one, two = (compare_losses(r, [("l1", "l2")], 0)[0] for r in (mixed, turned))
-    assert one.difference == pytest.approx(two.difference)
-    assert one.low == pytest.approx(two.low)
+def test_every_codec_gets_the_same_noise_and_the_same_bytes(
+    codec_folder: pathlib.Path, tmp_path: pathlib.Path
+) -> None:
+    picture = tmp_path / "leaves.png"
+    write_png(picture, dead_leaves(96, 96, 0))
+    rows = noise_tolerance({"small": codec_folder}, [picture], (0.0, 30.0), bpp=1.5, seed=0)
+    assert [(row.codec, row.sigma) for row in rows] == [
+        ("JPEG 2000", 0.0),
+        ("small", 0.0),
+        ("JPEG 2000", 30.0),
+        ("small", 30.0),
+    ]
+    assert all(row.bpp < 1.65 for row in rows), [row.bpp for row in rows]
+    assert rows[2].input_psnr_db == rows[3].input_psnr_db < 20
+    assert all(clean.psnr_db > noisy.psnr_db for clean, noisy in zip(rows, rows[2:], strict=False))

@@ -19,13 +19,16 @@ Pictures are degraded by `denoise`, round(x + sigma * white Gaussian noise) clip
 `dejpeg`, x through a JPEG file of some quality (4:2:0), training and test pictures alike.
 """
 
+from __future__ import annotations
+
 import dataclasses
+import functools
 import io
 import itertools
 import math
 import pathlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,7 +40,8 @@ from torch import Tensor, nn
 
 from linocut.codec.codec import Codec
 from linocut.codec.effort import EncodeOptions
-from linocut.codec.tiles import padded
+from linocut.codec.rate_control import fit_bytes
+from linocut.codec.tiles import Analysed, padded
 from linocut.entropy.planes import step_index, step_of
 from linocut.errors import DataError
 from linocut.lab.config.params import (
@@ -49,8 +53,9 @@ from linocut.lab.config.params import (
     TaskConfig,
     TuningConfig,
 )
-from linocut.lab.evaluation.rd import Floats, percentile_interval
-from linocut.lab.evaluation.rows import RestoredRow, write_rows
+from linocut.lab.evaluation.anchors import decode, encode_near
+from linocut.lab.evaluation.rows import NoiseRow, RestoredRow, write_rows
+from linocut.lab.evaluation.workers import map_in_processes
 from linocut.lab.fitting import build
 from linocut.lab.networks.export import write_graphs
 from linocut.lab.networks.losses import build_loss, description
@@ -433,99 +438,105 @@ def restore(network: Network, picture: Picture, step: float) -> Picture:
     return restored
 
 
-# --- statistics: which loss restores better -------------------------------------------------------
+# --- tolerance of noise: how noise in the input reaches the decoded picture -----------------------
 #
-# Losses are compared picture by picture and seed by seed. An interval comes from drawing both with
-# replacement, the same draws for all losses. With a bottleneck losses have to be read at one rate:
-# the curve of a loss is the mean over the drawn pictures of rate and score at each step, and all
-# curves of a draw are read, on straight lines over log rate, at the geometric mean of their rates.
+#     x + noise --codec, at a fixed rate--> decoded, compared with the clean x
+#
+# Coding at a rate that cannot hold the noise removes a part of it; the question is which codec
+# spends more of its bits on the noise.
 
-SCORES = {
-    "psnr_db": "PSNR [dB]",
-    "ssim": "SSIM",
-    "ms_ssim": "MS-SSIM",
-    "ssimulacra2": "SSIMULACRA 2",
-}
-"""Titles of the scores, by field of `RestoredRow`."""
-
-DRAWS = 2000
+COARSEST_STEP = 1024.0
+"""Strong noise needs steps coarser than those of the training, up to the largest of the format."""
 
 
 @dataclass(frozen=True)
-class ScoreRow:
-    """Mean score of a loss, and its difference to another loss with a 95 % interval.
+class NoiseTask:
+    """All that is done with one picture.
 
     Attributes:
-        bottleneck: 1 with, 0 without.
-        bpp: rate at which the losses are compared; 0 without a bottleneck.
+        codecs: folders by name.
+        picture: a clean PNG.
+        index: of the picture, for its noise.
+        sigmas: of the noise, grey levels.
+        bpp: of every file.
+        seed: of the noise.
     """
 
-    bottleneck: int
-    score: str
-    loss: str
-    value: float
-    against: str
-    difference: float
-    low: float
-    high: float
+    codecs: Mapping[str, pathlib.Path]
+    picture: pathlib.Path
+    index: int
+    sigmas: Sequence[float]
     bpp: float
+    seed: int
 
 
-def compare_losses(
-    rows: Sequence[RestoredRow], pairs: Sequence[tuple[str, str]], seed: int
-) -> list[ScoreRow]:
-    """Differences of pairs of losses in every score, without and with the bottleneck.
+def noise_tolerance(
+    codecs: Mapping[str, pathlib.Path],
+    pictures: Sequence[pathlib.Path],
+    sigmas: Sequence[float],
+    bpp: float,
+    seed: int,
+) -> list[NoiseRow]:
+    """Code every picture with every noise to files of `bpp`, JPEG 2000 to the same sizes.
+
+    Arguments as in `NoiseTask`.
+    """
+    tasks = [
+        NoiseTask(codecs, path, index, sigmas, bpp, seed) for index, path in enumerate(pictures)
+    ]
+    return [row for rows in map_in_processes(_rows_of, tasks, label="noise") for row in rows]
+
+
+def measure_noise(
+    params: Params,
+    arch: str,
+    restored: pathlib.Path,
+    bases: pathlib.Path,
+    prepared: pathlib.Path,
+    out: pathlib.Path,
+) -> None:
+    """The base network of an architecture, and the one of the first loss, beside JPEG 2000.
 
     Args:
-        rows: every loss on the same pictures and seeds.
-        pairs: (loss, the loss it is compared with).
-        seed: of the draws.
+        params: the whole of params.yaml.
+        arch: the architecture.
+        restored: a folder for every cell.
+        bases: a folder for every architecture.
+        prepared: the folder with test/.
+        out: the CSV file to write, with rows as `NoiseRow`.
     """
-    losses = list(dict.fromkeys(row.loss for row in rows))
-    found = []
-    for bottleneck in sorted({row.bottleneck for row in rows}):
-        chosen = [row for row in rows if row.bottleneck == bottleneck]
-        seeds = sorted({row.seed for row in chosen})
-        pictures = sorted({row.picture for row in chosen})
-        rng = np.random.default_rng(seed)
-        s, p = len(seeds), len(pictures)
-        picked = [(np.arange(s), np.arange(p))]  # the estimate; then the draws
-        picked += [(rng.integers(0, s, s), rng.integers(0, p, p)) for _ in range(DRAWS)]
-        rates = np.stack([_table(chosen, loss, "bpp") for loss in losses])
-        for score in SCORES:
-            values = np.stack([_table(chosen, loss, score) for loss in losses])
-            read = [_read(rates[:, a][..., b], values[:, a][..., b]) for a, b in picked]
-            means = np.array([means for means, _ in read])
-            for loss, other in pairs:
-                column, reference = losses.index(loss), losses.index(other)
-                differences = means[:, column] - means[:, reference]
-                interval = percentile_interval(float(differences[0]), differences[1:])
-                bounds = (interval.estimate, interval.low, interval.high)
-                value, rate = float(means[0, column]), read[0][1]
-                found.append(ScoreRow(bottleneck, score, loss, value, other, *bounds, rate))
-    return found
+    loss = params.grid.loss[0]
+    name = variants(loss, params.loss[loss], params.restore.alphas)[0][0]
+    codecs = {
+        f"{arch}, trained on clean pictures": bases / arch / CLEAN,
+        f"{arch}-{name}, trained on noisy ones": restored / f"{arch}-{loss}" / f"codec-{name}",
+    }
+    pictures = sorted((prepared / "test").glob("*.png"))
+    numbers = params.restore
+    rows = noise_tolerance(codecs, pictures, numbers.noise_sigmas, numbers.noise_bpp, params.seed)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_rows(out, NoiseRow, rows)
 
 
-def _table(rows: Sequence[RestoredRow], loss: str, field: str) -> Floats:
-    """One field of one loss as (seeds, steps, pictures)."""
-    mine = sorted(
-        (row for row in rows if row.loss == loss), key=lambda row: (row.seed, row.step, row.picture)
-    )
-    counts = [len({getattr(row, name) for row in mine}) for name in ("seed", "step", "picture")]
-    if len(mine) != np.prod(counts):
-        raise DataError(f"{loss} has {len(mine)} restored pictures, expected {counts} of each kind")
-    return np.array([getattr(row, field) for row in mine]).reshape(counts)
+def _rows_of(task: NoiseTask) -> list[NoiseRow]:
+    codecs = {title: Codec.load(folder) for title, folder in task.codecs.items()}
+    clean, name = read_image(task.picture), task.picture.stem
+    pixels = clean.shape[0] * clean.shape[1]
+    most = round(task.bpp * pixels / 8)
+    rows = []
+    for sigma in task.sigmas:
+        noisy = add_noise(clean, sigma, Stream.NOISE.generator(task.seed, task.index))
+        before = psnr_db(clean, noisy)
+        files = {"JPEG 2000": (encode_near("jpeg2000", noisy, most), decode)}
+        for title, codec in codecs.items():
+            encode = functools.partial(_encode, codec, codec.analyse(noisy))
+            data = fit_bytes(encode, most, (codec.step_range[0], COARSEST_STEP))
+            files[title] = (data, codec.decompress)
+        for title, (data, decoder) in files.items():
+            after = psnr_db(clean, decoder(data))
+            rows.append(NoiseRow(title, name, sigma, 8 * len(data) / pixels, before, after))
+    return rows
 
 
-def _read(rates: Floats, values: Floats) -> tuple[Floats, float]:
-    """Scores (losses,) at one common rate, and that rate; from (losses, seeds, steps, pictures)."""
-    score = values.mean(-1)
-    if score.shape[-1] == 1:
-        return score[..., 0].mean(-1), 0.0
-    log_rate = np.log(rates.mean(-1))
-    common = float(log_rate.mean())
-    read = [
-        np.mean([np.interp(common, x[::-1], y[::-1]) for x, y in zip(curves, at, strict=True)])
-        for curves, at in zip(log_rate, score, strict=True)
-    ]
-    return np.array(read), float(np.exp(common))
+def _encode(codec: Codec, analysed: Analysed, step: float) -> bytes:
+    return codec.encode(analysed, step, EncodeOptions(EFFORT))
