@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 RgbArray = NDArray[np.uint8]
 
 SIXTEEN_BIT_GREY = {"I;16", "I;16L", "I;16B", "I;16N"}
-GREY_MODES = {"1", "L", "LA", "La", "I", *SIXTEEN_BIT_GREY}
 
 PICTURE_SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm"}

@@ -194,8 +194,8 @@ def test_the_stage_writes_a_file_and_a_row_for_every_point(root, tmp_path, monke
 def test_a_shipped_cell_is_coded_by_the_shipped_codec_itself(root, tmp_path):
     save_model(tmp_path / "trained", awake("cae"), {"arch": "cae", "loss": "l2", "init": "shipped"})
     config = dataclasses.replace(CONFIG, rates_bpp=(1.2,))
-    folders = (tmp_path / "trained", root / "global", root / "prepared", tmp_path / "coded")
-    entropy_code(*folders, config, STEPS, 0)
+    places = (tmp_path / "trained", root / "global", root / "prepared", tmp_path / "coded")
+    entropy_code(*places, config, STEPS, 0)
     assert folders.model_id(tmp_path / "coded/codec") == folders.model_id(
         folders.folder_of("cae-l2")
     )
