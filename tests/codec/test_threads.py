@@ -12,7 +12,7 @@ import pytest
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from linocut.codec.codec import Codec
-from linocut.codec.threads import numpy_on_one_thread
+from linocut.codec.transforms import numpy_on_one_thread
 from linocut.errors import BitstreamError
 
 

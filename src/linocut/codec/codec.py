@@ -32,9 +32,14 @@ from linocut.codec.segments import (
     encode_segments,
     layout_of,
 )
-from linocut.codec.threads import numpy_on_one_thread
 from linocut.codec.tiles import Analysed, Tile
-from linocut.codec.transforms import Geometry, GraphTransforms, Picture, Transforms
+from linocut.codec.transforms import (
+    Geometry,
+    GraphTransforms,
+    Picture,
+    Transforms,
+    numpy_on_one_thread,
+)
 from linocut.entropy.choice import DEFAULT_EFFORT
 from linocut.entropy.coder import Coder, EntropyCoder
 from linocut.entropy.fixed_codes import FixedCodes

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from linocut.codec.rotation import Latent, Rotation, fit
-from linocut.codec.threads import numpy_on_one_thread
+from linocut.codec.transforms import numpy_on_one_thread
 from linocut.entropy.choice import choose_symbols
 from linocut.entropy.coder import EntropyCoder
 from linocut.entropy.planes import dequantise, step_index, step_of
