@@ -1,4 +1,4 @@
-"""plugins/ -> artifacts/targets: which of these files each loss and architecture is made of.
+"""plugins/ -> artifacts/targets: which of these files each loss, architecture and cell is made of.
 
 A cell depends on the record of its own, so that a new plugin re-runs no other.
 
@@ -19,9 +19,13 @@ RECORDS = ROOT / "artifacts/targets"
 
 def main(params: Params) -> None:
     """Record the files behind every target of the grid."""
-    for axis, options in (("arch", params.arch), ("loss", params.loss)):
-        for name, option in options.items():
-            targets.record(option.target, RECORDS / axis / f"{name}.json")
+    for loss, distortion in params.loss.items():
+        targets.record([distortion.target], RECORDS / "loss" / f"{loss}.json")
+    for arch, network in params.arch.items():
+        targets.record([network.target], RECORDS / "arch" / f"{arch}.json")
+        for loss, distortion in params.loss.items():
+            both = [network.target, distortion.target]
+            targets.record(both, RECORDS / "cell" / f"{arch}-{loss}.json")
 
 
 if __name__ == "__main__":

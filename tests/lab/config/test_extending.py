@@ -132,7 +132,7 @@ def test_a_record_changes_with_its_own_file_alone(
     def records() -> list[object]:
         found = []
         for target in ("plugins.blocks:Blocks", "plugins.charbonnier:charbonnier"):
-            targets.record(target, tmp_path / "record.json")
+            targets.record([target], tmp_path / "record.json")
             found.append(json.loads((tmp_path / "record.json").read_text(encoding="utf-8")))
         return found
 

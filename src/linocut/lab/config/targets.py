@@ -130,10 +130,10 @@ def sources(targets: Iterable[str]) -> dict[str, str]:
     return dict(sorted(found.items()))
 
 
-def record(target: str, file: pathlib.Path) -> None:
-    """Write what `sources` finds of one target: what a cell of DVC depends on."""
+def record(targets: Iterable[str], file: pathlib.Path) -> None:
+    """Write what `sources` finds: what a stage of DVC depends on."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(sources([target]), indent=2) + "\n", encoding="utf-8")
+    file.write_text(json.dumps(sources(targets), indent=2) + "\n", encoding="utf-8")
 
 
 def plugin_file(module: str) -> pathlib.Path:
