@@ -2,8 +2,9 @@
 
     python -m benchmarks.codec_speed [--model NAME] [--picture FILE] [--step 24] [--threads N]
 
-Medians over `--repeats`, after one run to warm up. AVIF and JPEG 2000 come from Pillow, at the size
-of the .lino file; all work on pictures in memory.
+Medians over `--repeats`, after one run to warm up. With several threads parts of compressing run at
+the same time, so that only the totals say something. AVIF and JPEG 2000 come from Pillow, at the
+size of the .lino file; all work on pictures in memory.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from linocut.codec import correction
 from linocut.codec.codec import Codec
 from linocut.codec.correction import NormalEquations, middle, numbers_of, scale_of
 from linocut.codec.tiles import Tile
+from linocut.codec.transforms import GraphTransforms
 from linocut.errors import BitstreamError
 from linocut.format.bitstream import CORRECTION, unpack
 from linocut.format.blocks import (
@@ -135,6 +136,23 @@ def test_features_of_a_strip_need_not_be_made_of_the_whole(monkeypatch):
     for one, other in zip(alone.moment, whole.moment, strict=True):
         np.testing.assert_allclose(one, other, atol=0.02 * np.abs(other).max())
     assert (alone.moment[0] != whole.moment[0]).any(), "the same look twice"
+
+
+class Together(TorchTransforms):
+    """Several operations at the same time."""
+
+    at_once = 3
+
+
+def test_strips_looked_at_together_give_the_same_sums(network, monkeypatch):
+    picture = dead_leaves(256, 96, 12)
+    latent = latent_of(network, picture)
+    monkeypatch.setattr(correction, "LOOKED_AT", 96 * 96)
+    one, other = (NormalEquations.of(geometry_of(network)) for _ in range(2))
+    one.add(TorchTransforms(network), latent, STEP, picture)
+    other.add(Together(network), latent, STEP, picture)
+    for a, b in zip([*one.gram, *one.moment], [*other.gram, *other.moment], strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def the_tile(row=0, bottom=1024, right=1024):
@@ -304,6 +322,23 @@ def with_blocks(data, blocks):
 def test_files_carry_it_from_effort_2_on(shipped, effort, expected):
     data = shipped.compress(PICTURE, step=20.0, effort=effort)
     assert (CORRECTION in unpack(data).extras) is expected
+
+
+def test_a_tile_coded_while_it_is_looked_at_makes_the_same_file(monkeypatch):
+    codec = Codec.load("default", threads=1)
+    data = codec.compress(PICTURE, step=20.0)
+    monkeypatch.setattr(GraphTransforms, "at_once", 3)
+    assert codec.compress(PICTURE, step=20.0) == data
+
+
+def test_what_fails_beside_the_coding_is_raised(shipped, monkeypatch):
+    def refuse(*_):
+        raise BitstreamError("looked in vain")
+
+    monkeypatch.setattr(GraphTransforms, "at_once", 3)
+    monkeypatch.setattr(GraphTransforms, "linear", refuse)
+    with pytest.raises(BitstreamError, match="looked in vain"):
+        shipped.compress(PICTURE, step=20.0)
 
 
 def test_it_is_worth_its_bytes(shipped):

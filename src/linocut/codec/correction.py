@@ -16,9 +16,12 @@ compression", 2021, which sends updates of whole networks, found by training.
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +51,10 @@ _MOST = 0.75
 """Share of a part beyond which it is looked at as a whole."""
 _RIDGE = 1e-4
 _SWEEPS = 12
+
+
+_Look = tuple[int, int, list[tuple[int, int]]]
+_Strip = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
 
 
 @dataclass
@@ -94,22 +101,31 @@ class NormalEquations:
         wanted, linear = padded_to(picture, *sides), transforms.linear(latent)
         columns = slice(left // 2, right // 2)
         strips = _strips(top, bottom, right - left)
-        for first, last, inside in _looks(strips, sides[0], transforms.geometry.frame):
+
+        def look(part: _Look) -> list[_Strip]:
+            first, last, inside = part
             features, missing, places = transforms.look(
                 linear[:, first:last], latent, step, wanted[first:last]
             )
             framed = np.pad(features, ((0, 0), (1, 1), (1, 1)))
             framed = framed[:, :, columns.start : columns.stop + 2]
+            found = []
             for low, high in inside:
                 start, end = (low - first) // 2, (high - first) // 2
-                self.pixels += (high - low) * (right - left)
-                found = transforms.sums(
+                found.append((
                     framed[:, start : end + 2], missing[:, start:end, columns],
-                    places[:, start:end, columns], step,
-                )  # fmt: skip
+                    places[:, start:end, columns],
+                ))  # fmt: skip
+            return found
+
+        looks = _looks(strips, sides[0], transforms.geometry.frame)
+        with _map(transforms.at_once) as every:
+            seen = [strip for part in every(look, looks) for strip in part]
+            for found in every(lambda strip: transforms.sums(*strip, step), seen):
                 for colour in range(len(GROUPS)):
                     self.gram[colour] += found[colour]
                     self.moment[colour] += found[len(GROUPS) + colour]
+        self.pixels += sum(high - low for low, high in strips) * (right - left)
 
     def solve(self, price: float, pixels: int) -> Numbers:
         """Whole numbers (5, c) of least squared error and bits together.
@@ -126,6 +142,16 @@ class NormalEquations:
         return numbers
 
 
+@contextlib.contextmanager
+def _map(threads: int) -> Iterator[Callable[..., Iterator[Any]]]:
+    """`map` with that many calls at a time; results in order, so that sums do not depend on it."""
+    if threads < 2:
+        yield map
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        yield pool.map
+
+
 def _strips(top: int, bottom: int, width: int) -> list[tuple[int, int]]:
     """First and last rows, px, even, of strips that are as many pixels as decide, or of all rows.
 
@@ -140,9 +166,7 @@ def _strips(top: int, bottom: int, width: int) -> list[tuple[int, int]]:
     return [(max(start // 2 * 2, top), min(start // 2 * 2 + STRIP, bottom)) for start in starts]
 
 
-def _looks(
-    strips: list[tuple[int, int]], height: int, frame: int | None
-) -> list[tuple[int, int, list[tuple[int, int]]]]:
+def _looks(strips: list[tuple[int, int]], height: int, frame: int | None) -> list[_Look]:
     """First and last rows, px, for which features are made at once, and the strips among them.
 
     One strip after the other, or all at once. Rows are multiples of 4.
@@ -199,13 +223,16 @@ def _descend(
     exact = np.linalg.solve(gram + (_RIDGE * power.mean() + 1e-9) * np.eye(count), moment)
     numbers = np.clip(np.rint(exact / QUANTUM), -LARGEST, LARGEST).astype(np.int64)
     left = moment - gram @ (QUANTUM * numbers)
+    weights = (power * (QUANTUM**2 / max(price, 1e-9))).tolist()
+    indices = np.flatnonzero(power > 0).tolist()
     for _ in range(_SWEEPS):
         changed = False
-        for index in np.flatnonzero(power > 0).tolist():
+        for index in indices:
             now = int(numbers[index])
             best = now + float(left[index] / power[index]) / QUANTUM
-            weight = float(power[index]) * QUANTUM**2 / max(price, 1e-9)
-            chosen = _cheapest(best, now, weight, unseen)
+            if now == 0 and abs(best) <= 0.5:
+                continue  # most are: no other is near
+            chosen = _cheapest(best, now, weights[index], unseen)
             if chosen != now:
                 numbers[index], changed = chosen, True
                 left -= gram[index] * (QUANTUM * (chosen - now))

@@ -9,8 +9,10 @@ Level 3 follows gradients of the decoder, which PyTorch computes: it asks
 
 from __future__ import annotations
 
+import contextlib
 import importlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -91,12 +93,15 @@ class Choice:
         refining = self.effort == REFINED and self.codes.priced
         refined = self._refined() if refining else self._plain()
         for tile, symbols, bins in refined:
-            if self._sums is not None:
-                look_at(
-                    self._sums, self.transforms, self.rotation, symbols, self.index,
+            if self._sums is None:
+                yield tile, symbols, bins
+                continue
+            with _aside(self.transforms.at_once > 1) as run:
+                run(
+                    look_at, self._sums, self.transforms, self.rotation, symbols, self.index,
                     self.analysed.picture, tile, len(self.grid),
                 )  # fmt: skip
-            yield tile, symbols, bins
+                yield tile, symbols, bins  # coded meanwhile
 
     @property
     def rotation(self) -> Rotation:
@@ -135,6 +140,19 @@ class Choice:
 
     def _latent(self, number: int, tile: Tile) -> Latent:
         return latent_of(self.analysed, self.transforms, self.shared, number, tile)
+
+
+@contextlib.contextmanager
+def _aside(thread: bool) -> Iterator[Callable[..., object]]:
+    """What runs a function: at once, or in a thread that has ended when the context does."""
+    if not thread:
+        yield lambda function, *arguments: function(*arguments)
+        return
+    with ThreadPoolExecutor(1) as pool:
+        waiting: list[Future[Any]] = []
+        yield lambda function, *arguments: waiting.append(pool.submit(function, *arguments))
+        for one in waiting:
+            one.result()
 
 
 def is_unlike_photographs(picture: Picture) -> bool:

@@ -106,6 +106,10 @@ class Transforms(Protocol):
     def geometry(self) -> Geometry:
         """What pictures the network takes, and the shape of their latents."""
 
+    @property
+    def at_once(self) -> int:
+        """How many operations are worth running at the same time, from threads of the caller's."""
+
     def analysis(self, window: Picture) -> Latent:
         """g_a: sides multiples of `multiple` -> y."""
 
@@ -196,6 +200,11 @@ class GraphTransforms:
     def geometry(self) -> Geometry:
         """See `Transforms`."""
         return self._geometry
+
+    @property
+    def at_once(self) -> int:
+        """See `Transforms`; small operations leave some of the threads without work."""
+        return (self.threads or own_threads()) if self.device == "cpu" else 1
 
     def analysis(self, window: Picture) -> Latent:
         """See `Transforms`."""

@@ -39,6 +39,11 @@ class TorchTransforms:
         return geometry_of(self.network)
 
     @property
+    def at_once(self) -> int:
+        """See `Transforms`; PyTorch divides the work among threads of its own."""
+        return 1
+
+    @property
     def device(self) -> torch.device:
         """Where the network is."""
         found: torch.device = next(self.network.parameters()).device
