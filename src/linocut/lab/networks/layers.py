@@ -77,6 +77,13 @@ class _Prelu(torch.autograd.Function):
         return below.mul_(weight.to(gradient.dtype).view(-1, 1, 1)).add_(above), of_weight
 
 
+def in_full(layer: nn.Module, x: Tensor) -> Tensor:
+    """A layer at an end of a network: in float32, whatever the mixed precision around it is."""
+    with torch.autocast(x.device.type, enabled=False):
+        result: Tensor = layer(x.float())
+    return result
+
+
 class ColourRotation(nn.Module):
     """RGB (n, 3, h, w) in [0, 1] <-> three orthonormal channels around zero, in grey levels."""
 
@@ -472,7 +479,8 @@ class BlockGenerator(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """z (n, d, h, w) -> blocks side by side, (n, 3, 64 h, 64 w)."""
-        blocks = self.body(z.permute(0, 2, 3, 1).flatten(0, 2)[..., None, None])
+        hidden = self.body[:-1](z.permute(0, 2, 3, 1).flatten(0, 2)[..., None, None])
+        blocks = in_full(self.body[-1], hidden)
         return joined(torch.tanh(blocks) / 2.0 + 0.5, z)
 
 
@@ -491,7 +499,7 @@ class BlockEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (n, 3, 64 h, 64 w) -> z (n, d, h, w)."""
-        z = torch.tanh(self.body(blocks_of(2.0 * x - 1.0)))
+        z = torch.tanh(in_full(self.body[-1], self.body[:-1](blocks_of(2.0 * x - 1.0))))
         return grid_of(z.flatten(1), x[..., ::BLOCK_PX, ::BLOCK_PX]).permute(0, 3, 1, 2)
 
 

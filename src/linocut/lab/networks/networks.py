@@ -43,6 +43,7 @@ from linocut.lab.networks.layers import (
     ResidualSynthesis,
     WaveletPyramid,
     convolution,
+    in_full,
     quiet_and_busy,
 )
 
@@ -257,14 +258,16 @@ class Cae2018(Network):
     def analysis(self, x: Tensor) -> list[Tensor]:
         """Every component on its own."""
         components = self.colour(x) / 64.0
-        return [64.0 * self.analysis_net(components[:, i : i + 1]) for i in range(3)]
+        hidden = [self.analysis_net[:-1](components[:, i : i + 1]) for i in range(3)]
+        return [64.0 * in_full(self.analysis_net[-1], one) for one in hidden]
 
     def synthesis(
         self, y_hat: Sequence[Tensor], step: Tensor, *, linear_gradient: bool = True,
         scale: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
         """Every component on its own; the published decoder does not know the step."""
-        components = torch.cat([self.synthesis_net(band / 64.0) for band in y_hat], 1)
+        hidden = [self.synthesis_net[:-1](band / 64.0) for band in y_hat]
+        components = torch.cat([in_full(self.synthesis_net[-1], one) for one in hidden], 1)
         return self.colour.inverse(64.0 * components)
 
 

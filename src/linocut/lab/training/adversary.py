@@ -108,8 +108,11 @@ class Adversary(nn.Module):
         """Undo `get_extra_state`."""
         self.optimiser.load_state_dict(state)
 
-    def generator_cost(self, x: Tensor, x_hat: Tensor) -> tuple[Tensor, dict[str, float]]:
-        """Cost (n,) that x_hat pays for being told from x, to be weighed like a distortion."""
+    def generator_cost(self, x: Tensor, x_hat: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Cost (n,) that x_hat pays for being told from x, to be weighed like a distortion.
+
+        Beside it what the history shows of it: single numbers, still on the device.
+        """
         with torch.no_grad():
             real_logits, real = self.discriminator(x)
         logits, fake = self.discriminator(x_hat)
@@ -119,7 +122,7 @@ class Adversary(nn.Module):
         )
         cost = self.config.adversarial_weight * adversarial
         cost = cost + self.config.feature_weight * feature.mean(0)
-        return cost, {"generator_adversarial": float(adversarial.detach().mean())}
+        return cost, {"generator_adversarial": adversarial.detach().mean()}
 
     def adversarial_cost(self, real: Tensor, fake: Tensor) -> Tensor:
         """Cost (n,) of the generator from the logits."""
@@ -130,8 +133,8 @@ class Adversary(nn.Module):
         loss = functional.relu(1.0 - real).mean() + functional.relu(1.0 + fake).mean()
         return loss, ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
 
-    def learn(self, x: Tensor, x_hat: Tensor, learning_rate: float) -> dict[str, float]:
-        """One step of the discriminator on a batch; returns its row for the history."""
+    def learn(self, x: Tensor, x_hat: Tensor, learning_rate: float) -> dict[str, Tensor]:
+        """One step of the discriminator on a batch; single numbers for the history."""
         for group in self.optimiser.param_groups:
             group["lr"] = self.pace * learning_rate
         real, fake = self.discriminator(x)[0], self.discriminator(x_hat)[0]
@@ -140,8 +143,8 @@ class Adversary(nn.Module):
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         return {
-            "discriminator_loss": float(loss.detach()),
-            "discriminator_accuracy": float(accuracy),
+            "discriminator_loss": loss.detach(),
+            "discriminator_accuracy": accuracy,
         }
 
 

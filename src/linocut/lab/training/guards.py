@@ -124,7 +124,14 @@ def require_finite(
 
 
 @torch.no_grad()
+def on_host(numbers: Mapping[str, Tensor]) -> dict[str, float]:
+    """Single numbers by name, in one transfer: a GPU is waited for once and not once for each."""
+    together = torch.stack([number.detach().float() for number in numbers.values()])
+    return dict(zip(numbers, together.tolist(), strict=True))
+
+
+@torch.no_grad()
 def largest(tensors: Iterable[Tensor]) -> float:
     """The largest magnitude in some tensors; NaN if any value is NaN, 0 for no tensors."""
-    found = [tensor.abs().max().float().cpu() for tensor in tensors if tensor.numel()]
+    found = [tensor.abs().max().float() for tensor in tensors if tensor.numel()]
     return float(torch.stack(found).max()) if found else 0.0

@@ -63,6 +63,13 @@ def picture_batch(
     return x.to(device).permute(0, 3, 1, 2).float() / 255.0
 
 
+def to_device(numbers: Tensor, device: torch.device) -> Tensor:
+    """Numbers of the host on a device; a GPU takes them while the host goes on."""
+    if device.type == "cuda":
+        return numbers.pin_memory().to(device, non_blocking=True)
+    return numbers.to(device)
+
+
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Keep PyTorch and NumPy on the calling thread, for sums whose order has to be the same always.

@@ -32,11 +32,12 @@ from tqdm import tqdm
 from linocut.lab.config.params import ScheduleConfig, TrainConfig
 from linocut.lab.networks.networks import Network
 from linocut.lab.training.adversary import Adversary
-from linocut.lab.training.guards import ResumeState, largest, require_finite
+from linocut.lab.training.guards import ResumeState, largest, on_host, require_finite
 from linocut.lab.training.machine import (
     checkpoint_interval_s,
     keep_freed_memory,
     picture_batch,
+    to_device,
 )
 from linocut.lab.training.optimiser import build_optimiser
 from linocut.lab.training.rate import Exchange, RateProxy, calibrate, round_straight_through
@@ -175,6 +176,8 @@ class Trainer:
             self.adversary.to(self.device)
         self.exchange = Exchange((), ())
         start = self._restore()
+        self.averaged = list(self.average.values())
+        self.live = list(self.network.state_dict().values())  # they change in place only
         if start == 0:
             self.exchange = self.asks.calibrate(self.sample, self.distortion, self.seed)
             self._report({"loss": math.nan, "distortion": math.nan, "learning_rate": 0.0}, 0)
@@ -192,7 +195,7 @@ class Trainer:
         """
         torch.manual_seed(self.seed * 1_000_003 + iteration)
         x, rng = self.sample(iteration)
-        step = self.asks.draw_steps(rng, len(x)).to(self.device)
+        step = to_device(self.asks.draw_steps(rng, len(x)), self.device)
         rate_scale = self.learning_rate(iteration)
         for group in self.optimiser.param_groups:
             group["lr"] = rate_scale * group["scale"]
@@ -200,31 +203,30 @@ class Trainer:
         half = self.device.type == "cuda" or self.schedule.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             paid, x_hat = self.asks.forward(x, step, joint)
+        x_hat = x_hat.float()  # distortions and discriminators are not approximate
         distortion = self.distortion(x_hat, x)
         weight, reference = self.exchange(step)
         cost = paid + weight * distortion
-        row: Row = {}
+        numbers: dict[str, Tensor] = {}
         if self.adversary:
-            extra, row = self.adversary.generator_cost(x, x_hat)
+            extra, numbers = self.adversary.generator_cost(x, x_hat)
             cost = cost + weight * extra
         loss = (cost / (reference + 0.05)).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
-        row = {
-            "loss": float(loss.detach()),
-            "distortion": float(distortion.detach().mean()),
-            "learning_rate": rate_scale,
-            **row,
-        }
-        self._require_finite(row | {"gradient norm": float(norm)}, iteration, step)
+        first = {"loss": loss, "distortion": distortion.mean()}
+        found = on_host(first | numbers | {"gradient norm": norm})
+        self._require_finite(found, iteration, step)
+        row = {name: found[name] for name in first} | {"learning_rate": rate_scale}
+        row |= {name: found[name] for name in numbers}
         self.optimiser.step()
         if self.adversary:
-            row |= self.adversary.learn(x, x_hat.detach(), rate_scale)
-            self._require_finite(row, iteration, step)
+            learned = on_host(self.adversary.learn(x, x_hat.detach(), rate_scale))
+            self._require_finite(learned, iteration, step)
+            row |= learned
         decay = min(self.config.ema_decay, (iteration + 1) / (iteration + 10))
-        for name, value in self.network.state_dict().items():
-            self.average[name].lerp_(value, 1.0 - decay)
+        torch._foreach_lerp_(self.averaged, self.live, 1.0 - decay)
         return row
 
     def learning_rate(self, iteration: int) -> float:
