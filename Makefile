@@ -1,6 +1,6 @@
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup repro checkout identity test smoke check format params deps readme report kodak verify ui exps seeds bench lock clean
+.PHONY: help setup repro checkout identity test test-slow smoke check format params deps readme report kodak verify ui exps seeds bench lock clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -15,7 +15,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) $(KERNEL) ## build the environment in .venv (again only when the lock changed)
 
@@ -49,8 +49,11 @@ report: setup ## print the comparison and where to look next
 	@python -c 'import pathlib; from linocut.lab.report.build import comparison_table as table; \
 	  print(table(pathlib.Path("reports")))'
 
-test: setup ## run all tests, in as many processes as there are cores
-	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile
+test: setup ## run all tests but the slow ones, in as many processes as there are cores
+	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile -m "not slow"
+
+test-slow: setup ## run the slow tests: whole pipelines, kills, full disks, an S3 server, a cluster
+	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile -m slow
 
 smoke: setup ## run the whole pipeline on tiny numbers in a temporary copy
 	python -m pytest -m smoke
