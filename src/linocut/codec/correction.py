@@ -121,7 +121,7 @@ class NormalEquations:
         looks = _looks(strips, sides[0], transforms.geometry.frame)
         with _map(transforms.at_once) as every:
             seen = [strip for part in every(look, looks) for strip in part]
-            for found in every(lambda strip: transforms.sums(*strip, step), seen):
+            for found in every(lambda s: transforms.sums(s[0], s[1], s[2], step), seen):
                 for colour in range(len(GROUPS)):
                     self.gram[colour] += found[colour]
                     self.moment[colour] += found[len(GROUPS) + colour]
