@@ -26,7 +26,7 @@ SLACK = {"psnr_db": 1e-3, "ms_ssim_db": 0.03, "ssimulacra2": 0.2}
 REFERENCES = ("jpeg", "jpeg2000", "avif_444")
 RANKING = ("jpeg2000", "jpeg", "avif_444", "avif_420", "webp")
 SIGNIFICANT, P_SLACK = 0.05, 0.02
-TWIN_SCORES = ("psnr_db", "ms_ssim", "ssimulacra2", "patch_distance")
+TWIN_SCORES = ("psnr_db", "ssimulacra2", "feature_distance")
 TWIN_DRAWS = 2000
 
 KODAK_CURVES = "src/linocut/lab/evaluation/kodak_curves.json"
@@ -50,7 +50,8 @@ KEYS = {
     "ranking": ("metric", "arch", "curve", "best"),
     "costs": ("curve",),
     "published": ("metric", "codec", "cell"),
-    "twins": ("cell", "point", "score"),
+    "twins": ("cell", "point", "decoder", "score", "reference"),
+    "gates": ("cell", "condition", "verdict"),
     "bit_errors": ("cell", "arm", "errors_in", "ber"),
 }
 """Columns that name a row, by table; all others are numbers that are compared."""
@@ -68,6 +69,7 @@ def check_data(root: Path, expected: Expected) -> list[str]:
         "costs": _costs(artifacts, expected),
         "published": _published(root, expected),
         "twins": _twins(artifacts / "studies/twin"),
+        "gates": _gates(artifacts / "studies/twin"),
         "bit_errors": _bit_errors(artifacts / "studies/robustness"),
     }
     problems = []
@@ -266,7 +268,10 @@ def _costs(artifacts: Path, expected: Expected) -> list[Row]:
 def _metrics(tables: Mapping[str, Sequence[Row]], expected: Expected) -> Row:
     leads = tables["leads"]
     gaps = [row["over_estimate_percent"] for row in tables["costs"]]
-    return {
+    taught: dict[str, bool] = {}
+    for row in tables["gates"]:
+        taught[row["cell"]] = taught.get(row["cell"], True) and row["verdict"] == "passed"
+    return ({"adversary_taught": taught} if taught else {}) | {
         "leader": leads[0]["leader"],
         "leads_significantly": len(expected.cells) > 1 and not leads[0]["not_told_apart"],
         "lowest": {row["metric"].removesuffix("_db"): row["bd_rate"] for row in leads},
@@ -276,24 +281,43 @@ def _metrics(tables: Mapping[str, Sequence[Row]], expected: Expected) -> Row:
 
 
 def _twins(folder: Path) -> list[Row]:
-    """Means and paired differences of the scores that `measure_twin` derives again."""
+    """Means and paired changes of the scores of single pictures, and the Frechet distances."""
     rows = []
     for file in sorted(folder.glob("*/scores.csv")):
         scores = pd.read_csv(file)
         for point, here in scores.groupby("point"):
+            at = {"cell": file.parent.name, "point": point, "bpp": here["bpp"].mean()}
             for score in TWIN_SCORES:
                 by = here.pivot(index="picture", columns="decoder", values=score)
-                change = (by["adversarial"] - by["plain"]).to_numpy()
-                count = len(change)
-                draws = np.random.default_rng(0).integers(0, count, (TWIN_DRAWS, count))
-                low, high = np.percentile(change[draws].mean(1), [2.5, 97.5])
-                rows.append({
-                    "cell": file.parent.name, "point": point, "bpp": here["bpp"].mean(),
-                    "score": score, "adversarial": by["adversarial"].mean(),
-                    "plain": by["plain"].mean(), "difference": change.mean(),
-                    "low": low, "high": high,
-                })  # fmt: skip
+                for decoder in by:
+                    change = (by[decoder] - by["plain"]).to_numpy()
+                    count = len(change)
+                    draws = np.random.default_rng(0).integers(0, count, (TWIN_DRAWS, count))
+                    low, high = np.percentile(change[draws].mean(1), [2.5, 97.5])
+                    rows.append({
+                        **at, "decoder": decoder, "score": score, "value": by[decoder].mean(),
+                        "reference": "plain", "change": change.mean(), "low": low, "high": high,
+                    })  # fmt: skip
+            for row in pd.read_csv(file.parent / "frechet.csv").to_dict("records"):
+                if row["point"] == point:
+                    percent = {
+                        new: 100.0 * (row[old] - 1.0)
+                        for new, old in (("change", "ratio"), ("low", "low"), ("high", "high"))
+                    }
+                    rows.append({
+                        **at, "decoder": row["decoder"], "score": "frechet_distance",
+                        "value": row["frechet_distance"], "reference": row["reference"], **percent,
+                    })  # fmt: skip
     return rows
+
+
+def _gates(folder: Path) -> list[Row]:
+    """As each cell's study says; its scores are derived again."""
+    return [
+        {"cell": file.parent.name, **row}
+        for file in sorted(folder.glob("*/gate.csv"))
+        for row in pd.read_csv(file).to_dict("records")
+    ]
 
 
 def _bit_errors(folder: Path) -> list[Row]:

@@ -26,8 +26,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from linocut.lab.config.params import GenerativeConfig, Params, load_params
 from linocut.lab.networks.losses import l2
 from linocut.lab.networks.networks import build_network
-from linocut.lab.training.adversary import Adversary
+from linocut.lab.training.game import JointAdversary
 from linocut.lab.training.machine import pick_device
+from linocut.lab.training.recipes import generator_of
 from linocut.lab.training.trainer import Trainer
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -95,11 +96,11 @@ def measure(params: Params, architecture: str, device: torch.device, seconds: fl
     torch.manual_seed(params.seed)
     side = schedule.crop_px
     crops = np.random.default_rng(0).integers(0, 256, (16, side, side, 3), dtype=np.uint8)
-    adversary = None
+    adversary, network = None, build_network(option)
     if isinstance(option.config, GenerativeConfig):
-        adversary = Adversary(option.config, schedule.learning_rate)
+        adversary = JointAdversary(option.config.game, generator_of(network))
     trainer = Trainer(
-        network=build_network(option),
+        network=network,
         distortion=l2,
         crops=crops,
         validation=crops[:1],

@@ -33,7 +33,7 @@ class Synthesis:
     def __init__(self, architecture: str, tensors: dict[str, Array], correction: bytes) -> None:
         self.architecture, self.tensors = architecture, dict(tensors)
         self.by_place: list[Array] = []
-        last = f"{'generator' if architecture == 'generative' else 'synthesis_net'}.leave.weight"
+        last = "synthesis_net.leave.weight"
         if correction:
             weight = tensors[last]
             s = numbers_of(correction, weight.shape[1])[..., None, None] / np.float32(4)
@@ -46,8 +46,7 @@ class Synthesis:
             channels = np.concatenate([self._component(band) for band in bands])
         else:
             channels = self._wavelet(bands)
-            residual = self._generator if self.architecture == "generative" else self._repair
-            channels = channels + step / 4 * residual(channels, bands, step)
+            channels = channels + step / 4 * self._repair(channels, bands, step)
         return np.einsum("ij,ihw->jhw", COLOUR, channels) / 255 + 0.5
 
     # --- parts of networks ------------------------------------------------------------------------
@@ -122,15 +121,6 @@ class Synthesis:
         f = f + shuffled(self._conv("synthesis_net.up", deep))
         f = self._prelu("synthesis_net.merge.1", self._conv("synthesis_net.merge.0", f))
         return self._last("synthesis_net.leave", f, x, step)
-
-    def _generator(self, linear: Array, bands: list[Array], step: float) -> Array:
-        details = [np.concatenate(bands[i : i + 3]) / 32 for i in range(1, len(bands), 3)]
-        x = self._conv("generator.enter", np.concatenate([bands[0] / 256, details[0]]))
-        x = np.maximum(self._modulated("generator.modulate", x, step), 0)
-        for number, detail in enumerate(details[1:]):
-            name = f"generator.stages.{number}"
-            x = np.maximum(self._grow(f"{name}.grow", x) + self._conv(f"{name}.detail", detail), 0)
-        return self._last("generator.leave", self._block("generator.refine", x), linear, step)
 
     def _last(self, name: str, f: Array, linear: Array, step: float) -> Array:
         result = shuffled(self._conv(name, f))

@@ -27,6 +27,8 @@ from linocut.lab.evaluation.rows import (
     TWIN_DECODERS,
     CodedRow,
     ErrorRow,
+    FrechetRow,
+    GateRow,
     TwinRow,
     write_rows,
 )
@@ -107,7 +109,7 @@ def write_studies(folder: Path) -> None:
         for trial in range(3)
     ]
     scores = [
-        TwinRow(decoder, name, 0, 0.1, 30.0 + place, 0.9, 0.95, 50.0, 20.0 - place)
+        TwinRow(decoder, name, 0, 0.1, 30.0 + place, 50.0, 0.3 - 0.1 * place)
         for place, decoder in enumerate(TWIN_DECODERS)
         for name in ("chelsea", "coffee")
     ]
@@ -116,6 +118,11 @@ def write_studies(folder: Path) -> None:
         (folder / name).mkdir(parents=True)
     write_rows(folder / "robustness/cae-l2/errors.csv", ErrorRow, errors)
     write_rows(folder / "twin/cae-l2/scores.csv", TwinRow, scores)
+    distances = [FrechetRow(name, 0, 9.0, "plain", 0.9, 0.8, 1.1) for name in TWIN_DECODERS]
+    distances.append(FrechetRow("adversarial", 0, 9.0, "twin", 0.8, 0.7, 0.9))
+    write_rows(folder / "twin/cae-l2/frechet.csv", FrechetRow, distances)
+    gate = [GateRow("a", 0.5, "passed"), GateRow("b", 0.25, "failed")]
+    write_rows(folder / "twin/cae-l2/gate.csv", GateRow, gate)
     (folder / "twin/cae-l2/adversarial/history.csv").write_text(history)
 
 

@@ -13,12 +13,21 @@ from linocut.lab.config.params import (
     ArchOption,
     Cae2018Config,
     CaeConfig,
+    GameConfig,
     GenerativeConfig,
     LossOption,
     NcodeConfig,
 )
 from linocut.lab.networks.losses import Distortion, build_loss
 from linocut.lab.networks.networks import ARCHITECTURES, Network
+
+GAME = GameConfig(
+    megapixels=6 * 2 * 32**2 / 1e6, warmup_share=0.34, crops=2, batch_size=2, crop_px=32,
+    learning_rate=1e-3, adversarial_weight=0.8, distortion_weight=0.5, feature_weight=1.0,
+    mean_weight=1.0, weave_weight=0.25, discriminator_channels=3,
+    discriminator_learning_rate=1e-3, resting_accuracy=0.9, blend=1.0,
+)  # fmt: skip
+"""Of six iterations, two of them without the adversary."""
 
 CONFIGS: dict[str, Any] = {
     "cae": CaeConfig(
@@ -27,8 +36,8 @@ CONFIGS: dict[str, Any] = {
     ),
     "generative": GenerativeConfig(
         levels=3, gain_channels=2, analysis_channels=4, analysis_layers=1,
-        generator_channels=4, discriminator_channels=4, adversarial_weight=0.0005,
-        feature_weight=0.005, schedule="cascade",
+        synthesis_channels=4, synthesis_deep_channels=4, synthesis_blocks=1, schedule="cascade",
+        game=GAME,
     ),
     "cae2018": Cae2018Config(channels=4),
     "ncode": NcodeConfig(

@@ -31,7 +31,7 @@ from tiny import awake
 STEP = 24.0
 
 
-@pytest.fixture(scope="module", params=["cae", "generative"])
+@pytest.fixture(scope="module", params=["cae"])
 def network(request):
     return awake(request.param)
 

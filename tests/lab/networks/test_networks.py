@@ -9,7 +9,7 @@ from linocut.lab.config.params import Cae2018Config, CaeConfig, GenerativeConfig
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.networks.networks import ARCHITECTURES, Network
 from linocut.lab.networks.store import load_model, save_model
-from tiny import CONFIGS, awake, tensor, untrained
+from tiny import CONFIGS, GAME, awake, tensor, untrained
 
 WAVELET = ("cae", "generative")
 ROLLING = (*WAVELET, "cae2018")  # all but those that work in blocks
@@ -99,8 +99,7 @@ def test_without_linear_gradient_only_the_nonlinear_synthesis_learns(name):
     torch.testing.assert_close(without, with_graph)
     without.square().mean().backward()
     learning = {n for n, p in network.named_parameters() if p.grad is not None}
-    part = {"cae": "synthesis_net", "generative": "generator"}[name]
-    assert learning == {n for n, _ in network.named_parameters() if n.startswith(part)}
+    assert learning == {f"synthesis_net.{n}" for n, _ in network.synthesis_net.named_parameters()}
 
 
 def test_linear_and_analysis_parameters_are_found_by_name():
@@ -150,7 +149,7 @@ def test_the_default_widths_and_levels_reach_no_further_than_reach(name):
     """The same, in one dimension of the picture, for the depth of the shipped configurations."""
     narrow: dict[str, CaeConfig | GenerativeConfig] = {
         "cae": CaeConfig(5, 1, 1, 2, 2, 2, 2),
-        "generative": GenerativeConfig(5, 1, 1, 2, 2, 4, 0.0005, 0.005, "cascade"),
+        "generative": GenerativeConfig(5, 1, 1, 2, 2, 2, 1, "cascade", GAME),
     }
     torch.manual_seed(0)
     network = ARCHITECTURES[name](narrow[name]).eval()

@@ -19,7 +19,7 @@ from linocut.lab.training.machine import pick_device
 from linocut.models import folders as models
 from linocut.models.folders import About, read_description
 from linocut.pictures.image import write_png
-from tiny import OPTIONS
+from tiny import GAME, OPTIONS
 
 PARAMS = pathlib.Path(__file__).resolve().parents[3] / "params.yaml"
 
@@ -44,7 +44,10 @@ def params() -> Params:
         batch_size=2,
         crop_px=64,
     )
-    return dataclasses.replace(loaded, train=train)
+    generative = loaded.arch["generative"]
+    short = dataclasses.replace(generative.config, game=GAME)
+    arch = {"generative": dataclasses.replace(generative, config=short)}
+    return dataclasses.replace(loaded, train=train, arch=loaded.arch | arch)
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +115,9 @@ def test_the_history_has_the_columns_that_the_report_reads(
     params: Params, prepared: pathlib.Path, tmp_path: pathlib.Path
 ) -> None:
     base, cell = place(prepared, tmp_path / "base"), place(prepared, tmp_path / "cell")
+    both = dataclasses.replace(OPTIONS["generative"].config, schedule="joint")
+    arch = {"generative": dataclasses.replace(OPTIONS["generative"], config=both)}
+    params = dataclasses.replace(params, arch=params.arch | arch)
     recipes.train_base(params, "generative", base)
     recipes.train_cell(params, "generative", "l2", base.out, cell)
     with (cell.out / "history.csv").open(encoding="utf-8", newline="") as file:

@@ -59,18 +59,43 @@ class CaeConfig:
 
 
 @dataclass(frozen=True, config=STRICT)
-class GenerativeConfig:
-    """Encoder into the latent of a DCGAN-style generator, trained against a discriminator."""
+class GameConfig:
+    """A decoder that learns against a discriminator, on the symbols of files.
 
-    levels: Annotated[int, Field(ge=2, le=8)]
-    gain_channels: Count
-    analysis_channels: Count
-    analysis_layers: Natural
-    generator_channels: Count
-    discriminator_channels: Count
+    It sees pieces of `crop_px` of `crops` training crops, and for the `warmup_share` of its
+    `megapixels` no adversary. `adversarial_weight` is a share of the gradient of all other costs;
+    those are of pixels, deep features, means over 2 px, and a weave of 2 px. The discriminator
+    rests while its accuracy is above `resting_accuracy`. The end is `blend` of the way from the
+    first weights to the last.
+    """
+
+    megapixels: NonNegative
+    warmup_share: Share
+    crops: Count
+    batch_size: Count
+    crop_px: CropPx
+    learning_rate: Positive
     adversarial_weight: NonNegative
+    distortion_weight: NonNegative
     feature_weight: NonNegative
+    mean_weight: NonNegative
+    weave_weight: NonNegative
+    discriminator_channels: Annotated[int, Field(ge=3)]
+    discriminator_learning_rate: Positive
+    resting_accuracy: Share
+    blend: Share
+
+
+@dataclass(frozen=True, config=STRICT)
+class GenerativeConfig(CaeConfig):
+    """The same autoencoder, its decoder a generator that has learned against a discriminator.
+
+    `cascade`: first the generator, then the encoder against the frozen generator; `joint`: both at
+    once, against the discriminator.
+    """
+
     schedule: Literal["cascade", "joint"]
+    game: GameConfig
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -347,27 +372,17 @@ class RestoreConfig(ScheduleConfig):
 
 
 @dataclass(frozen=True, config=STRICT)
-class TwinConfig(ScheduleConfig):
+class TwinConfig:
     """Two decoders for the files of one cell, trained without and with an adversary.
 
     The cells are every one of `arch` with every one of `loss`; the files are those of the `points`
-    lowest rates, and without any nothing is trained.
+    lowest rates, and without any nothing is trained. `game` is the training of both.
     """
 
     arch: dict[str, Chosen]
     loss: dict[str, Chosen]
     points: Natural
-    discriminator_channels: Count
-    discriminator_learning_rate: Positive
-    adversarial_weight: NonNegative
-    feature_weight: NonNegative
-
-    def __post_init__(self) -> None:
-        if self.frozen_analysis_share != 1.0:
-            raise ConfigError(
-                f"twin.frozen_analysis_share is {self.frozen_analysis_share}, expected 1.0: "
-                "both decoders read files of one encoder"
-            )
+    game: GameConfig
 
 
 @dataclass(frozen=True, config=STRICT)
@@ -495,6 +510,7 @@ class Stream(Enum):
     CONTEXT_SYMBOLS = ("fitting", 3)
     TUNING_CROPS = ("fitting", 4)
     TUNING_BATCHES = ("fitting", 5)
+    GAME_CROPS = ("training", 1)
     DEGRADED_TESTS = ("studies", 3)
     MATCHING_STEP = ("studies", 4)
     BASE_CROPS = ("studies", 5)

@@ -35,7 +35,8 @@ STRIDE_PX = 16
 NOISE_SIGMA = 2.0
 """Of the noise of the control, grey levels."""
 UNSHARP_PERCENT = (20, 40)
-DRAWS = 400
+DRAWS = 300
+"""Of the bootstrap over pictures."""
 
 
 @dataclass(frozen=True)
@@ -105,44 +106,45 @@ def _patches(features: torch.Tensor) -> Patches:
     return Patches(len(rows), rows.sum(0), rows.T @ rows)
 
 
-def frechet_distance(one: Sequence[Patches], other: Sequence[Patches]) -> float:
-    """|m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)) of the patches of two sets of pictures.
-
-    Raises:
-        DataError: a set is empty.
-    """
-    if not one or not other:
-        raise DataError("a set of pictures is empty, expected two that can be compared")
-    ones = [np.ones(len(pictures)) for pictures in (one, other)]
-    return _frechet(_Set(one).gaussian(ones[0]), _Set(other).gaussian(ones[1]))
-
-
-def frechet_ratio(
-    original: Sequence[Patches], reference: Sequence[Patches], candidate: Sequence[Patches],
-    draws: int = DRAWS, seed: int = 0,
-) -> Interval:  # fmt: skip
-    """Distance of a candidate over that of a reference, with a 95 % interval over the pictures.
+def frechet_distances(
+    original: Sequence[Patches], decoders: Mapping[str, Sequence[Patches]], draws: int = DRAWS,
+    seed: int = 0,
+) -> dict[str, NDArray[np.float64]]:  # fmt: skip
+    """|m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)) of original and decoded patches.
 
     Args:
         original: patches of each original.
-        reference: of each picture as the reference decodes it.
-        candidate: likewise.
-        draws: of the bootstrap; in each the same pictures are drawn for all three.
+        decoders: by name, of each picture as the decoder makes it.
+        draws: of the bootstrap; in each the same pictures are drawn for all.
         seed: of the draws.
+
+    Returns:
+        By decoder, (1 + draws,): of all pictures, and of those of each draw.
+
+    Raises:
+        DataError: there are no pictures, or a decoder has others.
     """
-    sets = [_Set(pictures) for pictures in (original, reference, candidate)]
+    counts = {name: len(pictures) for name, pictures in decoders.items()}
+    if not original or set(counts.values()) - {len(original)}:
+        raise DataError(f"{len(original)} originals and {counts} decoded, expected equal numbers")
+    base, sets = _Set(original), {name: _Set(pictures) for name, pictures in decoders.items()}
+    weights = [np.ones(len(original))]
+    for drawn in resample_pictures(len(original), draws, seed):
+        weights.append(np.bincount(drawn, minlength=len(original)).astype(np.float64))
+    found = {name: np.zeros(len(weights)) for name in sets}
+    for index, weight in enumerate(weights):
+        one = base.gaussian(weight)
+        root = _root(one[1])
+        for name, pictures in sets.items():
+            found[name][index] = _frechet(one, root, pictures.gaussian(weight))
+    return found
 
-    def ratio(weights: NDArray[np.float64]) -> float:
-        base, *others = (pictures.gaussian(weights) for pictures in sets)
-        first, second = (_frechet(base, one) for one in others)
-        return second / first
 
-    ratios = [
-        ratio(np.bincount(drawn, minlength=len(original)).astype(np.float64))
-        for drawn in resample_pictures(len(original), draws, seed)
-    ]
-    low, high = np.percentile(ratios, (2.5, 97.5))
-    return Interval(ratio(np.ones(len(original))), float(low), float(high))
+def ratio_of(candidate: NDArray[np.float64], reference: NDArray[np.float64]) -> Interval:
+    """Of two of `frechet_distances`, with a 95 % interval over the pictures."""
+    ratios = candidate / reference
+    low, high = np.percentile(ratios[1:], (2.5, 97.5))
+    return Interval(float(ratios[0]), float(low), float(high))
 
 
 Gaussian = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -163,9 +165,14 @@ class _Set:
         return mean, np.tensordot(weights, self.products, 1) / count - np.outer(mean, mean)
 
 
-def _frechet(one: Gaussian, other: Gaussian) -> float:
-    values, vectors = np.linalg.eigh(one[1])
-    root = (vectors * np.sqrt(values.clip(0.0))) @ vectors.T
+def _root(covariance: NDArray[np.float64]) -> NDArray[np.float64]:
+    values, vectors = np.linalg.eigh(covariance)
+    root: NDArray[np.float64] = (vectors * np.sqrt(values.clip(0.0))) @ vectors.T
+    return root
+
+
+def _frechet(one: Gaussian, root: NDArray[np.float64], other: Gaussian) -> float:
+    """`root` is that of the covariance of `one`."""
     both = np.linalg.eigvalsh(root @ other[1] @ root)
     traces = np.trace(one[1]) + np.trace(other[1]) - 2.0 * np.sqrt(both.clip(0.0)).sum()
     return float(np.square(one[0] - other[0]).sum() + max(float(traces), 0.0))

@@ -93,22 +93,48 @@ class PlaneRow:
     bpp: float
 
 
-TWIN_DECODERS = ("plain", "adversarial")
+TWIN_DECODERS = ("plain", "twin", "adversarial")
+"""A codec's own decoder, one that went through the same training without, and one with an
+adversary.
+"""
 
 
 @dataclass(frozen=True)
 class TwinRow:
-    """One file through one of the decoders."""
+    """One file through one of the decoders, or the plain decoding through one of the controls."""
 
     decoder: str
     picture: str
     point: int
     bpp: float
     psnr_db: float
-    ssim: float
-    ms_ssim: float
     ssimulacra2: float
-    patch_distance: float
+    feature_distance: float
+
+
+@dataclass(frozen=True)
+class FrechetRow:
+    """All files of one rate through one of the decoders.
+
+    `ratio` is over the distance of the `reference`, with a 95 % interval over the pictures.
+    """
+
+    decoder: str
+    point: int
+    frechet_distance: float
+    reference: str
+    ratio: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class GateRow:
+    """One condition of a training that has taught something, what it came to, passed or failed."""
+
+    condition: str
+    value: float
+    verdict: str
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ network + rotation + training crops --build_codec--> codec/
 """
 
 import csv
+import dataclasses
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -34,9 +35,10 @@ from linocut.lab.fitting.entropy_fit import (
     fit_tables,
     no_contexts,
 )
+from linocut.lab.fitting.generator import tune_generator
 from linocut.lab.networks.export import write_graphs
 from linocut.lab.networks.losses import Distortion
-from linocut.lab.networks.networks import Network
+from linocut.lab.networks.networks import Generative, Network
 from linocut.lab.networks.store import (
     as_tensors,
     decoder_kmac_per_px,
@@ -155,18 +157,24 @@ def build_codec(
     )
     tensors |= tables.tensors()
     if distortion is not None and config.tuning.megapixels > 0:
-        tune_decoder(
-            network,
-            used,
-            EntropyCoder(network.bands, tables),
-            training_crops(network, prepared / "train.npy"),
-            distortion,
-            config.tuning,
-            effort=config.effort,
-            step_range=step_range,
-            seed=seed,
-            resume=None if state is None else ResumeState(state / "decoder"),
-        )
+        coder = EntropyCoder(network.bands, tables)
+        crops = training_crops(network, prepared / "train.npy")
+        resume = None if state is None else ResumeState(state / "decoder")
+        if isinstance(network, Generative):  # without its adversary it would unlearn
+            game = dataclasses.replace(
+                network.config.game,
+                megapixels=config.tuning.megapixels,
+                crops=config.tuning.crops,
+            )
+            tune_generator(
+                network, used, coder, crops, distortion, game, effort=config.effort,
+                step_range=step_range, seed=seed, resume=resume,
+            )  # fmt: skip
+        else:
+            tune_decoder(
+                network, used, coder, crops, distortion, config.tuning, effort=config.effort,
+                step_range=step_range, seed=seed, resume=resume,
+            )  # fmt: skip
     codec = Codec(
         TorchTransforms(network), used, EntropyCoder(network.bands, tables), bytes(8), folder.name,
         About(),

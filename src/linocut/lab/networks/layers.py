@@ -1,7 +1,7 @@
 """The parts of networks: linear paths that are exact, residual branches that start silent.
 
     x --ColourRotation--> luma, two chroma --ResidualAnalysis, WaveletPyramid--> bands
-    bands --WaveletPyramid's inverse--> x0 --ResidualSynthesis or Generator, LastLayer--> residual
+    bands --WaveletPyramid's inverse--> x0 --ResidualSynthesis, LastLayer--> residual
 
 The wavelet is the biorthogonal CDF 9/7 pair by lifting, with weights that can be trained. Each
 one-dimensional step splits a signal into even and odd samples and adds, four times, a weighted sum
@@ -310,56 +310,6 @@ class ResidualSynthesis(nn.Module):
         deep = self.deep(self.down(features))
         merged: Tensor = self.merge(features + functional.pixel_shuffle(self.up(deep), 2))
         return merged
-
-
-class GeneratorStage(nn.Module):
-    """Doubles the resolution as DCGAN does, and takes in the detail bands of the new scale."""
-
-    def __init__(self, inputs: int, outputs: int, detail_channels: int) -> None:
-        super().__init__()
-        self.grow = nn.ConvTranspose2d(inputs, outputs, 4, 2, 1)
-        self.detail = convolution(detail_channels, outputs) if detail_channels else None
-        self.act = nn.ReLU()
-
-    def forward(self, x: Tensor, detail: Tensor | None) -> Tensor:
-        """x (n, c, h, w), detail (n, d, 2h, 2w) or None -> (n, c', 2h, 2w)."""
-        grown: Tensor = self.grow(x)
-        if self.detail is not None and detail is not None:
-            grown = grown + self.detail(detail)
-        result: Tensor = self.act(grown)
-        return result
-
-
-class Generator(nn.Module):
-    """DCGAN-style synthesis over a wavelet latent, from the coarsest band to half resolution.
-
-    Source: Radford et al., "Unsupervised representation learning with DCGANs", 2016 (4x4 transposed
-    convolutions of stride 2, ReLU); Santurkar et al. 2017 use it as a decoder. Batch normalisation
-    is left out: batches are small, and a decoder must not depend on its neighbours in a batch.
-    """
-
-    def __init__(self, levels: int, channels: int) -> None:
-        super().__init__()
-        widths = [
-            min(channels * 2 ** max(level - 1, 0), 3 * channels) for level in range(levels + 1)
-        ]
-        self.enter = convolution(12, widths[levels])
-        self.modulate = StepModulation(widths[levels])
-        self.stages = nn.ModuleList(
-            GeneratorStage(widths[level], widths[level - 1], 9) for level in range(levels, 1, -1)
-        )
-        self.refine = ResidualBlock(widths[1])
-        self.leave = LastLayer(widths[1])
-
-    def forward(self, bands: Sequence[Tensor], step: Tensor) -> Tensor:
-        """Bands in grey levels and step (n,) -> features (n, c, h/2, w/2) for the last layer."""
-        low = bands[0] / 256.0
-        details = [torch.cat(list(bands[i : i + 3]), 1) / 32.0 for i in range(1, len(bands), 3)]
-        x = functional.relu(self.modulate(self.enter(torch.cat([low, details[0]], 1)), step))
-        for stage, detail in zip(self.stages, details[1:], strict=True):
-            x = stage(x, detail)
-        refined: Tensor = self.refine(x)
-        return refined
 
 
 class LastLayer(nn.Conv2d):

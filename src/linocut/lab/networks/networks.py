@@ -9,8 +9,8 @@ start at zero: an untrained network is already a wavelet codec, training only ha
 Latents are in grey levels (1/255 of the picture's range), so that `step`, the quantisation step,
 reads like one.
 
-`ARCHITECTURES` names them all: `cae` (the codec), `generative` (DCGAN-style synthesis), `cae2018`
-(Cheng 2018) and `ncode` (Santurkar 2018). The last two are as published: no linear path.
+`ARCHITECTURES` names them all: `cae` (the codec), `generative` (the same, to learn by a game),
+`cae2018` (Cheng 2018) and `ncode` (Santurkar 2018). The last two are as published: no linear path.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -36,7 +36,6 @@ from linocut.lab.networks.layers import (
     BlockEncoder,
     BlockGenerator,
     ColourRotation,
-    Generator,
     LastLayer,
     PReLU,
     ResidualAnalysis,
@@ -146,7 +145,7 @@ class Cae(Network):
         return bands
 
     @property
-    def last_layer(self) -> LastLayer:
+    def last_layer(self) -> LastLayer | None:
         """See `Network`."""
         return self.synthesis_net.leave
 
@@ -157,9 +156,17 @@ class Cae(Network):
         """The mirror image of the analysis, then a residual net that knows the step."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and linear_gradient):
             x0 = self.synthesis_pyramid.inverse(y_hat)
+        return self.finish(x0, step, scale)
+
+    def finish(self, x0: Tensor, step: Tensor, scale: Tensor | None = None) -> Tensor:
+        """What of the synthesis comes after its linear path x0 (n, 3, h, w)."""
         places = None if scale is None else quiet_and_busy(x0, step)
-        residual = self.last_layer(self.synthesis_net(x0, step), scale, places)
+        residual = self.synthesis_net.leave(self.synthesis_net(x0, step), scale, places)
         return self.colour.inverse(x0 + residual_gain(step) * residual)
+
+    def decoder_parameters(self) -> Iterator[nn.Parameter]:
+        """Those of `finish`."""
+        return self.synthesis_net.parameters()
 
     def linear(self, y_hat: Sequence[Tensor]) -> Tensor:
         """See `Network`."""
@@ -171,52 +178,18 @@ class Cae(Network):
         return found
 
 
-class Generative(Network):
-    """Generative compression: the encoder of `Cae`, and a DCGAN-style generator as decoder."""
+class Generative(Cae):
+    """The same autoencoder, its decoder a generator: trained against a discriminator."""
 
     architecture = "generative"
 
     def __init__(self, config: GenerativeConfig) -> None:
-        super().__init__()
-        self.config = config
-        self.bands = wavelet_bands(config.levels)
-        self.multiple = 2**config.levels
-        self.reach = 8 * self.multiple
-        self.colour = ColourRotation()
-        self.analysis_net = ResidualAnalysis(config.analysis_channels, config.analysis_layers)
-        self.analysis_pyramid = WaveletPyramid(config.levels, config.gain_channels)
-        self.synthesis_pyramid = WaveletPyramid(config.levels, config.gain_channels)
-        self.generator = Generator(config.levels, config.generator_channels)
-
-    def analysis(self, x: Tensor) -> list[Tensor]:
-        """Colour rotation, residual net, wavelet, contrast gains."""
-        bands: list[Tensor] = self.analysis_pyramid(self.analysis_net(self.colour(x)))
-        return bands
+        super().__init__(config)
 
     @property
-    def last_layer(self) -> LastLayer:
-        """See `Network`."""
-        return self.generator.leave
-
-    def synthesis(
-        self, y_hat: Sequence[Tensor], step: Tensor, *, linear_gradient: bool = True,
-        scale: Tensor | None = None,
-    ) -> Tensor:  # fmt: skip
-        """The generator's output on top of the inverse wavelet."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and linear_gradient):
-            linear = self.synthesis_pyramid.inverse(y_hat)
-        places = None if scale is None else quiet_and_busy(linear, step)
-        generated = self.last_layer(self.generator(y_hat, step), scale, places)
-        return self.colour.inverse(linear + residual_gain(step) * generated)
-
-    def linear(self, y_hat: Sequence[Tensor]) -> Tensor:
-        """See `Network`."""
-        return self.synthesis_pyramid.inverse(y_hat)
-
-    def features(self, linear: Tensor, y_hat: Sequence[Tensor], step: Tensor) -> Tensor:
-        """See `Network`."""
-        found: Tensor = self.generator(y_hat, step)
-        return found
+    def last_layer(self) -> None:
+        """None: suited to one picture by squared error, it would take back what the game taught."""
+        return None
 
 
 class Cae2018(Network):

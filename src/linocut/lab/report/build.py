@@ -62,6 +62,7 @@ def compare(
         comparison,
         versions=versions,
         twins=twin_section.table(twins),
+        gates=twin_section.gates(twins),
         bit_errors=robustness_section.table(damaged),
     ).write(reports)
     tables = read_tables(reports)  # what is shown is what the files hold

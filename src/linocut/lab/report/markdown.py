@@ -95,7 +95,7 @@ def report_text(tables: Tables, pictures: Sequence[str]) -> str:
             level=SIGNIFICANT,
             versions=", ".join(f"{name} {v}" for name, v in tables.about["versions"].items()),
         ),
-        *twin_section.text(tables.twins, pictures),
+        *twin_section.text(tables.twins, tables.gates, pictures),
         *robustness_section.text(tables.bit_errors, pictures),
     ]
     return "\n".join(parts)

@@ -31,7 +31,7 @@ from linocut.lab.evaluation.rd import TITLES, bd_rate_to_published, is_kodak
 SIGNIFICANT = 0.05
 """Corrected p-values below it count."""
 
-OPTIONAL = ("published", "twins", "bit_errors")
+OPTIONAL = ("published", "twins", "gates", "bit_errors")
 """Tables of what not every experiment has."""
 
 
@@ -50,6 +50,7 @@ class Tables:
         costs: files, rates and times by curve.
         published: cells against curves that others published; on Kodak alone.
         twins: scores of twin decoders; where there are some.
+        gates: whether their adversaries taught anything.
         bit_errors: what decodes of damaged files; where that was studied.
     """
 
@@ -63,6 +64,7 @@ class Tables:
     costs: pd.DataFrame
     published: pd.DataFrame
     twins: pd.DataFrame
+    gates: pd.DataFrame
     bit_errors: pd.DataFrame
 
     @property
@@ -124,6 +126,7 @@ def tables_of(
     *,
     versions: Mapping[str, str],
     twins: pd.DataFrame,
+    gates: pd.DataFrame,
     bit_errors: pd.DataFrame,
 ) -> Tables:
     """The numbers that follow from a comparison, and those of the studies beside it."""
@@ -134,7 +137,7 @@ def tables_of(
         if curve in comparison.cells and anchor in REFERENCES
     ]
     return Tables(
-        metrics=_metrics(comparison, leads),
+        metrics=_metrics(comparison, leads) | _taught(gates),
         cells=_cell_rates(comparison),
         about={
             "pictures": comparison.pictures,
@@ -150,6 +153,7 @@ def tables_of(
         costs=pd.DataFrame([_costs(comparison, n) for n in comparison.curves["psnr_db"]]),
         published=_published(comparison),
         twins=twins,
+        gates=gates,
         bit_errors=bit_errors,
     )
 
@@ -193,6 +197,18 @@ def _metrics(comparison: Comparison, leads: pd.DataFrame) -> dict[str, Any]:
         "lowest": lowest,
         "files": sum(len(rows) for rows in comparison.cells.values()),
         "rate_over_estimate_percent": round(gap, 3),
+    }
+
+
+def _taught(gates: pd.DataFrame) -> dict[str, Any]:
+    """By cell with twins, whether its adversary has taught anything."""
+    if gates.empty:
+        return {}
+    return {
+        "adversary_taught": {
+            str(cell): bool((rows["verdict"] == "passed").all())
+            for cell, rows in gates.groupby("cell", sort=False)
+        }
     }
 
 

@@ -64,7 +64,14 @@ from linocut.lab.networks.store import load_model, load_tensors, save_model
 from linocut.lab.training.machine import pick_device, picture_batch
 from linocut.lab.training.rate import Exchange
 from linocut.lab.training.recipes import validation_centres
-from linocut.lab.training.trainer import Coding, CropSampler, Distortion, Row, Trainer
+from linocut.lab.training.trainer import (
+    Coding,
+    CropSampler,
+    Distortion,
+    Outcome,
+    Row,
+    Trainer,
+)
 from linocut.models.folders import read_description
 from linocut.pictures.image import read_image, write_png
 from linocut.pictures.quality import Quality, measure, psnr_db, ssimulacra2
@@ -382,8 +389,8 @@ class Restoring:
         for index in range(CALIBRATION_BATCHES):
             x, rng = sample(2**31 + index)
             torch.manual_seed(index)
-            _, x_hat = self.forward(x, self.draw_steps(rng, len(x)).to(x.device), False)
-            start.append(float(distortion(x_hat, x).mean()))
+            outcome = self.forward(x, self.draw_steps(rng, len(x)).to(x.device), False)
+            start.append(float(distortion(outcome.x_hat, x).mean()))
         return Exchange((-math.log(float(np.mean(start))),), (0.0,))
 
     def draw_steps(self, rng: np.random.Generator, count: int) -> Tensor:
@@ -392,8 +399,8 @@ class Restoring:
             return self.coding.draw_steps(rng, count)
         return torch.full((count,), self.step)
 
-    def forward(self, x: Tensor, step: Tensor, joint: bool) -> tuple[Tensor, Tensor]:
-        """The rate, if any, of the degraded x, and x restored."""
+    def forward(self, x: Tensor, step: Tensor, joint: bool) -> Outcome:
+        """Paid is the rate, if any, of the degraded x; x_hat is x restored."""
         rng = np.random.default_rng(int(torch.randint(2**62, ())))  # seeded for each iteration
         x = degrade_batch(x, self.degrade, rng)
         if self.bottleneck:
@@ -401,11 +408,11 @@ class Restoring:
         with torch.set_grad_enabled(joint):
             latent = self.network.analysis(x)
         x_hat = self.network.synthesis(latent, step, linear_gradient=joint)
-        return torch.zeros_like(step), x_hat
+        return Outcome(torch.zeros_like(step), x_hat, latent)
 
-    def choose_learning(self, joint: bool, cascade: bool) -> None:
+    def choose_learning(self, joint: bool) -> None:
         """As for a codec."""
-        self.coding.choose_learning(joint, cascade)
+        self.coding.choose_learning(joint)
 
     def validate(self, pictures: NDArray[np.uint8], seed: int) -> Row:
         """PSNR on degraded pictures, without quantisation."""

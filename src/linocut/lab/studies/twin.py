@@ -1,64 +1,111 @@
 """Twin decoders: what pairing a codec with an adversary buys, with the encoder and files fixed.
 
-    coded/<cell>/files/*.lino --decoder trained on the loss alone------------> plain
-                              --decoder trained on the loss + an adversary---> adversarial
+    *.lino --the codec's own decoder----------------------------> plain --> controls
+           --trained further on its costs alone-----------------> twin
+           --trained further on its costs and an adversary------> adversarial
 
-Both decoders start from the cell's own, see the same crops and have the same length; the encoder is
-frozen, so that both decode the very same files. Whatever differs, the adversary did it.
+Both start from the codec's own decoder, see the same crops and last equally long; the encoder is
+frozen, so that all decode the very same files. What twin and adversarial differ in, the adversary
+did. See `linocut.lab.training.game` for the training, `linocut.lab.evaluation.perception` for
+scores and controls.
 
-The textures of two pictures are compared by the sliced Wasserstein distance of their patches:
+A training says by its `gate` whether it taught anything: the discriminator was neither fooled nor
+certain, the decoder has changed, and quality was traded: PSNR fell, and so did the Frechet
+distance, against the twin.
 
-    picture -> Laplacian pyramid -> 7x7x3 patches of each scale, normalised as the original's are
-            -> projections on random directions, sorted -> mean |difference|, mean over the scales
-
-Patches are compared as a distribution: what counts is whether the right kinds of texture are there
-in the right amounts, not whether they lie in the right place, which is what PSNR and SSIM ask. It
-needs no pretrained network; it is not FID, and its numbers compare with nothing but themselves.
-Source: Karras et al., "Progressive growing of GANs", ICLR 2018, section 5 (there over a whole set
-of pictures, here picture by picture).
+    python -m linocut.lab.studies.twin cae-l2 TWIN generative-l2 --pictures FOLDER --out FOLDER
 """
 
 from __future__ import annotations
 
+import argparse
+import math
 import pathlib
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+import pandas as pd
+import torch
 
 from linocut.codec.codec import Codec
-from linocut.errors import DataError
-from linocut.format.bitstream import CORRECTION, unpack
-from linocut.lab.config.params import Params
-from linocut.lab.evaluation.rows import TWIN_DECODERS, CodedRow, TwinRow, read_rows, write_rows
-from linocut.lab.networks.losses import build_loss
-from linocut.lab.networks.networks import Network
+from linocut.errors import DataError, LinocutError
+from linocut.format.bitstream import CORRECTION, LinoFile, pack, unpack
+from linocut.lab.config.params import GameConfig, Params
+from linocut.lab.evaluation.perception import (
+    CONTROLS,
+    Judge,
+    Patches,
+    frechet_distances,
+    ratio_of,
+)
+from linocut.lab.evaluation.rows import (
+    TWIN_DECODERS,
+    CodedRow,
+    FrechetRow,
+    GateRow,
+    TwinRow,
+    read_rows,
+    write_rows,
+)
+from linocut.lab.fitting.build import training_crops
+from linocut.lab.fitting.generator import tune_generator
+from linocut.lab.networks.losses import Distortion, build_loss
+from linocut.lab.networks.networks import Cae
 from linocut.lab.networks.store import load_model, save_model
 from linocut.lab.networks.torch_transforms import TorchTransforms
-from linocut.lab.training.adversary import PairedAdversary
-from linocut.lab.training.machine import pick_device
-from linocut.lab.training.recipes import validation_centres, write_history
-from linocut.lab.training.trainer import Log, Row, Trainer
+from linocut.lab.training.game import changed_weights
+from linocut.lab.training.recipes import generator_of, write_history
+from linocut.lab.training.trainer import Log, Row
+from linocut.models import folders
 from linocut.pictures.image import RgbArray, busiest_corner, crop, read_image, write_png
-from linocut.pictures.quality import measure, ssimulacra2
+from linocut.pictures.quality import psnr_db, ssimulacra2
 
 SHOWN_PICTURES = 2
 SHOWN_PX = 192
 """Side of the crops that the report shows."""
+ACCURACY = (0.6, 0.95)
+"""Of a discriminator that teaches: below it guesses, above its answers have no slope."""
+LEAST_CHANGE = 1e-3
+"""Of the decoder's weights, a share of their length."""
+
+PLAIN, TWIN, ADVERSARIAL = TWIN_DECODERS
+Decode = Callable[[LinoFile], RgbArray]
+
+
+@dataclass(frozen=True)
+class OneFile:
+    """A file that all decoders read, and the picture that it is of.
+
+    Attributes:
+        picture: its name.
+        point: number of its rate.
+        bpp: bits per pixel.
+        original: uint8 (h, w, 3).
+        file: without the correction that was fitted to one decoder.
+    """
+
+    picture: str
+    point: int
+    bpp: float
+    original: RgbArray
+    file: LinoFile
 
 
 def compare_twins(
     params: Params, loss: str, coded: pathlib.Path, prepared: pathlib.Path, out: pathlib.Path,
     log: Log | None = None,
 ) -> list[TwinRow]:  # fmt: skip
-    """Train both decoders of one cell, and measure its files through both.
+    """Train both decoders of one cell, and measure its files through all three.
 
     Args:
         params: the whole of params.yaml.
-        loss: of the cell; both decoders are trained for it.
+        loss: of the cell; both decoders are trained for it, among others.
         coded: codec/, files/ and coded.csv of the cell.
-        prepared: train.npy, validation/, test/.
-        out: scores.csv, crops/ of the files of the lowest rate, and a folder for each decoder.
+        prepared: train.npy, test/.
+        out: scores.csv, frechet.csv, gate.csv, crops/ of the files of the lowest rate, and a folder
+            for each decoder.
         log: called with the history of the adversarial training.
 
     Returns:
@@ -66,130 +113,217 @@ def compare_twins(
 
     Raises:
         DataError: the cell has no files.
+        ConfigError: its decoder is of a kind that cannot learn by a game.
     """
-    rows: list[TwinRow] = []
-    crops: dict[str, dict[str, RgbArray]] = {}
     (out / "crops").mkdir(parents=True, exist_ok=True)
     if not params.twin.points:
-        return rows
-    for decoder in TWIN_DECODERS:
-        network, history = train_decoder(params, loss, decoder, coded / "codec", prepared, log)
+        return []
+    codec = Codec.load(coded / "codec")
+    networks: dict[str, Cae] = {PLAIN: generator_of(load_model(coded / "codec"))}
+    history: list[Row] = []
+    for decoder in (TWIN, ADVERSARIAL):
+        network, history = train_decoder(
+            codec, coded / "codec", prepared / "train.npy", build_loss(params.loss[loss]),
+            params.twin.game, params.train.step_range, params.seed,
+            adversarial=decoder == ADVERSARIAL, log=log if decoder == ADVERSARIAL else None,
+        )  # fmt: skip
         save_model(out / decoder, network, {"decoder": decoder, "loss": loss})
         write_history(out / decoder / "history.csv", history)
-        codec = Codec.load(coded / "codec").with_transforms(TorchTransforms(network))
-        for row, original, decoded in decoded_files(codec, coded, prepared, params.twin.points):
-            rows.append(_measured(decoder, row, original, decoded))
-            if row.point == 0:
-                corner = busiest_corner(original, SHOWN_PX)
-                shown = crops.setdefault(
-                    row.picture, {"original": crop(original, corner, SHOWN_PX)}
-                )
-                shown[decoder] = crop(decoded, corner, SHOWN_PX)
+        networks[decoder] = network
+    files = cell_files(coded, prepared / "test", params.twin.points)
+    rows = measure_decoders(files, decoders_of(codec, networks), out)
     if not rows:
         raise DataError(f"{coded} has no files, expected some of its lowest rates")
-    write_rows(out / "scores.csv", TwinRow, rows)
-    for picture, versions in list(crops.items())[:SHOWN_PICTURES]:
-        for version, image in versions.items():
-            write_png(out / "crops" / f"{picture}-{version}.png", image)
+    gate = judged(out, history, networks)
+    write_rows(out / "gate.csv", GateRow, gate)
     return rows
 
 
-def _measured(decoder: str, row: CodedRow, original: RgbArray, decoded: RgbArray) -> TwinRow:
-    quality = measure(original, decoded)
-    return TwinRow(
-        decoder, row.picture, row.point, 8 * row.bytes / (original.shape[0] * original.shape[1]),
-        quality.psnr_db, quality.ssim, quality.ms_ssim, ssimulacra2(original, decoded),
-        patch_distance(original, decoded),
-    )  # fmt: skip
-
-
 def train_decoder(
-    params: Params, loss: str, decoder: str, codec: pathlib.Path, prepared: pathlib.Path,
+    codec: Codec, folder: pathlib.Path, crops: pathlib.Path, distortion: Distortion,
+    game: GameConfig, step_range: tuple[float, float], seed: int, *, adversarial: bool,
     log: Log | None = None,
-) -> tuple[Network, list[Row]]:  # fmt: skip
-    """Train the synthesis of a codec further, its analysis frozen."""
-    network = load_model(codec)
-    adversary = None
-    if decoder == "adversarial":
-        adversary = PairedAdversary(params.twin)
-    history = Trainer(
-        network=network,
-        distortion=build_loss(params.loss[loss]),
-        crops=np.load(prepared / "train.npy", mmap_mode="c"),
-        validation=validation_centres(prepared / "validation", network.multiple)[:1],
-        config=params.train,
-        schedule=params.twin,
-        seed=params.seed,
-        device=pick_device(),
-        adversary=adversary,
-        log=log if adversary else None,
-    ).run()
+) -> tuple[Cae, list[Row]]:  # fmt: skip
+    """Train the decoder of a codec further, on the symbols of its files."""
+    network = generator_of(load_model(folder))
+    history = tune_generator(
+        network, codec.rotation, codec.coder, training_crops(network, crops), distortion, game,
+        effort=2, step_range=step_range, seed=seed, adversarial=adversarial, log=log,
+    )  # fmt: skip
     return network, history
 
 
-def decoded_files(
-    codec: Codec, coded: pathlib.Path, prepared: pathlib.Path, points: int
-) -> Iterator[tuple[CodedRow, RgbArray, RgbArray]]:
-    """The row, the original and the decoded picture of every file of the lowest rates.
+def decoders_of(codec: Codec, networks: Mapping[str, Cae]) -> dict[str, Decode]:
+    """What makes pictures of the files of one codec, by name."""
+    codecs = {
+        name: codec.with_transforms(TorchTransforms(network)) for name, network in networks.items()
+    }
+    return {name: lambda file, one=one: one.decode(file).picture for name, one in codecs.items()}
 
-    A file's correction of the last layer was fitted to another decoder, so it is left aside.
-    """
+
+def cell_files(coded: pathlib.Path, tests: pathlib.Path, points: int) -> Iterator[OneFile]:
+    """The files of a cell's lowest rates."""
     for row in read_rows(coded / "coded.csv", CodedRow):
         if row.point < points:
             data = (coded / "files" / f"{row.picture}-{row.point}.lino").read_bytes()
-            original = read_image(prepared / "test" / f"{row.picture}.png")
-            yield row, original, codec.decode(unpack(data).without(CORRECTION)).picture
+            original = read_image(tests / f"{row.picture}.png")
+            bpp = 8 * row.bytes / (original.shape[0] * original.shape[1])
+            file = unpack(data).without(CORRECTION)
+            yield OneFile(row.picture, row.point, bpp, original, file)
 
 
-PATCH_PX = 7
-SCALES = 3
-PATCHES = 4096
-DIRECTIONS = 128
-SIDE_PX = PATCH_PX * 2 ** (SCALES - 1)
-"""Shortest side that a picture may have."""
+def new_files(
+    codec: Codec, pictures: Sequence[pathlib.Path], steps: Sequence[float]
+) -> Iterator[OneFile]:
+    """Pictures coded at these steps, as the codec codes by default but without a correction."""
+    for path in pictures:
+        original = read_image(path)
+        analysed = codec.analyse(original)
+        for point, step in enumerate(steps):
+            file = unpack(codec.encode(analysed, step)).without(CORRECTION)
+            bpp = 8 * len(pack(file)) / (original.shape[0] * original.shape[1])
+            yield OneFile(path.stem, point, bpp, original, file)
 
-Picture = NDArray[np.uint8]
 
+def measure_decoders(
+    files: Iterable[OneFile], decoders: Mapping[str, Decode], out: pathlib.Path
+) -> list[TwinRow]:
+    """Measure every file through every decoder, and the controls.
 
-def patch_distance(original: Picture, decoded: Picture, seed: int = 0) -> float:
-    """Distance of (h, w, 3) uint8 in thousandths of a patch value's deviation; 0 for equal ones.
+    Args:
+        files: in any order.
+        decoders: `PLAIN` and others.
+        out: for scores.csv, frechet.csv and crops/.
 
-    Raises:
-        DataError: the shapes differ, or a side is below `SIDE_PX`.
+    Returns:
+        The rows of scores.csv.
     """
-    if original.shape != decoded.shape or min(original.shape[:2]) < SIDE_PX:
-        raise DataError(
-            f"pictures are {original.shape} and {decoded.shape}, "
-            f"expected equal shapes with sides of at least {SIDE_PX} px"
-        )
-    rng = np.random.default_rng(seed)
-    distances = []
-    for a, b in zip(_laplacians(original), _laplacians(decoded), strict=True):
-        y, x = (rng.integers(0, side - PATCH_PX + 1, PATCHES) for side in a.shape[:2])
-        patches = [_patches(level, y, x) for level in (a, b)]
-        mean, deviation = patches[0].mean(0), patches[0].std(0) + 1e-6
-        directions = rng.standard_normal((patches[0].shape[1], DIRECTIONS))
-        directions /= np.linalg.norm(directions, axis=0)
-        one, two = (np.sort((p - mean) / deviation @ directions, axis=0) for p in patches)
-        distances.append(float(np.abs(one - two).mean()))
-    return 1000.0 * float(np.mean(distances))
+    rows: list[TwinRow] = []
+    patches: dict[tuple[str, int], list[Patches]] = {}
+    shown: dict[str, dict[str, RgbArray]] = {}
+    for one in files:
+        judge = Judge(one.original)
+        made = {name: decode(one.file) for name, decode in decoders.items()}
+        controls = {name: control(made[PLAIN]) for name, control in CONTROLS.items()}
+        patches.setdefault(("original", one.point), []).append(judge.patches)
+        for name, picture in (made | controls).items():
+            distance, seen = judge.score(picture)
+            patches.setdefault((name, one.point), []).append(seen)
+            rows.append(
+                TwinRow(
+                    name,
+                    one.picture,
+                    one.point,
+                    one.bpp,
+                    psnr_db(one.original, picture),
+                    ssimulacra2(one.original, picture),
+                    distance,
+                )
+            )
+        if one.point == 0 and len(shown) < SHOWN_PICTURES:
+            corner = busiest_corner(one.original, SHOWN_PX)
+            versions = {"original": one.original, **made}
+            shown[one.picture] = {
+                name: crop(picture, corner, SHOWN_PX) for name, picture in versions.items()
+            }
+    if rows:
+        (out / "crops").mkdir(parents=True, exist_ok=True)
+        write_rows(out / "scores.csv", TwinRow, rows)
+        write_rows(out / "frechet.csv", FrechetRow, _frechet_rows(patches))
+    for name, versions in shown.items():
+        for version, image in versions.items():
+            write_png(out / "crops" / f"{name}-{version}.png", image)
+    return rows
 
 
-def _laplacians(picture: Picture) -> list[NDArray[np.float64]]:
-    """Differences to the next coarser scale (2x2 means), and the coarsest scale itself."""
-    level, levels = picture.astype(np.float64) / 255.0, []
-    for _ in range(SCALES - 1):
-        height, width = (length // 2 * 2 for length in level.shape[:2])
-        level = level[:height, :width]
-        coarser = level.reshape(height // 2, 2, width // 2, 2, 3).mean((1, 3))
-        levels.append(level - coarser.repeat(2, 0).repeat(2, 1))
-        level = coarser
-    return [*levels, level]
+def _frechet_rows(patches: Mapping[tuple[str, int], Sequence[Patches]]) -> list[FrechetRow]:
+    """Every decoder and control against the plain decoder; the adversarial one against its twin."""
+    found = []
+    for point in dict.fromkeys(point for _, point in patches):
+        here = {name: seen for (name, at), seen in patches.items() if at == point}
+        distances = frechet_distances(here.pop("original"), here)
+        pairs = [(name, PLAIN) for name in here]
+        if {ADVERSARIAL, TWIN} <= set(here):
+            pairs.append((ADVERSARIAL, TWIN))
+        for name, reference in pairs:
+            ratio = ratio_of(distances[name], distances[reference])
+            found.append(
+                FrechetRow(
+                    name,
+                    point,
+                    float(distances[name][0]),
+                    reference,
+                    ratio.estimate,
+                    ratio.low,
+                    ratio.high,
+                )
+            )
+    return found
 
 
-def _patches(
-    level: NDArray[np.float64], y: NDArray[np.int64], x: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Patches with these top left corners, (n, 7 * 7 * 3)."""
-    windows = np.lib.stride_tricks.sliding_window_view(level, (PATCH_PX, PATCH_PX), axis=(0, 1))
-    return windows[y, x].reshape(len(y), -1)
+def judged(out: pathlib.Path, history: Sequence[Row], networks: Mapping[str, Cae]) -> list[GateRow]:
+    """Whether a training taught anything, from its history, its weights and its scores.
+
+    Args:
+        out: scores.csv and frechet.csv.
+        history: of the adversarial training.
+        networks: by decoder.
+    """
+    known = [row.get("discriminator_accuracy", math.nan) for row in history]
+    later = np.array(known[len(known) // 2 :])
+    accuracy = float(np.nanmean(later)) if np.isfinite(later).any() else 0.5
+    change = changed_weights(
+        list(networks[PLAIN].decoder_parameters()), list(networks[ADVERSARIAL].decoder_parameters())
+    )
+    scores = pd.DataFrame(read_rows(out / "scores.csv", TwinRow)).groupby("decoder")
+    psnr = scores["psnr_db"].mean()
+    frechet = pd.DataFrame(read_rows(out / "frechet.csv", FrechetRow))
+    frechet = frechet[(frechet["decoder"] == ADVERSARIAL) & (frechet["reference"] == TWIN)]
+    loss_db, ratio = float(psnr[ADVERSARIAL] - psnr[TWIN]), float(frechet["ratio"].mean())
+    low, high = ACCURACY
+    conditions = {
+        f"accuracy of the discriminator over the last half, {low} to {high}": (
+            accuracy, low <= accuracy <= high,
+        ),
+        f"change of the decoder's weights, above {LEAST_CHANGE}": (change, change > LEAST_CHANGE),
+        "PSNR against the twin, below 0 dB": (loss_db, loss_db < 0.0),
+        "Frechet distance over the twin's, below 1": (ratio, ratio < 1.0),
+    }  # fmt: skip
+    return [
+        GateRow(condition, value, "passed" if passed else "failed")
+        for condition, (value, passed) in conditions.items()
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare finished codecs with one encoder; 1 with a line of what is wrong."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    for name in TWIN_DECODERS:
+        parser.add_argument(name, help="shipped name or folder")
+    parser.add_argument("--pictures", type=pathlib.Path, required=True, help="folder")
+    parser.add_argument("--out", type=pathlib.Path, required=True)
+    parser.add_argument("--steps", type=float, nargs="+", default=[96.0, 48.0])
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    try:
+        places = {name: folders.folder_of(getattr(options, name)) for name in TWIN_DECODERS}
+        networks = {name: generator_of(load_model(folder)) for name, folder in places.items()}
+        codec = Codec.load(places[PLAIN])
+        pictures = sorted(p for p in options.pictures.iterdir() if p.suffix in (".png", ".jpg"))
+        files = new_files(codec, pictures, options.steps)
+        if not measure_decoders(files, decoders_of(codec, networks), options.out):
+            raise DataError(f"{options.pictures} holds no PNG or JPEG")
+        record = places[ADVERSARIAL] / "history.csv"
+        history = pd.read_csv(record).to_dict("records") if record.is_file() else []
+        gate = judged(options.out, history, networks)
+        write_rows(options.out / "gate.csv", GateRow, gate)
+    except LinocutError as error:
+        print(f"linocut.lab.studies.twin: {error}", file=sys.stderr)
+        return 1
+    for row in gate:
+        print(f"{row.verdict}: {row.condition}: {row.value:.4g}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -28,7 +28,7 @@ from linocut.lab.networks.networks import Network
 from linocut.lab.training.adversary import Discriminator
 from linocut.lab.training.machine import picture_batch
 from linocut.lab.training.rate import Exchange
-from linocut.lab.training.trainer import CropSampler, Distortion, Row, batch_psnr_db
+from linocut.lab.training.trainer import CropSampler, Distortion, Outcome, Row, batch_psnr_db
 
 FEATURE_LAYER = 2
 EVEN = Exchange((0.0,), (0.0,))
@@ -57,14 +57,15 @@ class Generation:
         """There are no steps."""
         return torch.ones(count)
 
-    def forward(self, x: Tensor, step: Tensor, joint: bool) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, step: Tensor, joint: bool) -> Outcome:
         """Blocks out of nothing, as many as there are in x, for nothing."""
         n, _, height, width = x.shape
         shape = (n, self.network.bands[0].channels, height // BLOCK_PX, width // BLOCK_PX)
         z = 2.0 * torch.rand(shape).to(x) - 1.0
-        return torch.zeros_like(step), self.network.synthesis([HALF_RANGE * z], 0.0 * step)
+        y_hat = [HALF_RANGE * z]
+        return Outcome(torch.zeros_like(step), self.network.synthesis(y_hat, 0.0 * step), y_hat)
 
-    def choose_learning(self, joint: bool, cascade: bool) -> None:
+    def choose_learning(self, joint: bool) -> None:
         """The generator."""
         for parameter in self.network.parameters():
             parameter.requires_grad_(True)
@@ -100,11 +101,11 @@ class Encoding:
     @torch.no_grad()
     def calibrate(self, sample: CropSampler, distortion: Distortion, seed: int) -> Exchange:
         """The weight with which the distortion is as large as the feature distance."""
-        self.choose_learning(True, False)
+        self.choose_learning(True)
         ratios = []
         for batch in range(CALIBRATION_BATCHES):
             x, rng = sample(2**31 + batch)
-            x_hat = through_cells(self.network, x, self.draw_steps(rng, len(x)).to(x.device))
+            x_hat, _ = through_cells(self.network, x, self.draw_steps(rng, len(x)).to(x.device))
             features = float(self._feature_distance(x_hat, x).mean())
             ratios.append(math.log(features / float(distortion(x_hat, x).mean())))
         return Exchange((float(np.mean(ratios)),), (0.0,))
@@ -114,12 +115,12 @@ class Encoding:
         steps = [step_of(index_of(bits)) for bits in self.network.fixed_bits]
         return torch.from_numpy(rng.choice(steps, count)).float()
 
-    def forward(self, x: Tensor, step: Tensor, joint: bool) -> tuple[Tensor, Tensor]:
-        """The weighed feature distance (n,), and x_hat."""
-        x_hat = through_cells(self.network, x, step)
-        return self.feature_weight * self._feature_distance(x_hat, x), x_hat
+    def forward(self, x: Tensor, step: Tensor, joint: bool) -> Outcome:
+        """Paid is the weighed feature distance."""
+        x_hat, y_hat = through_cells(self.network, x, step)
+        return Outcome(self.feature_weight * self._feature_distance(x_hat, x), x_hat, y_hat)
 
-    def choose_learning(self, joint: bool, cascade: bool) -> None:
+    def choose_learning(self, joint: bool) -> None:
         """The encoder alone learns; the generator's normalisation stands still, too."""
         for parameter in self.network.parameters():
             parameter.requires_grad_(False)
@@ -135,7 +136,7 @@ class Encoding:
         errors = []
         for picture in pictures:
             x = picture_batch(picture, device)
-            errors.append(batch_psnr_db(through_cells(self.network, x, step), x))
+            errors.append(batch_psnr_db(through_cells(self.network, x, step)[0], x))
         rate_bpp = self.network.bands[0].channels * bits / BLOCK_PX**2
         return {"rate_bpp": rate_bpp, "psnr_db": float(np.mean(errors))}
 
@@ -145,8 +146,8 @@ class Encoding:
         return distance
 
 
-def through_cells(network: Network, x: Tensor, step: Tensor) -> Tensor:
-    """x (n, 3, h, w) through encoder, cells of width step (n,) and generator.
+def through_cells(network: Network, x: Tensor, step: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """x (n, 3, h, w) through encoder, cells of width step (n,) and generator: x_hat and y_hat.
 
     The gradient passes the cells as if they were not there.
     """
@@ -155,4 +156,5 @@ def through_cells(network: Network, x: Tensor, step: Tensor) -> Tensor:
     lowest, highest = -HALF_RANGE / width, HALF_RANGE / width - 1.0
     cells = torch.minimum(torch.maximum(torch.floor(y / width), lowest), highest)
     middle = (cells + 0.5) * width
-    return network.synthesis([y + (middle - y).detach() - width / 2.0], step)
+    y_hat = [y + (middle - y).detach() - width / 2.0]
+    return network.synthesis(y_hat, step), y_hat

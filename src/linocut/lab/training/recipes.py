@@ -1,6 +1,7 @@
 """The two trainings behind a cell: the base network of its architecture, and its own.
 
     first weights --train_base, L2--> base network --train_cell, its loss--> network of the cell
+    generative:  ... --L2, then decoder against discriminator--> base network --the encoder alone-->
 
 With `init: base` all losses of an architecture start from one base network, which makes many cells
 affordable and favours none of them. With `scratch` the base network is the untrained one and every
@@ -8,6 +9,10 @@ cell is trained for both lengths together. With `release` every cell goes on wit
 the package ships for its architecture and loss; where there is none, with the one for L2, or with a
 base network that is trained here.
 With `shipped` nothing is trained: every cell is the codec of its name that the package ships.
+
+A `generative` cascade keeps the paper's order: the decoder learns against a discriminator in the
+base network, and the cells fit the encoder to the frozen decoder; from scratch the game comes last.
+With `joint` both halves of a cell learn at once, against a discriminator.
 
 For `ncode` the two trainings are the two stages of its paper, see `linocut.lab.training.ncode`: the
 base network has a generator and no encoder yet, and a cell adds the encoder. Both are always
@@ -27,18 +32,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from linocut.errors import DataError
-from linocut.lab.config.params import GenerativeConfig, NcodeConfig, Params, ScheduleConfig
+from linocut.errors import ConfigError, DataError
+from linocut.lab.config.params import GenerativeConfig, NcodeConfig, Params, ScheduleConfig, Stream
 from linocut.lab.config.targets import sources
 from linocut.lab.networks.layers import BLOCK_PX
 from linocut.lab.networks.losses import build_loss, description, l2
-from linocut.lab.networks.networks import Network, build_network
+from linocut.lab.networks.networks import Cae, Network, build_network
 from linocut.lab.networks.store import load_model, load_tensors, save_model
-from linocut.lab.training.adversary import Adversary, Discriminator, Game
+from linocut.lab.training.adversary import BlockAdversary, Discriminator
+from linocut.lab.training.game import JointAdversary, decodable, teach
 from linocut.lab.training.guards import ResumeState
 from linocut.lab.training.machine import pick_device
 from linocut.lab.training.ncode import Encoding, Generation
-from linocut.lab.training.trainer import Distortion, Log, Row, Trainer
+from linocut.lab.training.trainer import Adversary, Coding, Distortion, Log, Row, Trainer
 from linocut.models import folders as models
 from linocut.pictures.image import centre, read_image
 
@@ -86,7 +92,10 @@ def train_base(params: Params, arch: str, place: TrainingPlace, log: Log | None 
     if released or train.init in ("scratch", "shipped"):
         schedule = dataclasses.replace(schedule, megapixels=0.0)
     about = {"arch": arch, "loss": "l2"} | _of_plugins(option.target)
-    _train(params, network, l2, schedule, None, place, log, about)
+    history = _train(params, network, Coding(network, train.step_range), l2, schedule, place, log)
+    if train.init == "base" and isinstance(option.config, GenerativeConfig):
+        history += _teach(params, network, option.config, l2, place, log)
+    _save(params, network, schedule, about, history, place)
 
 
 def train_cell(
@@ -111,9 +120,6 @@ def train_cell(
         start = models.folder_of(f"{arch}-{loss}")
     network = load_model(start)
     torch.manual_seed(params.seed)
-    adversary = (
-        Adversary(config, train.learning_rate) if isinstance(config, GenerativeConfig) else None
-    )
     distortion = build_loss(params.loss[loss])
     more = train.base.megapixels if train.init == "scratch" else 0.0
     megapixels = 0.0 if shipped else train.megapixels + more
@@ -122,7 +128,44 @@ def train_cell(
     if train.init == "release" and start != base:
         about["continues"] = start.name
     about |= _of_plugins(params.arch[arch].target, params.loss[loss].target)
-    _train(params, network, distortion, schedule, adversary, place, log, about)
+    objective, adversary, late = Coding(network, train.step_range), None, False
+    if isinstance(config, GenerativeConfig):
+        late = train.init == "scratch" and config.schedule == "cascade"
+        objective.cascade = config.schedule == "cascade" and not late
+        if config.schedule == "joint":
+            adversary = JointAdversary(config.game, generator_of(network))
+    history = _train(params, network, objective, distortion, schedule, place, log, adversary)
+    if late and isinstance(config, GenerativeConfig):
+        history += _teach(params, network, config, distortion, place, log)
+    _save(params, network, schedule, about, history, place)
+
+
+def generator_of(network: Network) -> Cae:
+    """The same, of a class whose decoder can play.
+
+    Raises:
+        ConfigError: it is not.
+    """
+    if not isinstance(network, Cae):
+        raise ConfigError(f"{type(network).__name__} has no decoder that can learn by a game")
+    return network
+
+
+def _teach(
+    params: Params, network: Network, config: GenerativeConfig, distortion: Distortion,
+    place: TrainingPlace, log: Log | None,
+) -> list[Row]:  # fmt: skip
+    """The generator's part of a cascade, on latents as a simple encoder writes them."""
+    if config.schedule != "cascade" or config.game.megapixels <= 0:
+        return []
+    crops = np.load(place.prepared / "train.npy", mmap_mode="r")
+    rng = Stream.GAME_CROPS.generator(params.seed)
+    generator = generator_of(network)
+    seen = decodable(generator, crops, params.train.step_range, rng, config.game.crops)
+    return teach(
+        generator, seen, distortion, config.game, adversarial=True, seed=params.seed,
+        device=pick_device(), resume=ResumeState(place.state / "game"), log=log,
+    )  # fmt: skip
 
 
 def _train_generator(
@@ -135,9 +178,8 @@ def _train_generator(
         crop_px=BLOCK_PX,
         learning_rate=config.learning_rate,
     )
-    game = Game(config.channels, adversarial_weight=1.0, feature_weight=0.0)
     pace = config.discriminator_learning_rate / config.learning_rate
-    adversary = Adversary(game, config.learning_rate, pace)
+    adversary = BlockAdversary(config.channels, config.learning_rate, pace)
     history = Trainer(
         network=network,
         objective=Generation(network),
@@ -204,17 +246,18 @@ def _train_encoder(
 def _train(
     params: Params,
     network: Network,
+    objective: Coding,
     distortion: Distortion,
     schedule: ScheduleConfig,
-    adversary: Adversary | None,
     place: TrainingPlace,
     log: Log | None,
-    about: dict[str, Any],
-) -> None:
+    adversary: Adversary | None = None,
+) -> list[Row]:
     history: list[Row] = []
     if schedule.megapixels > 0:
         history = Trainer(
             network=network,
+            objective=objective,
             distortion=distortion,
             crops=np.load(place.prepared / "train.npy", mmap_mode="c"),
             validation=validation_centres(place.prepared / "validation", network.multiple),
@@ -226,6 +269,13 @@ def _train(
             resume=ResumeState(place.state),
             log=log,
         ).run()
+    return history
+
+
+def _save(
+    params: Params, network: Network, schedule: ScheduleConfig, about: dict[str, Any],
+    history: Sequence[Row], place: TrainingPlace,
+) -> None:  # fmt: skip
     about |= {"megapixels": schedule.megapixels, "init": params.train.init, "seed": params.seed}
     save_model(place.out, network, about)
     write_history(place.out / "history.csv", history)

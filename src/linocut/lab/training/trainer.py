@@ -20,8 +20,8 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -31,7 +31,6 @@ from tqdm import tqdm
 
 from linocut.lab.config.params import ScheduleConfig, TrainConfig
 from linocut.lab.networks.networks import Network
-from linocut.lab.training.adversary import Adversary
 from linocut.lab.training.guards import ResumeState, largest, on_host, require_finite
 from linocut.lab.training.machine import (
     checkpoint_interval_s,
@@ -48,6 +47,43 @@ Row = dict[str, float]
 
 REPORTS = 24
 VALIDATION_STEP = 24.0
+
+
+class Outcome(NamedTuple):
+    """What a batch comes to.
+
+    Attributes:
+        paid: (n,), the cost beside the distortion.
+        x_hat: (n, 3, h, w).
+        y_hat: the bands that x_hat was decoded from.
+    """
+
+    paid: Tensor
+    x_hat: Tensor
+    y_hat: Sequence[Tensor]
+
+
+class Adversary(Protocol):
+    """Who judges x_hat, and learns beside the network."""
+
+    def to(self, device: torch.device) -> Any:
+        """Move it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint, with its optimiser."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> Any:
+        """Undo `state_dict`."""
+
+    def generator_cost(
+        self, x: Tensor, outcome: Outcome, step: Tensor, distortion: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """What each x_hat pays beside its weighed distortion (n,), and numbers for the history."""
+
+    def learn(
+        self, x: Tensor, outcome: Outcome, step: Tensor, learning_rate: float
+    ) -> dict[str, Tensor]:
+        """One step of its own, for which x_hat is given; single numbers for the history."""
 
 
 class Objective(Protocol):
@@ -68,13 +104,13 @@ class Objective(Protocol):
     def draw_steps(self, rng: np.random.Generator, count: int) -> Tensor:
         """Steps (count,) of a batch, grey levels."""
 
-    def forward(self, x: Tensor, step: Tensor, joint: bool) -> tuple[Tensor, Tensor]:
-        """Cost (n,) beside the distortion, and x_hat, of x (n, 3, h, w) at steps (n,).
+    def forward(self, x: Tensor, step: Tensor, joint: bool) -> Outcome:
+        """What x (n, 3, h, w) comes to at steps (n,).
 
         Unless `joint`, the analysis is frozen, and a cost that it alone could lower may be 0.
         """
 
-    def choose_learning(self, joint: bool, cascade: bool) -> None:
+    def choose_learning(self, joint: bool) -> None:
         """Set what learns in this phase."""
 
     def validate(self, pictures: NDArray[np.uint8], seed: int) -> Row:
@@ -95,7 +131,7 @@ class Trainer:
         seed: of everything random.
         device: where to train.
         objective: None for that of a codec.
-        adversary: a discriminator, for generative cells.
+        adversary: who judges x_hat, if anybody does.
         resume: where checkpoints go; None for nowhere.
         log: called with every row of the history.
     """
@@ -199,18 +235,18 @@ class Trainer:
         rate_scale = self.learning_rate(iteration)
         for group in self.optimiser.param_groups:
             group["lr"] = rate_scale * group["scale"]
-        self.asks.choose_learning(joint, self.adversary is not None and self.adversary.cascade)
+        self.asks.choose_learning(joint)
         half = self.device.type == "cuda" or self.schedule.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            paid, x_hat = self.asks.forward(x, step, joint)
-        x_hat = x_hat.float()  # distortions and discriminators are not approximate
-        distortion = self.distortion(x_hat, x)
+            outcome = self.asks.forward(x, step, joint)
+        outcome = outcome._replace(x_hat=outcome.x_hat.float())  # who judges it is not approximate
+        distortion = self.distortion(outcome.x_hat, x)
         weight, reference = self.exchange(step)
-        cost = paid + weight * distortion
+        cost = outcome.paid + weight * distortion
         numbers: dict[str, Tensor] = {}
         if self.adversary:
-            extra, numbers = self.adversary.generator_cost(x, x_hat)
-            cost = cost + weight * extra
+            extra, numbers = self.adversary.generator_cost(x, outcome, step, weight * distortion)
+            cost = cost + extra
         loss = (cost / (reference + 0.05)).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -222,7 +258,8 @@ class Trainer:
         row |= {name: found[name] for name in numbers}
         self.optimiser.step()
         if self.adversary:
-            learned = on_host(self.adversary.learn(x, x_hat.detach(), rate_scale))
+            given = outcome._replace(x_hat=outcome.x_hat.detach())
+            learned = on_host(self.adversary.learn(x, given, step, rate_scale))
             self._require_finite(learned, iteration, step)
             row |= learned
         decay = min(self.config.ema_decay, (iteration + 1) / (iteration + 10))
@@ -308,11 +345,15 @@ class Coding:
     Args:
         network: the one that is trained.
         step_range: finest and coarsest step, grey levels.
+        cascade: of a generator that has learned already: once the analysis learns, it alone does.
     """
 
-    def __init__(self, network: Network, step_range: tuple[float, float]) -> None:
+    def __init__(
+        self, network: Network, step_range: tuple[float, float], cascade: bool = False
+    ) -> None:
         self.network = network
         self.step_range = step_range
+        self.cascade = cascade
         self.proxy = RateProxy(network.bands)
         self.learned: nn.Module = self.proxy
 
@@ -330,20 +371,21 @@ class Coding:
         low, high = (math.log(s) for s in self.step_range)
         return torch.exp(torch.from_numpy(rng.uniform(low, high, count))).float()
 
-    def forward(self, x: Tensor, step: Tensor, joint: bool) -> tuple[Tensor, Tensor]:
-        """Rate (n,) in bpp, 0 where the analysis is frozen, and x_hat."""
+    def forward(self, x: Tensor, step: Tensor, joint: bool) -> Outcome:
+        """Paid is the rate in bpp, 0 where the analysis is frozen."""
         with torch.set_grad_enabled(joint):
             latent = self.network.analysis(x)
             rate = torch.zeros_like(step)
             if joint:
                 rate = self.proxy(latent, step) / (x.shape[2] * x.shape[3])
         y_hat = [round_straight_through(band, step) for band in latent]
-        return rate, self.network.synthesis(y_hat, step, linear_gradient=joint)
+        x_hat = self.network.synthesis(y_hat, step, linear_gradient=joint)
+        return Outcome(rate, x_hat, y_hat)
 
-    def choose_learning(self, joint: bool, cascade: bool) -> None:
+    def choose_learning(self, joint: bool) -> None:
         """The synthesis, then both, or in a cascade the analysis."""
         for parameter in self.network.parameters():
-            parameter.requires_grad_(not (joint and cascade))
+            parameter.requires_grad_(not (joint and self.cascade))
         for parameter in self.network.analysis_parameters():
             parameter.requires_grad_(joint)
 

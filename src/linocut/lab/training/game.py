@@ -1,0 +1,581 @@
+"""A decoder against a discriminator that sees what the decoder saw.
+
+    x0, step --decoder that learns--> x_hat
+    x0, step --decoder as it was----> plain
+    discriminator: which of x and x_hat, beside plain, is the original?
+
+    cost of the decoder = distances(x_hat, x) + w * softplus(D(x) - D(x_hat))
+
+Original and decoding differ by a thousandth of what pictures differ among each other, so the
+discriminator gets the difference to the plain decoding in quantisation steps, without the means
+over squares of 4 px: it asks for plausible detail, and leaves brightness to the distances.
+
+Three numbers decide whether such a game teaches, and each is set by what it does rather than by
+hand. Distances are divided by those of the plain decoding, so that fine and coarse steps and losses
+of any unit count alike. The adversary's weight w is a share of the gradient that the distances have
+where the game begins, both measured at the decoder's last layer, for each octave of steps; measured
+over and over it would grow as the decoder goes astray. It falls with the discriminator's skill. And
+the discriminator rests while it is right too often: its answers have no slope then.
+
+In the end the weights are blended with those of the start. Halfway back, squared error has lost a
+quarter of what it had lost, and plausible detail about half of what it had gained.
+
+A twin is the same training without the adversary: whatever differs, the adversary did it.
+
+Source: Miyato et al. 2018 (spectral normalisation); Jolicoeur-Martineau 2019 (relativistic); Esser
+et al. 2021 (weight from the gradients at the last layer); Wang et al. 2018 (ESRGAN; blended
+weights); Agustsson et al. 2019 and Mentzer et al.
+2020 (a discriminator that sees the code).
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.utils.parametrizations import spectral_norm
+from tqdm import tqdm
+
+from linocut.entropy.choice import ROUNDING
+from linocut.entropy.planes import dequantise, quantise, step_index, step_of
+from linocut.lab.config.params import GameConfig
+from linocut.lab.networks.features import DETAIL, Features, distance
+from linocut.lab.networks.losses import Distortion
+from linocut.lab.networks.networks import Cae
+from linocut.lab.training.guards import ResumeState, largest, require_finite
+from linocut.lab.training.machine import (
+    checkpoint_interval_s,
+    keep_freed_memory,
+    one_thread,
+    picture_batch,
+)
+from linocut.lab.training.trainer import Log, Outcome, Row
+from linocut.pictures.image import busiest_corner, crop
+
+BLIND_PX = 4
+"""Side of the means that the discriminator does not see."""
+SEEN_PX = 192
+"""Side of the part of a training crop that decoders see, where it has the most detail."""
+LOGIT_GAIN, LOGIT_PRICE = 4.0, 1e-2
+"""Spectral normalisation keeps logits small; the price keeps them where they have a slope."""
+SKILLED = 0.75
+"""Accuracy from which on a discriminator's opinion counts in full; at one half it is worth none."""
+OWN_SHARE = 0.7
+"""Each distance is divided by this share of the plain decoding's and the rest of the usual one."""
+MEAN_PX, PHASE_PX = 2, 16
+READY = 0.85
+"""Accuracy at which a discriminator is let into the game: what is measured before means nothing."""
+BALANCE_LENGTH = 20
+"""Over how many crops of an octave of steps gradients are compared."""
+OCTAVES = 16
+ENTRY_LENGTH = 40
+REPORTS = 24
+AVERAGE_DECAY = 0.998
+GRADIENT_CLIP = 1.0
+
+
+class PairDiscriminator(nn.Module):
+    """Candidates (n, 3, h, w) in [0, 1] beside their plain decodings -> logits at two scales.
+
+    Args:
+        channels: of the first layer.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        widths = (28, channels, 4 * channels // 3, 2 * channels, 2 * channels)
+        self.layers = nn.ModuleList(
+            spectral_norm(nn.Conv2d(a, b, 3 if stride == 1 else 4, stride, 1))
+            for (a, b), stride in zip(itertools.pairwise(widths), (1, 2, 2, 1), strict=True)
+        )
+        self.logits = nn.ModuleList(
+            spectral_norm(nn.Conv2d(widths[index], 1, 1)) for index in (2, 4)
+        )
+
+    def forward(self, candidate: Tensor, plain: Tensor, step: Tensor) -> list[Tensor]:
+        """Logits (n, 1, h/4, w/4) and (n, 1, h/8, w/8); step (n,) in grey levels."""
+        steps = 255.0 / step[:, None, None, None]
+        luma = candidate.mean(1, keepdim=True)
+        fine = _without_means(torch.cat([candidate - plain, luma], 1)) * steps
+        blocks = [functional.pixel_unshuffle(one, 2) for one in (fine, 2.0 * plain - 1.0)]
+        x, found = torch.cat(blocks, 1), []
+        for index, layer in enumerate(self.layers):
+            x = functional.leaky_relu(layer(x), 0.2)
+            if index in (1, 3):
+                found.append(LOGIT_GAIN * self.logits[index // 2](x))
+        return found
+
+
+def _without_means(x: Tensor) -> Tensor:
+    """What is finer than means over squares of `BLIND_PX`."""
+    means = functional.avg_pool2d(x, BLIND_PX)
+    low = functional.interpolate(means, scale_factor=float(BLIND_PX), mode="bilinear")
+    return x - low
+
+
+class Opponent(nn.Module):
+    """A discriminator with its optimiser, its pace, and what its opinion weighs.
+
+    Args:
+        config: of the game.
+    """
+
+    def __init__(self, config: GameConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.discriminator = PairDiscriminator(config.discriminator_channels)
+        self.optimiser = torch.optim.Adam(
+            self.discriminator.parameters(),
+            lr=config.discriminator_learning_rate,
+            betas=(0.5, 0.9),
+        )
+        self.accuracy: Tensor
+        self.balance: Tensor
+        self.register_buffer("accuracy", torch.tensor(0.5))
+        self.measured: Tensor
+        self.register_buffer("balance", torch.zeros(OCTAVES))
+        self.register_buffer("measured", torch.zeros(OCTAVES))
+        self.played: Tensor
+        self.register_buffer("played", torch.tensor(0))
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The optimiser belongs to the state: a resumed training needs its moments."""
+        return self.optimiser.state_dict()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Undo `get_extra_state`."""
+        self.optimiser.load_state_dict(state)
+
+    def cost(self, x: Tensor, x_hat: Tensor, plain: Tensor, step: Tensor) -> Tensor:
+        """What each x_hat pays for being told from x, (n,)."""
+        with torch.no_grad():
+            real = self.discriminator(x, plain, step)
+        fake = self.discriminator(x_hat, plain, step)
+        self._note(real, fake)
+        found = [
+            functional.softplus(a - b).mean((1, 2, 3)) for a, b in zip(real, fake, strict=True)
+        ]
+        return torch.stack(found).mean(0)
+
+    def weight(
+        self, main: Tensor, game: Tensor, x_hat: Tensor, layer: Tensor, step: Tensor
+    ) -> Tensor:
+        """What `game` (n,) is multiplied with so that it pulls as `config` says, (n,).
+
+        Args:
+            main: the other costs (n,), each a function of its x_hat alone.
+            game: of `cost`.
+            x_hat: (n, 3, h, w), a function of `layer`.
+            layer: weight of the last layer.
+            step: (n,), grey levels; for each octave of them the first crops decide for good.
+        """
+        octave = torch.log2(step).round().long().clamp(0, OCTAVES - 1)
+        if bool((self.measured[octave] >= BALANCE_LENGTH).all()):
+            return self.known_weight(step)
+        pulls = [
+            torch.autograd.grad(one.sum(), x_hat, retain_graph=True)[0] for one in (main, game)
+        ]
+        for index, place in enumerate(octave.tolist()):
+            if self.measured[place] >= BALANCE_LENGTH:
+                continue
+            norms = []
+            for pull in pulls:
+                alone = torch.zeros_like(pull)
+                alone[index] = pull[index]
+                (found,) = torch.autograd.grad(x_hat, layer, alone, retain_graph=True)
+                norms.append(float(found.norm()))
+            ratio = math.log((norms[0] + 1e-12) / (norms[1] + 1e-12))
+            share = 1.0 / (1.0 + float(self.measured[place]))
+            self.balance[place] += share * (ratio - float(self.balance[place]))
+            self.measured[place] += 1.0
+        return self.known_weight(step)
+
+    def known_weight(self, step: Tensor) -> Tensor:
+        """The weights as they were measured, (n,); 0 in octaves that have none yet.
+
+        A discriminator that is being fooled has a small gradient that means nothing. Made as large
+        as the others it would lead the decoder ever further away, so its weight falls with it.
+        """
+        octave = torch.log2(step).round().long().clamp(0, OCTAVES - 1)
+        ratios = self.balance[octave].exp() * (self.measured[octave] > 0)
+        return self.config.adversarial_weight * self.skill * ratios
+
+    def enters(self) -> bool:
+        """Whether it plays: from the first iteration on at which it is ready."""
+        if int(self.played) or float(self.accuracy) >= READY:
+            self.played += 1
+        return bool(self.played)
+
+    @property
+    def entry(self) -> float:
+        """Rises to 1 over the first iterations that it plays."""
+        return min(1.0, int(self.played) / ENTRY_LENGTH)
+
+    @property
+    def skill(self) -> float:
+        """0 for a discriminator that guesses, 1 for one whose opinion counts in full."""
+        return min(max((float(self.accuracy) - 0.5) / (SKILLED - 0.5), 0.0), 1.0)
+
+    def judge(self, x: Tensor, x_hat: Tensor, plain: Tensor, step: Tensor) -> Row:
+        """Learn from a batch, unless the answers are right too often already.
+
+        Returns:
+            discriminator_accuracy: the share of places at which the original's logit is the larger
+            one, averaged over the last batches; and, if it learns, discriminator_loss.
+        """
+        if float(self.accuracy) >= self.config.resting_accuracy:
+            self.accuracy -= 1e-4  # it is asked again, even where nobody else asks it
+            return {"discriminator_accuracy": float(self.accuracy)}
+        both = self.discriminator(
+            torch.cat([x, x_hat]), torch.cat([plain, plain]), torch.cat([step, step])
+        )
+        pairs = [logits.chunk(2) for logits in both]
+        loss = torch.stack([functional.softplus(b - a).mean() for a, b in pairs]).mean()
+        loss = loss + LOGIT_PRICE * torch.stack([one.square().mean() for one in both]).mean()
+        self._note([a for a, _ in pairs], [b for _, b in pairs])
+        self.optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        return {
+            "discriminator_loss": float(loss.detach()),
+            "discriminator_accuracy": float(self.accuracy),
+        }
+
+    @torch.no_grad()
+    def _note(self, real: list[Tensor], fake: list[Tensor]) -> None:
+        pairs = zip(real, fake, strict=True)
+        right = torch.stack([(a > b).float().mean() for a, b in pairs]).mean()
+        self.accuracy.lerp_(right, 0.1)
+
+
+class JointAdversary(Opponent):
+    """The opponent of a network whose halves learn together, see `Trainer`.
+
+    Args:
+        config: of the game.
+        network: as it starts; a copy of its decoder makes the plain decodings.
+    """
+
+    def __init__(self, config: GameConfig, network: Cae) -> None:
+        super().__init__(config)
+        self._layer = network.synthesis_net.leave.weight
+        self._plain = [copy.deepcopy(network).requires_grad_(False)]  # no part of the state
+
+    def generator_cost(
+        self, x: Tensor, outcome: Outcome, step: Tensor, distortion: Tensor
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """See `Adversary`; the cost is a share of the distortion's gradient."""
+        game = self.cost(x, outcome.x_hat, self._plain_of(outcome, step), step)
+        weight = self.weight(distortion, game, outcome.x_hat, self._layer, step)
+        numbers = {
+            "generator_adversarial": game.detach().mean(),
+            "adversarial_weight": weight.mean(),
+        }
+        return weight * game, numbers
+
+    def learn(
+        self, x: Tensor, outcome: Outcome, step: Tensor, learning_rate: float
+    ) -> dict[str, Tensor]:
+        """See `Adversary`; the discriminator has a learning rate of its own."""
+        row = self.judge(x, outcome.x_hat, self._plain_of(outcome, step), step)
+        return {name: torch.tensor(value, device=x.device) for name, value in row.items()}
+
+    @torch.no_grad()
+    def _plain_of(self, outcome: Outcome, step: Tensor) -> Tensor:
+        (decoder,) = self._plain
+        y_hat = [band.detach() for band in outcome.y_hat]
+        return decoder.to(step.device).synthesis(y_hat, step).float()
+
+
+class Distances(nn.Module):
+    """What a decoder pays besides: pixels, deep features, means, and a weave of its own.
+
+    Each is divided by 0.7 times that of the plain decoding and 0.3 times the usual one, so that all
+    pull alike at every step and in every unit.
+
+    Args:
+        config: of the game.
+        distortion: of pixels, (x_hat, x) -> (n,).
+    """
+
+    def __init__(self, config: GameConfig, distortion: Distortion) -> None:
+        super().__init__()
+        self.distortion = distortion
+        self.features = Features("lite0", DETAIL)
+        self.weights = (
+            config.distortion_weight, config.feature_weight, config.mean_weight,
+            config.weave_weight,
+        )  # fmt: skip
+        self.usual: Tensor
+        self.register_buffer("usual", torch.zeros(len(self.weights)))
+
+    def forward(self, x_hat: Tensor, x: Tensor, plain: Tensor) -> Tensor:
+        """The weighed sum, (n,)."""
+        with torch.no_grad():
+            of_x = self._of(x)
+            start = self._between(plain, x, self._of(plain), of_x)
+        found = self._between(x_hat, x, self._of(x_hat), of_x)
+        total = torch.zeros_like(found[0])
+        for index, weight in enumerate(self.weights):
+            new = start[index].mean()
+            first = float(self.usual[index]) == 0.0
+            self.usual[index] = new if first else torch.lerp(self.usual[index], new, 0.02)
+            scale = OWN_SHARE * start[index] + (1.0 - OWN_SHARE) * self.usual[index] + 1e-12
+            total = total + weight * found[index] / scale
+        return total
+
+    def _of(self, x: Tensor) -> list[Tensor]:
+        found: list[Tensor] = self.features(x)
+        return found
+
+    def _between(
+        self, one: Tensor, other: Tensor, features: list[Tensor], of_other: list[Tensor]
+    ) -> list[Tensor]:
+        """The four distances (n,)."""
+        return [
+            self.distortion(one, other),
+            distance(features, of_other),
+            functional.avg_pool2d(one - other, MEAN_PX).square().mean((1, 2, 3)),
+            _phase_means(one - other).square().mean((1, 2, 3)),
+        ]
+
+
+def _phase_means(x: Tensor) -> Tensor:
+    """How much each of the four places of squares of 2 px differs from their mean, around it.
+
+    (n, 3, h, w) -> (n, 12, h/16, w/16). A decoder that paints its four places with kernels of their
+    own can weave a pattern of 2 px into flat surfaces, which no picture has.
+    """
+    phases = functional.avg_pool2d(functional.pixel_unshuffle(x, 2), PHASE_PX // 2)
+    n, _, h, w = phases.shape
+    phases = phases.view(n, 3, 4, h, w)
+    return (phases - phases.mean(2, keepdim=True)).flatten(1, 2)
+
+
+@dataclass(frozen=True)
+class Decodable:
+    """What decoders of one codec see of training crops, and what they ought to make of it.
+
+    Attributes:
+        original: uint8 (n, s, s, 3).
+        linear: float32 (n, 3, s, s), the inverse wavelet of the symbols in rotated grey levels.
+        step: float32 (n,), grey levels.
+    """
+
+    original: NDArray[np.uint8]
+    linear: NDArray[np.float32]
+    step: NDArray[np.float32]
+
+
+Latent = list[NDArray[np.float32]]
+
+
+def rounded(latent: Latent, index: int) -> Latent:
+    """A latent as a simple encoder writes it: with a dead zone, at the step of this index."""
+    step = step_of(index)
+    return [dequantise(quantise(band, step, ROUNDING[1]), step) for band in latent]
+
+
+@torch.inference_mode()
+@one_thread()
+def decodable(
+    network: Cae,
+    crops: NDArray[np.uint8],
+    step_range: tuple[float, float],
+    rng: np.random.Generator,
+    count: int,
+    code: Callable[[Latent, int], Latent] = rounded,
+) -> Decodable:
+    """What decoders see of training crops, each coded at one step, log-uniform in the range.
+
+    Args:
+        network: whose analysis codes, and whose linear path decodes.
+        crops: uint8 (n, s, s, 3).
+        step_range: finest and coarsest step, grey levels.
+        rng: for the choice of crops and steps.
+        count: how many crops.
+        code: a latent, bands (c, h, w), and the index of a step -> what a decoder gets.
+    """
+    side = min(SEEN_PX, crops.shape[1] // network.multiple * network.multiple)
+    pictures, linears, steps = [], [], []
+    for chosen in rng.permutation(len(crops))[:count]:
+        whole = np.array(crops[chosen])
+        picture = crop(whole, busiest_corner(whole, side), side)
+        latent: Latent = [band[0].numpy() for band in network.analysis(picture_batch(picture))]
+        index = step_index(float(np.exp(rng.uniform(*np.log(step_range)))))
+        y_hat = [torch.from_numpy(band)[None] for band in code(latent, index)]
+        pictures.append(picture)
+        linears.append(network.synthesis_pyramid.inverse(y_hat)[0].numpy())
+        steps.append(step_of(index))
+    return Decodable(np.stack(pictures), np.stack(linears), np.array(steps, np.float32))
+
+
+def teach(
+    network: Cae,
+    seen: Decodable,
+    distortion: Distortion,
+    config: GameConfig,
+    *,
+    adversarial: bool,
+    seed: int,
+    device: torch.device,
+    resume: ResumeState | None = None,
+    log: Log | None = None,
+) -> list[Row]:
+    """Train the residual net of a decoder in place; linear path and encoder do not learn.
+
+    Args:
+        network: left with the moving average of its weights, blended with the first ones.
+        seen: by the decoder.
+        distortion: of pixels.
+        config: lengths and weights.
+        adversarial: with the adversary; the twin is trained without.
+        seed: of everything random.
+        device: where to train.
+        resume: where checkpoints go; None for nowhere.
+        log: called with every row of the history, and the megapixels seen.
+
+    Returns:
+        The history.
+
+    Raises:
+        DivergedError: a loss, a gradient or a weight is not finite.
+    """
+    keep_freed_memory()
+    torch.manual_seed(seed)
+    plain_decoder = copy.deepcopy(network).eval().requires_grad_(False)
+    learning = list(network.decoder_parameters())
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    for parameter in learning:
+        parameter.requires_grad_(True)
+    plain_decoder.to(device)
+    network.to(device).train()
+    distances, opponent = Distances(config, distortion).to(device), Opponent(config).to(device)
+    optimiser = torch.optim.Adam(learning, lr=config.learning_rate, betas=(0.5, 0.99))
+    average = [parameter.detach().clone() for parameter in learning]
+    pixels = config.batch_size * config.crop_px**2
+    iterations = max(1, round(config.megapixels * 1e6 / pixels))
+    warm = round(config.warmup_share * iterations)
+    history: list[Row] = []
+    start, state = 0, resume.load() if resume else None
+    if state:
+        start, history = int(state["done"]), state["history"]
+        average = [one.to(device) for one in state["average"]]
+        network.load_state_dict(state["network"])
+        opponent.load_state_dict(state["opponent"])
+        distances.load_state_dict(state["distances"], strict=False)
+        optimiser.load_state_dict(state["optimiser"])
+    every = max(1, iterations // REPORTS)
+    rows: dict[str, list[float]] = {}
+    saved, interval_s = time.monotonic(), checkpoint_interval_s()
+    bar = tqdm(total=iterations * pixels, initial=start * pixels, unit="px", unit_scale=True)
+    layer = network.synthesis_net.leave.weight
+    for iteration in range(start, iterations):
+        torch.manual_seed(seed * 1_000_003 + iteration)
+        batch = _batch(seen, config, np.random.default_rng([seed, iteration]))
+        x, linear, step = (one.to(device) for one in batch)
+        share = (iteration + 1) / iterations
+        pace = min(1.0, share / 0.02) * (0.02 + 0.98 * (1.0 + math.cos(math.pi * share)) / 2.0)
+        optimiser.param_groups[0]["lr"] = pace * config.learning_rate
+        with torch.no_grad():
+            plain = plain_decoder.finish(linear, step)
+        x_hat = network.finish(linear, step)
+        main = distances(x_hat, x, plain)
+        cost, row = main.mean(), {"distances": float(main.detach().mean())}
+        if adversarial and iteration >= warm and opponent.enters():
+            game = opponent.cost(x, x_hat, plain, step)
+            weight = opponent.weight(main, game, x_hat, layer, step)
+            cost = cost + opponent.entry * (weight * game).mean()
+            row |= {
+                "generator_adversarial": float(game.detach().mean()),
+                "adversarial_weight": float(weight.mean()),
+            }
+        optimiser.zero_grad(set_to_none=True)
+        cost.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(learning, GRADIENT_CLIP)
+        row |= {"loss": float(cost.detach())}
+        require_finite(row | {"gradient norm": float(norm)}, iteration, iterations, pace, step)
+        optimiser.step()
+        if adversarial and iteration >= warm // 2:  # it has learned something when it counts
+            row |= opponent.judge(x, x_hat.detach(), plain, step)
+            require_finite(row, iteration, iterations, pace, step)
+        decay = min(AVERAGE_DECAY, (iteration + 1) / (iteration + 10))
+        for one, parameter in zip(average, learning, strict=True):
+            one.lerp_(parameter.detach(), 1.0 - decay)
+        row |= {"psnr_gain_db": _gain_db(x_hat.detach(), plain, x)}
+        for name, value in row.items():
+            rows.setdefault(name, []).append(value)
+        bar.update(pixels)
+        done = iteration + 1
+        if done % every == 0 or done == iterations:
+            megapixels = round(done * pixels / 1e6, 3)
+            row = {name: float(np.mean(values)) for name, values in rows.items()}
+            history.append({"megapixels": megapixels, **row})
+            rows = {}
+            bar.set_postfix_str(f"loss {row['loss']:.3f}")
+            if log:
+                log(row, megapixels)
+        if resume and time.monotonic() - saved > interval_s:
+            require_finite({"largest weight": largest(learning)}, iteration, iterations, pace)
+            resume.save(
+                {
+                    "done": done,
+                    "history": history,
+                    "average": average,
+                    "network": network.state_dict(),
+                    "opponent": opponent.state_dict(),
+                    "distances": {"usual": distances.usual},
+                    "optimiser": optimiser.state_dict(),
+                }
+            )
+            saved = time.monotonic()
+    bar.close()
+    with torch.no_grad():
+        first = plain_decoder.decoder_parameters()
+        for one, parameter, start_weight in zip(average, learning, first, strict=True):
+            parameter.copy_(torch.lerp(start_weight, one, config.blend))
+    network.to("cpu").eval()
+    if resume:
+        resume.clear()
+    return history
+
+
+def _batch(
+    seen: Decodable, config: GameConfig, rng: np.random.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Pieces of crops: x and the linear path (n, 3, s, s), and steps (n,)."""
+    whole = seen.original.shape[1]
+    side = min(config.crop_px, whole)
+    pictures, linear, steps = [], [], []
+    for index in rng.integers(0, len(seen.step), config.batch_size):
+        y, x = (BLIND_PX * int(i) for i in rng.integers(0, (whole - side) // BLIND_PX + 1, 2))
+        pictures.append(seen.original[index, y : y + side, x : x + side])
+        linear.append(seen.linear[index, :, y : y + side, x : x + side])
+        steps.append(seen.step[index])
+    batch = torch.from_numpy(np.stack(linear)).to(memory_format=torch.channels_last)
+    return picture_batch(np.stack(pictures)), batch, torch.tensor(np.array(steps))
+
+
+def _gain_db(x_hat: Tensor, plain: Tensor, x: Tensor) -> float:
+    """Mean gain in PSNR over the plain decoding."""
+    errors = [(one - x).square().mean((1, 2, 3)) + 1e-9 for one in (x_hat, plain)]
+    return float(10.0 * torch.log10(errors[1] / errors[0]).mean())
+
+
+def changed_weights(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:
+    """Length of the change of all weights together, a share of their own."""
+    pairs = [(a.detach(), b.detach()) for a, b in zip(before, after, strict=True)]
+    change = sum(float((a - b).square().sum()) for a, b in pairs)
+    length = sum(float(a.square().sum()) for a, _ in pairs)
+    return math.sqrt(change / max(length, 1e-12))
