@@ -12,7 +12,7 @@ import argparse
 import dataclasses
 import pathlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -30,13 +30,14 @@ from linocut.lab.config.parse import parse
 from linocut.lab.networks.export import write_graphs
 from linocut.lab.networks.losses import Distortion, build_loss
 from linocut.lab.networks.networks import Cae, Generative
-from linocut.lab.networks.store import load_model, load_tensors, read_description, save_model
+from linocut.lab.networks.store import load_model, load_tensors, save_model
 from linocut.lab.training.game import Decodable, Latent, decodable, teach
 from linocut.lab.training.guards import ResumeState
 from linocut.lab.training.machine import pick_device
 from linocut.lab.training.recipes import generator_of, write_history
 from linocut.lab.training.trainer import Log, Row
 from linocut.models import folders
+from linocut.models.folders import read_description
 
 STEP_RANGE = (10.0, 150.0)
 """Of the files that the shipped decoder learns on; finer ones hide nothing that it could add."""
@@ -153,7 +154,7 @@ def _as_generative(network: Cae, config: GenerativeConfig) -> Generative:
     return made
 
 
-def _say(row: Row, megapixels: float) -> None:
+def _say(row: Mapping[str, float], megapixels: float) -> None:
     numbers = ", ".join(f"{name} {value:.4g}" for name, value in row.items())
     print(f"{megapixels:.1f} Mpx: {numbers}", flush=True)
 

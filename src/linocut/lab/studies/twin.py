@@ -19,6 +19,7 @@ distance, against the twin.
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import pathlib
 import sys
@@ -158,7 +159,11 @@ def decoders_of(codec: Codec, networks: Mapping[str, Cae]) -> dict[str, Decode]:
     codecs = {
         name: codec.with_transforms(TorchTransforms(network)) for name, network in networks.items()
     }
-    return {name: lambda file, one=one: one.decode(file).picture for name, one in codecs.items()}
+    return {name: functools.partial(_decode, one) for name, one in codecs.items()}
+
+
+def _decode(codec: Codec, file: LinoFile) -> RgbArray:
+    return codec.decode(file).picture
 
 
 def cell_files(coded: pathlib.Path, tests: pathlib.Path, points: int) -> Iterator[OneFile]:

@@ -502,7 +502,7 @@ def teach(
                 "adversarial_weight": float(weight.mean()),
             }
         optimiser.zero_grad(set_to_none=True)
-        cost.backward()  # type: ignore[no-untyped-call]
+        cost.backward()
         norm = nn.utils.clip_grad_norm_(learning, GRADIENT_CLIP)
         row |= {"loss": float(cost.detach())}
         require_finite(row | {"gradient norm": float(norm)}, iteration, iterations, pace, step)
