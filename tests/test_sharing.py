@@ -5,16 +5,11 @@ The pipeline that is shared is the first stage alone, which is quick; DVC shares
 
 import pathlib
 import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
 
 import pytest
 import yaml
 
+from local_s3 import log_in, s3_server
 from test_smoke import commit, copy_of_checkout, run
 
 pytestmark = pytest.mark.slow
@@ -25,39 +20,15 @@ BUCKET = "linocut-test"
 @pytest.fixture(scope="module")
 def s3_endpoint():
     """Address of an S3 server process with one empty bucket."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    address = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(300):
-            try:
-                request = urllib.request.Request(f"{address}/{BUCKET}", method="PUT")
-                urllib.request.urlopen(request, timeout=5).close()
-                break
-            except (urllib.error.URLError, ConnectionError):
-                time.sleep(0.2)
-        else:
-            pytest.fail("the S3 server did not start within a minute")
+    with s3_server(BUCKET) as address:
         yield address
-    finally:
-        server.terminate()
-        server.wait(timeout=30)
 
 
 @pytest.fixture(scope="module")
 def origin(s3_endpoint, tmp_path_factory):
     """The first checkout: `prepare` and one experiment are done, everything is pushed."""
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            patch.setenv(name, "test")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
-            patch.delenv(name, raising=False)
+        log_in(patch)
         folder = tmp_path_factory.mktemp("sharing")
         checkout = folder / "first"
         checkout.mkdir()
