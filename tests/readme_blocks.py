@@ -22,7 +22,7 @@ RESULTS = ROOT / "docs/results.md"
 ROOMS = (
     "cli/", "pillow.py", "codec/", "entropy/", "format/", "pictures/", "models/", "errors.py",
     "lab/config/", "lab/data/", "lab/networks/", "lab/training/", "lab/fitting/",
-    "lab/evaluation/", "lab/studies/", "lab/report/", "lab/tracking/",
+    "lab/evaluation/", "lab/studies/", "lab/report/", "lab/tracking/", "lab/cluster/",
 )  # fmt: skip
 """The parts of src/linocut/, as README lists them."""
 
