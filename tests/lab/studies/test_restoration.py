@@ -175,7 +175,9 @@ def test_the_step_matches_the_degradation_within_the_trained_range(params: Param
     crops = np.full((8, 64, 64, 3), 128, np.uint8)
     step = matching_step(params, crops, degradation(DenoiseConfig(10.0)))
     assert step == pytest.approx(12**0.5 * 10.0, rel=0.03)
-    assert matching_step(params, crops, degradation(DenoiseConfig(0.0))) == 5.0
+    assert (
+        matching_step(params, crops, degradation(DenoiseConfig(0.0))) == params.train.step_range[0]
+    )
 
 
 def test_a_folder_without_test_pictures_is_named(tmp_path: pathlib.Path) -> None:
