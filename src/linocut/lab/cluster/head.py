@@ -10,6 +10,7 @@ is of none is run first, in a clone on the head; what reads whole grids, last, i
 from __future__ import annotations
 
 import graphlib
+import logging
 import pathlib
 import shutil
 import subprocess
@@ -74,7 +75,7 @@ def plan_of(edges: Mapping[str, Sequence[str]]) -> Plan:
             last.add(stage)
     inputs = {name for stage, read in edges.items() if "@" in stage for name in read}
     inputs = {name for name in inputs if "@" not in name}
-    for stage in reversed(edges):  # what they read, too
+    for stage in reversed(list(edges)):  # what they read, too
         inputs.update(edges[stage] if stage in inputs else ())
     groups: dict[str, tuple[str, ...]] = {}
     needs: dict[str, dict[str, None]] = {}
@@ -206,10 +207,10 @@ def _outcomes(
         address=None if address == "local" else address,
         include_dashboard=False if address == "local" else None,
         log_to_driver=False,
-        logging_level="warning",
+        logging_level=logging.WARNING,
     )
     try:
-        ray.cloudpickle.register_pickle_by_value(worker)
+        ray.cloudpickle.register_pickle_by_value(worker)  # type: ignore[no-untyped-call]
         task: Any = ray.remote(worker.run)
         asks = {
             "num_cpus": resources.cores,

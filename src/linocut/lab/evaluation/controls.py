@@ -51,16 +51,18 @@ def run_controls(
     """
     arch, _, loss = SOURCE.partition("-")
     released = load_model(models.folder_of(SOURCE))
-    untrained = type(released)(released.config).eval()  # type: ignore[call-arg]
-    recipes = {"wavelet": (untrained, "release"), "no_contexts": (released, "none")}
+    untrained = type(released)(released.config).eval()
+    networks = {"wavelet": untrained, "no_contexts": released}
     for name in CONTROLS:
-        network, contexts = recipes[name]
+        network = networks[name]
         folder = out / name
         trained = folder / "network"
         save_model(trained, network, {"arch": arch, "loss": loss})
         rotation = rotation_tensors(identity(network.bands))
         (trained / ROTATION_FILE).write_bytes(save(rotation))
-        crops = config.crops if contexts == "release" else max(config.crops, CROPS)
-        own = dataclasses.replace(config, contexts=contexts, crops=crops)
+        own = dataclasses.replace(config, contexts="release")
+        if name == "no_contexts":
+            crops = max(config.crops, CROPS)
+            own = dataclasses.replace(config, contexts="none", crops=crops)
         entropy_code(trained, trained, prepared, folder, own, step_range, seed)
         evaluate_cell(folder, prepared / "test", folder, shown)

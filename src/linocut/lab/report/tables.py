@@ -244,7 +244,7 @@ def _ranking(comparison: Comparison) -> pd.DataFrame:
 def _costs(comparison: Comparison, name: str) -> dict[str, Any]:
     """Files, rates and times of a curve; what only our files have is NaN for an anchor."""
     cell = name not in comparison.anchors
-    rows: Sequence[Any] = {**comparison.files, **comparison.anchors}[name]
+    rows: Sequence[Any] = comparison.files[name] if cell else comparison.anchors[name]
     bpp, _ = comparison.curves["psnr_db"][name].mean()
     megapixels = sum(8 * row.bytes / row.bpp for row in rows) / 1e6
     return {
