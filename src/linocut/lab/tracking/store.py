@@ -32,7 +32,19 @@ logger = logging.getLogger(__name__)
 
 EXPERIMENT = "linocut"
 HIDDEN_PARAMS = (
-    "arch.target",
+    "arch.game.batch_size",
+    "arch.game.blend",
+    "arch.game.crop_px",
+    "arch.game.crops",
+    "arch.game.discriminator_",
+    "arch.game.distortion_weight",
+    "arch.game.feature_weight",
+    "arch.game.learning_rate",
+    "arch.game.mean_weight",
+    "arch.game.resting_accuracy",
+    "arch.game.warmup_share",
+    "arch.game.weave_weight",
+    "arch.levels",
     "arch.target",
     "cell",
     "code.context_iterations",
