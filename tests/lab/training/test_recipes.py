@@ -147,8 +147,24 @@ def test_shipped_cells_are_the_shipped_networks_untrained(params, prepared, tmp_
         load_model(folder).state_dict() for folder in (where.out, models.folder_of("cae-ms_ssim"))
     )
     assert all(torch.equal(ours[name], value) for name, value in theirs.items())
-    with pytest.raises(CheckpointError, match="model 'cae-mix' is neither a folder"):
-        recipes.train_cell(shipped, "cae", "mix", tmp_path / "no base", where)
+    with pytest.raises(CheckpointError, match="model 'generative-mix' is neither a folder"):
+        recipes.train_cell(shipped, "generative", "mix", tmp_path / "no base", where)
+
+
+def test_a_cell_goes_on_with_the_released_network_of_its_own_loss(params, prepared, tmp_path):
+    """And says so; where there is none for the loss, with the one for L2."""
+    untrained = dataclasses.replace(params.train, init="release", megapixels=0.0)
+    given = dataclasses.replace(params, train=untrained)
+    for arch, loss, start in (
+        ("cae", "ms_ssim", "cae-ms_ssim"),
+        ("generative", "mix", "generative-l2"),
+    ):
+        where = place(prepared, tmp_path / arch)
+        recipes.train_cell(given, arch, loss, tmp_path / "no base", where)
+        theirs = load_model(models.folder_of(start)).state_dict()
+        ours = load_model(where.out).state_dict()
+        assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+        assert read_description(where.out)["about"]["continues"] == start
 
 
 def test_where_no_network_is_released_one_is_trained_here(params, prepared, tmp_path):
