@@ -84,7 +84,7 @@ kodak: checkout identity setup ## measure the shipped codecs on Kodak, beside th
 	dvc exp run --temp --force --name $(KODAK) -S profile=shipped -S data=kodak -S code.effort=$(EFFORT)
 	mkdir -p docs/$(KODAK)/plots
 	run=$$(git for-each-ref --sort=-committerdate --count=1 --format='%(refname)' 'refs/exps/**/$(KODAK)') \
-	&& for file in report.md metrics.json cells.json plots/rd.png; do \
+	&& for file in report.md metrics.json cells.json plots/rd.png plots/bd_rate.png; do \
 		git show $$run:reports/$$file > docs/$(KODAK)/$$file || exit 1; done
 
 verify: setup ## derive the numbers of README and report again from files and pictures

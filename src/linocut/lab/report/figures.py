@@ -354,7 +354,7 @@ def _draw_interval(axes: Axes, comparison: Comparison, name: str, metric: str, p
     ends = (interval.low, interval.estimate, interval.high)
     axes.annotate(
         f"{interval.estimate:+.1f}",
-        (min(ends) if fewer else max(ends), place),
+        (np.nanmin(ends) if fewer else np.nanmax(ends), place),
         xytext=(-5 if fewer else 5, 0),
         textcoords="offset points",
         ha="right" if fewer else "left",
