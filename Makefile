@@ -1,6 +1,6 @@
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup repro checkout identity test test-slow smoke check format params deps readme report kodak verify ui exps seeds bench lock clean
+.PHONY: help setup repro checkout identity test test-slow smoke check format params deps readme report kodak pictures verify ui exps seeds bench lock clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -78,14 +78,24 @@ deps: setup ## write the modules that each stage imports into dvc.yaml
 readme: setup ## write the tables of README.md that come from other files
 	python tests/readme_blocks.py --write
 
+define keep_report
+	mkdir -p docs/$(1)/plots
+	run=$$(git for-each-ref --sort=-committerdate --count=1 --format='%(refname)' 'refs/exps/**/$(1)') \
+	&& for file in report.md metrics.json cells.json plots/rd.png plots/bd_rate.png; do \
+		git show $$run:reports/$$file > docs/$(1)/$$file || exit 1; done
+endef
+
 EFFORT ?= 2
 KODAK = kodak$(if $(filter-out 2,$(EFFORT)),-effort-$(EFFORT))
 kodak: checkout identity setup ## measure the shipped codecs on Kodak, beside this checkout: docs/kodak/; EFFORT=3 for smaller files
 	dvc exp run --temp --force --name $(KODAK) -S profile=shipped -S data=kodak -S code.effort=$(EFFORT)
-	mkdir -p docs/$(KODAK)/plots
-	run=$$(git for-each-ref --sort=-committerdate --count=1 --format='%(refname)' 'refs/exps/**/$(KODAK)') \
-	&& for file in report.md metrics.json cells.json plots/rd.png plots/bd_rate.png; do \
-		git show $$run:reports/$$file > docs/$(KODAK)/$$file || exit 1; done
+	$(call keep_report,$(KODAK))
+
+NAME ?= $(notdir $(FOLDER))
+pictures: checkout identity setup ## measure the shipped codecs on the pictures of FOLDER, beside this checkout: docs/NAME/
+	test -d "$(FOLDER)" || { echo "FOLDER=$(FOLDER) is not a folder of pictures"; exit 1; }
+	dvc exp run --temp --force --name $(NAME) -S profile=shipped -S 'data.test=$(abspath $(FOLDER))' -S code.effort=$(EFFORT)
+	$(call keep_report,$(NAME))
 
 verify: setup ## derive the numbers of README and report again from files and pictures
 	python -m benchmarks.verify

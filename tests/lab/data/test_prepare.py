@@ -292,6 +292,21 @@ def test_kodak_replaces_the_test_pictures_of_the_source(folder: Path) -> None:
     assert names == [f"kodim{i:02d}" for i in range(1, 25)]
 
 
+def test_a_folder_replaces_the_test_pictures_of_the_source(folder: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.mkdir()
+    write_png(own / "mine.png", np.zeros((200, 200, 3), np.uint8))
+    data = dataclasses.replace(FOLDER, folder=str(folder), test=str(own))
+    names = [file.name for file in list_files(data, DECLARATIONS) if file.split == "test"]
+    assert names == ["mine"]
+
+
+def test_an_unknown_word_for_the_test_set_names_those_that_are_known() -> None:
+    data = dataclasses.replace(FOLDER, source="samples", test="kodka")
+    with pytest.raises(DataError, match="'kodka', expected source, samples, kodak or a folder"):
+        list_files(data, DECLARATIONS)
+
+
 RNG_SEED = 3
 
 

@@ -212,12 +212,15 @@ def _task(raw: object, key: str) -> TaskConfig:
 
 @dataclass(frozen=True, config=STRICT)
 class DataConfig:
-    """Where the pictures come from. `$NAME` in a folder is an environment variable."""
+    """Where the pictures come from. `$NAME` in a folder is an environment variable.
+
+    `test` is `source` for those of the source itself, `samples`, `kodak`, or a folder.
+    """
 
     source: Literal["samples", "folder"]
     folder: str
     more_train: tuple[str, ...]
-    test: Literal["source", "samples", "kodak"]
+    test: str
     validation_share: Share
     test_share: Share
     skip_bad: bool

@@ -37,6 +37,7 @@ from linocut.lab.data.sources import (
     PictureFile,
     Split,
     folder_files,
+    folder_test_files,
     kodak_files,
     sample_files,
     training_files,
@@ -52,7 +53,8 @@ DEAD_LEAVES_PX = 512
 _DEAD_LEAVES_LICENCE = "generated, no rights reserved"
 _SHOWN_REJECTED = 8
 _REMEDIES: dict[Split, str] = {
-    "test": "put some into test/, raise data.test_share, or set data.test to samples or kodak",
+    "test": "put some into test/, raise data.test_share, or set data.test to samples, kodak or a "
+    "folder",
     "validation": "put some into validation/, raise data.validation_share, or let "
     "prepare.dead_leaves make some",
     "train": "put some into train/, name folders in data.more_train, or let prepare.dead_leaves "
@@ -166,8 +168,10 @@ def list_files(data: DataConfig, declarations: Path) -> list[PictureFile]:
         files = [file for file in files if file.split != "test"]
     if data.test == "kodak":
         files += kodak_files(declarations / "kodak.json", declarations / "kodak")
-    if data.test == "samples":
+    elif data.test == "samples":
         files += [file for file in sample_files(samples) if file.split == "test"]
+    elif data.test != "source":
+        files += folder_test_files(data.test)
     files += training_files(data.more_train)
     rank = {split: i for i, split in enumerate(SPLITS)}
     return sorted(files, key=lambda file: rank.get(file.split or "train", len(rank)))

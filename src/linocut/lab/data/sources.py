@@ -114,6 +114,17 @@ def training_files(folders: Iterable[str]) -> list[PictureFile]:
     return files
 
 
+def folder_test_files(folder: str) -> list[PictureFile]:
+    """Every picture below a folder of test pictures."""
+    try:
+        root = expand_folder(folder)
+    except DataError as error:
+        raise DataError(
+            f"data.test is {folder!r}, expected source, samples, kodak or a folder: {error}"
+        ) from None
+    return _pictures_below(root, root.name, "test")
+
+
 def expand_folder(folder: str) -> Path:
     """A folder from the settings, with `$NAME` and `~` expanded.
 
