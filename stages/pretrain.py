@@ -11,7 +11,7 @@ sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install 
 
 from linocut.lab.config import stage
 from linocut.lab.config.params import Params
-from linocut.lab.training import recipes
+from linocut.lab.training import parallel, recipes
 
 PREPARED = ROOT / "artifacts/prepared"
 PRETRAINED = ROOT / "artifacts/pretrained"
@@ -25,4 +25,4 @@ def main(params: Params, arch: str) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, "arch", params_file=ROOT / "params.yaml")
+    stage.run(parallel.by_processes(main), "arch", params_file=ROOT / "params.yaml")

@@ -12,7 +12,7 @@ sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install 
 from linocut.lab.config import stage
 from linocut.lab.config.params import Params
 from linocut.lab.tracking import live
-from linocut.lab.training import recipes
+from linocut.lab.training import parallel, recipes
 
 PREPARED = ROOT / "artifacts/prepared"
 PRETRAINED = ROOT / "artifacts/pretrained"
@@ -20,13 +20,16 @@ TRAINED = ROOT / "artifacts/trained"
 
 
 def main(params: Params, arch: str, loss: str) -> None:
-    """Train one cell, watched by MLflow; a killed training goes on where it was."""
+    """Train one cell; MLflow watches the first process. A killed training goes on where it was."""
     cell = f"{arch}-{loss}"
     inputs = stage.watched(ROOT, "train", params, arch=arch, loss=loss)
     base = PRETRAINED / arch
     files = [PREPARED / "train.npy", base / "model.json", base / "model.safetensors"]
     state = stage.state_folder(ROOT, inputs, files)
     place = recipes.TrainingPlace(PREPARED, TRAINED / cell, state)
+    if not parallel.is_first():
+        recipes.train_cell(params, arch, loss, base, place)
+        return
     with live.run(
         cell,
         arch=arch,
@@ -39,4 +42,4 @@ def main(params: Params, arch: str, loss: str) -> None:
 
 
 if __name__ == "__main__":
-    stage.run(main, "arch", "loss", params_file=ROOT / "params.yaml")
+    stage.run(parallel.by_processes(main), "arch", "loss", params_file=ROOT / "params.yaml")

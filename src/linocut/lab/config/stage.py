@@ -86,6 +86,9 @@ def alone(checkout: pathlib.Path) -> Iterator[None]:
     except ImportError:  # no such locks on Windows
         yield
         return
+    if os.environ.get("LOCAL_RANK", "0") != "0":  # a rank of the stage that holds the lock
+        yield
+        return
     path = checkout / ".state" / "stage.lock"
     path.parent.mkdir(exist_ok=True)
     with path.open("a+", encoding="utf-8") as file:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
+from linocut.lab.training import parallel
 from linocut.lab.training.trainer import Outcome
 
 
@@ -83,6 +84,7 @@ class BlockAdversary(nn.Module):
         accuracy = ((real > 0).float().mean() + (fake < 0).float().mean()) / 2
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        parallel.average_gradients(self.discriminator.parameters())
         self.optimiser.step()
         return {
             "discriminator_loss": loss.detach(),

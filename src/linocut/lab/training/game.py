@@ -44,7 +44,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
-from tqdm import tqdm
 
 from linocut.entropy.choice import ROUNDING
 from linocut.entropy.planes import dequantise, quantise, step_index, step_of
@@ -52,6 +51,7 @@ from linocut.lab.config.params import GameConfig
 from linocut.lab.networks.features import DETAIL, Features, distance
 from linocut.lab.networks.losses import Distortion
 from linocut.lab.networks.networks import Cae
+from linocut.lab.training import parallel
 from linocut.lab.training.guards import ResumeState, largest, require_finite
 from linocut.lab.training.machine import (
     checkpoint_interval_s,
@@ -59,7 +59,7 @@ from linocut.lab.training.machine import (
     one_thread,
     picture_batch,
 )
-from linocut.lab.training.trainer import Log, Outcome, Row
+from linocut.lab.training.trainer import Log, Outcome, Row, progress
 from linocut.pictures.image import busiest_corner, crop
 
 BLIND_PX = 4
@@ -180,13 +180,15 @@ class Opponent(nn.Module):
             step: (n,), grey levels; for each octave of them the first crops decide for good.
         """
         octave = torch.log2(step).round().long().clamp(0, OCTAVES - 1)
-        if bool((self.measured[octave] >= BALANCE_LENGTH).all()):
+        if not parallel.anywhere(self.measured[octave] < BALANCE_LENGTH):
             return self.known_weight(step)
+        places, ratios = octave.tolist(), []
         pulls = [
             torch.autograd.grad(one.sum(), x_hat, retain_graph=True)[0] for one in (main, game)
         ]
-        for index, place in enumerate(octave.tolist()):
+        for index, place in enumerate(places):
             if self.measured[place] >= BALANCE_LENGTH:
+                ratios.append(math.nan)
                 continue
             norms = []
             for pull in pulls:
@@ -194,10 +196,14 @@ class Opponent(nn.Module):
                 alone[index] = pull[index]
                 (found,) = torch.autograd.grad(x_hat, layer, alone, retain_graph=True)
                 norms.append(float(found.norm()))
-            ratio = math.log((norms[0] + 1e-12) / (norms[1] + 1e-12))
-            share = 1.0 / (1.0 + float(self.measured[place]))
-            self.balance[place] += share * (ratio - float(self.balance[place]))
-            self.measured[place] += 1.0
+            ratios.append(math.log((norms[0] + 1e-12) / (norms[1] + 1e-12)))
+        everywhere = (octave, torch.tensor(ratios, dtype=torch.float64))
+        places, ratios = (parallel.of_all(one).flatten().tolist() for one in everywhere)
+        for place, ratio in zip(places, ratios, strict=True):
+            if self.measured[place] < BALANCE_LENGTH:
+                share = 1.0 / (1.0 + float(self.measured[place]))
+                self.balance[place] += share * (ratio - float(self.balance[place]))
+                self.measured[place] += 1.0
         return self.known_weight(step)
 
     def known_weight(self, step: Tensor) -> Tensor:
@@ -245,6 +251,7 @@ class Opponent(nn.Module):
         self._note([a for a, _ in pairs], [b for _, b in pairs])
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        parallel.average_gradients(self.discriminator.parameters())
         self.optimiser.step()
         return {
             "discriminator_loss": float(loss.detach()),
@@ -255,6 +262,7 @@ class Opponent(nn.Module):
     def _note(self, real: list[Tensor], fake: list[Tensor]) -> None:
         pairs = zip(real, fake, strict=True)
         right = torch.stack([(a > b).float().mean() for a, b in pairs]).mean()
+        parallel.average([right])
         self.accuracy.lerp_(right, 0.1)
 
 
@@ -328,6 +336,7 @@ class Distances(nn.Module):
         total = torch.zeros_like(found[0])
         for index, weight in enumerate(self.weights):
             new = start[index].mean()
+            parallel.average([new])
             first = float(self.usual[index]) == 0.0
             self.usual[index] = new if first else torch.lerp(self.usual[index], new, 0.02)
             scale = OWN_SHARE * start[index] + (1.0 - OWN_SHARE) * self.usual[index] + 1e-12
@@ -476,15 +485,16 @@ def teach(
         opponent.load_state_dict(state["opponent"])
         distances.load_state_dict(state["distances"], strict=False)
         optimiser.load_state_dict(state["optimiser"])
+    part = parallel.part_of(config.batch_size)
     every = max(1, iterations // REPORTS)
     rows: dict[str, list[float]] = {}
     saved, interval_s = time.monotonic(), checkpoint_interval_s()
-    bar = tqdm(total=iterations * pixels, initial=start * pixels, unit="px", unit_scale=True)
+    bar = progress(iterations * pixels, start * pixels)
     layer = network.synthesis_net.leave.weight
     for iteration in range(start, iterations):
-        torch.manual_seed(seed * 1_000_003 + iteration)
+        parallel.seed_noise(seed * 1_000_003 + iteration)
         batch = _batch(seen, config, np.random.default_rng([seed, iteration]))
-        x, linear, step = (one.to(device) for one in batch)
+        x, linear, step = (one[part].to(device) for one in batch)
         share = (iteration + 1) / iterations
         pace = min(1.0, share / 0.02) * (0.02 + 0.98 * (1.0 + math.cos(math.pi * share)) / 2.0)
         optimiser.param_groups[0]["lr"] = pace * config.learning_rate
@@ -503,6 +513,7 @@ def teach(
             }
         optimiser.zero_grad(set_to_none=True)
         cost.backward()
+        parallel.average_gradients(learning)
         norm = nn.utils.clip_grad_norm_(learning, GRADIENT_CLIP)
         row |= {"loss": float(cost.detach())}
         require_finite(row | {"gradient norm": float(norm)}, iteration, iterations, pace, step)
@@ -514,7 +525,7 @@ def teach(
         for one, parameter in zip(average, learning, strict=True):
             one.lerp_(parameter.detach(), 1.0 - decay)
         row |= {"psnr_gain_db": _gain_db(x_hat.detach(), plain, x)}
-        for name, value in row.items():
+        for name, value in parallel.average_numbers(row).items():
             rows.setdefault(name, []).append(value)
         bar.update(pixels)
         done = iteration + 1

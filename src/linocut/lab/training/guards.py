@@ -18,13 +18,15 @@ from torch import Tensor
 
 from linocut.errors import DataError, LinocutError
 from linocut.files import write_atomically
+from linocut.lab.training import parallel
 
 
 class ResumeState:
     """The last checkpoint of one training.
 
     A training without a checkpoint is as good as one with it, unless it is killed: what cannot be
-    written or read is said in one line, and the training goes on.
+    written or read is said in one line, and the training goes on. Of the processes of one training
+    the first has it.
 
     Args:
         folder: named by a hash of everything the training depends on, so that no other training can
@@ -38,6 +40,8 @@ class ResumeState:
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint; a kill in the middle, or a full disk, leaves the old one."""
+        if not parallel.is_first():
+            return
         content = io.BytesIO()
         torch.save(state, content)
         try:
@@ -56,6 +60,9 @@ class ResumeState:
 
     def load(self) -> dict[str, Any] | None:
         """The last checkpoint, or None."""
+        return parallel.of_first(self._read() if parallel.is_first() else None)
+
+    def _read(self) -> dict[str, Any] | None:
         if not self.file.exists():
             return None
         try:
@@ -70,7 +77,8 @@ class ResumeState:
 
     def clear(self) -> None:
         """Forget it: the training is complete."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        if parallel.is_first():
+            shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _reason(error: Exception, file: pathlib.Path) -> str:
@@ -125,8 +133,12 @@ def require_finite(
 
 @torch.no_grad()
 def on_host(numbers: Mapping[str, Tensor]) -> dict[str, float]:
-    """Single numbers by name, in one transfer: a GPU is waited for once and not once for each."""
+    """Single numbers by name, in one transfer: a GPU is waited for once and not once for each.
+
+    With several processes they are means over all of them.
+    """
     together = torch.stack([number.detach().float() for number in numbers.values()])
+    parallel.average([together])
     return dict(zip(numbers, together.tolist(), strict=True))
 
 

@@ -24,13 +24,14 @@ from __future__ import annotations
 import csv
 import dataclasses
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from linocut.errors import ConfigError, DataError
 from linocut.lab.config.params import GenerativeConfig, NcodeConfig, Params, ScheduleConfig, Stream
@@ -39,6 +40,7 @@ from linocut.lab.networks.layers import BLOCK_PX
 from linocut.lab.networks.losses import build_loss, description, l2
 from linocut.lab.networks.networks import Cae, Network, build_network
 from linocut.lab.networks.store import load_model, load_tensors, save_model
+from linocut.lab.training import parallel
 from linocut.lab.training.adversary import BlockAdversary, Discriminator
 from linocut.lab.training.game import JointAdversary, decodable, teach
 from linocut.lab.training.guards import ResumeState
@@ -197,8 +199,7 @@ def _train_generator(
     weights = adversary.discriminator.to("cpu").state_dict()
     about = {"arch": "ncode", "stage": 1, "megapixels": schedule.megapixels, "seed": params.seed}
     extra = {_DISCRIMINATOR + name: value for name, value in weights.items()}
-    save_model(place.out, network, about, extra)
-    write_history(place.out / "history.csv", history)
+    _write(place.out, network, about, history, extra)
 
 
 def _train_encoder(
@@ -239,8 +240,7 @@ def _train_encoder(
     ).run()
     about = {"arch": "ncode", "megapixels": schedule.megapixels, "seed": params.seed}
     about |= description(loss, params.loss[loss]) | _of_plugins(params.loss[loss].target)
-    save_model(place.out, network, about)
-    write_history(place.out / "history.csv", history)
+    _write(place.out, network, about, history)
 
 
 def _train(
@@ -277,8 +277,17 @@ def _save(
     history: Sequence[Row], place: TrainingPlace,
 ) -> None:  # fmt: skip
     about |= {"megapixels": schedule.megapixels, "init": params.train.init, "seed": params.seed}
-    save_model(place.out, network, about)
-    write_history(place.out / "history.csv", history)
+    _write(place.out, network, about, history)
+
+
+def _write(
+    folder: pathlib.Path, network: Network, about: dict[str, Any], history: Sequence[Row],
+    extra: Mapping[str, Tensor] | None = None,
+) -> None:  # fmt: skip
+    """What a training leaves; of several processes the first does it."""
+    if parallel.is_first():
+        save_model(folder, network, about, extra)
+        write_history(folder / "history.csv", history)
 
 
 def _of_plugins(*targets: str) -> dict[str, Any]:

@@ -30,7 +30,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from linocut.lab.config.params import ScheduleConfig, TrainConfig
+from linocut.lab.networks.layers import BatchNorm
 from linocut.lab.networks.networks import Network
+from linocut.lab.training import parallel
 from linocut.lab.training.guards import ResumeState, largest, on_host, require_finite
 from linocut.lab.training.machine import (
     checkpoint_interval_s,
@@ -154,6 +156,7 @@ class Trainer:
             self.crops, self.schedule.crop_px, self.schedule.batch_size, self.seed, self.device
         )
         self.pixels = self.schedule.batch_size * self.sample.side_px**2
+        self.part = parallel.part_of(self.schedule.batch_size)
         self.iterations = max(1, round(self.schedule.megapixels * 1e6 / self.pixels))
         self.frozen_iterations = round(self.schedule.frozen_analysis_share * self.iterations)
         self.asks = self.objective or Coding(self.network, self.config.step_range)
@@ -172,7 +175,7 @@ class Trainer:
         saved, interval_s = time.monotonic(), checkpoint_interval_s()
         every = max(1, self.iterations // REPORTS)
         total, done_before = self.iterations * self.pixels, start * self.pixels
-        with tqdm(total=total, initial=done_before, unit="px", unit_scale=True) as bar:
+        with progress(total, done_before) as bar:
             for iteration in range(start, self.iterations):
                 row = self.step(iteration, joint=iteration >= self.frozen_iterations)
                 bar.update(self.pixels)
@@ -214,8 +217,13 @@ class Trainer:
         start = self._restore()
         self.averaged = list(self.average.values())
         self.live = list(self.network.state_dict().values())  # they change in place only
+        norms = (one for one in self.network.modules() if isinstance(one, BatchNorm))
+        self.statistics = [buffer for one in norms for buffer in one.buffers()]
         if start == 0:
             self.exchange = self.asks.calibrate(self.sample, self.distortion, self.seed)
+            learned = {k: v.cpu() for k, v in self.asks.learned.state_dict().items()}
+            self.exchange, learned = parallel.of_first((self.exchange, learned))
+            self.asks.learned.load_state_dict(learned)
             self._report({"loss": math.nan, "distortion": math.nan, "learning_rate": 0.0}, 0)
         return start
 
@@ -229,9 +237,10 @@ class Trainer:
         Returns:
             loss, distortion, learning rate, and what the adversary says.
         """
-        torch.manual_seed(self.seed * 1_000_003 + iteration)
-        x, rng = self.sample(iteration)
-        step = to_device(self.asks.draw_steps(rng, len(x)), self.device)
+        parallel.seed_noise(self.seed * 1_000_003 + iteration)
+        x, rng = self.sample(iteration, self.part)
+        steps = self.asks.draw_steps(rng, self.schedule.batch_size)
+        step = to_device(steps[self.part], self.device)
         rate_scale = self.learning_rate(iteration)
         for group in self.optimiser.param_groups:
             group["lr"] = rate_scale * group["scale"]
@@ -250,6 +259,7 @@ class Trainer:
         loss = (cost / (reference + 0.05)).mean()
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
+        parallel.average_gradients(p for g in self.optimiser.param_groups for p in g["params"])
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
         first = {"loss": loss, "distortion": distortion.mean()}
         found = on_host(first | numbers | {"gradient norm": norm})
@@ -257,6 +267,7 @@ class Trainer:
         row = {name: found[name] for name in first} | {"learning_rate": rate_scale}
         row |= {name: found[name] for name in numbers}
         self.optimiser.step()
+        parallel.average(self.statistics)
         if self.adversary:
             given = outcome._replace(x_hat=outcome.x_hat.detach())
             learned = on_host(self.adversary.learn(x, given, step, rate_scale))
@@ -437,6 +448,14 @@ class Coding:
         return x, [band.detach() for band in self.network.analysis(x)]
 
 
+def progress(total_px: int, done_px: int) -> tqdm[Any]:
+    """The bar of a training; of several processes the first shows it."""
+    return tqdm(
+        total=total_px, initial=done_px, unit="px", unit_scale=True,
+        disable=not parallel.is_first(),
+    )  # fmt: skip
+
+
 def batch_psnr_db(x_hat: Tensor, x: Tensor) -> float:
     """Of pictures in [0, 1]; finite for equal ones."""
     return -10.0 * math.log10(float((x_hat - x).square().mean()) + 1e-12)
@@ -468,16 +487,25 @@ class CropSampler:
         self.batch, self.seed = batch, seed
         self.side_px = min(side_px, crops.shape[1])
 
-    def __call__(self, iteration: int) -> tuple[Tensor, np.random.Generator]:
-        """Pictures (batch, 3, side, side) in [0, 1], and the generator to go on drawing from."""
+    def __call__(
+        self, iteration: int, part: slice = slice(None)
+    ) -> tuple[Tensor, np.random.Generator]:
+        """Pictures (n, 3, side, side) in [0, 1], and the generator to go on drawing from.
+
+        Args:
+            iteration: decides which.
+            part: of the batch; the others are drawn, too, and not cut.
+        """
         rng = np.random.default_rng([self.seed, iteration])
         chosen = rng.integers(0, len(self.crops), self.batch).tolist()
         side, most = self.side_px, self.crops.shape[1] - self.side_px
+        places = [
+            (index, rng.integers(0, most + 1, 2).tolist(), rng.integers(0, 2, 3).tolist())
+            for index in chosen
+        ]
         pictures = []
-        for index in chosen:
-            y, x = rng.integers(0, most + 1, 2).tolist()
+        for index, (y, x), flips in places[part]:
             picture = self.crops[index, y : y + side, x : x + side]
-            flips = rng.integers(0, 2, 3).tolist()
             picture = torch.flip(picture, [axis for axis in (0, 1) if flips[axis]])
             pictures.append(picture.transpose(0, 1) if flips[2] else picture)
         return picture_batch(torch.stack(pictures)), rng
