@@ -363,6 +363,51 @@ def test_closed_streams_are_one_line_and_exit_code_1(
     assert line.startswith(f"linocut: {message}")
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="limits files by the shell")
+@pytest.mark.parametrize(
+    ("command", "target"),
+    [
+        ("compress a.png", "a.lino"),
+        ("compress a.png -o out", "out/a.lino"),
+        ("decompress wavelet-odd.lino", "wavelet-odd.png"),
+    ],
+)
+def test_a_full_disk_is_one_line_and_leaves_the_file_that_was_there(
+    command: str, target: str, here: Path, codec_folder: Path
+) -> None:
+    (here / "out").mkdir()
+    (here / "wavelet-odd.lino").write_bytes((GOLDEN.parent / "wavelet-odd.lino").read_bytes())
+    (here / target).write_bytes(b"from before")
+    before = sorted(here.rglob("*"))
+    model = GOLDEN if command.startswith("decompress") else codec_folder
+    full = f"ulimit -f 0; linocut {command} -f --model {model} --threads 1"
+    done = in_shell(full, here)
+    assert done.returncode == 1, done.stderr
+    (line,) = done.stderr.decode().splitlines()
+    assert target in line
+    assert "cannot be written: File too large" in line
+    assert (here / target).read_bytes() == b"from before"
+    assert sorted(here.rglob("*")) == before
+
+
+def test_neither_home_nor_temporary_folder_nor_locale_is_needed(
+    here: Path, codec_folder: Path
+) -> None:
+    (here / "a.png").rename(here / "grün.png")
+    bare = {
+        "HOME": "/nonexistent", "TMPDIR": "/nonexistent", "XDG_CACHE_HOME": "/proc/nothing",
+        "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PYTHONPATH": str(SOURCE),
+    }  # fmt: skip
+    for command in (["compress", "grün.png"], ["decompress", "grün.lino", "-o", "b.png"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "linocut", *command, "--model", codec_folder, "--threads", "1"],
+            env=bare, capture_output=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert b"Warning" not in done.stderr
+    assert psnr_db(LEAVES, read_picture(here / "b.png").rgb) > 20
+
+
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
 def test_files_need_no_streams(closed: str, here: Path, codec_folder: Path) -> None:
     done = in_shell(f"linocut compress a.png --model {codec_folder} --threads 1 {closed}", here)
