@@ -33,7 +33,7 @@ $(KERNEL): $(STAMP) setup.py $(wildcard src/linocut/entropy/_kernel*.[ch])
 	@touch $@
 
 repro: checkout setup ## run the pipeline: train every cell, compress, measure, compare
-	@python -m linocut.lab.config.compose --check
+	@python -m linocut.lab.config.params --check
 	dvc repro
 	@$(MAKE) --no-print-directory report
 
@@ -63,14 +63,14 @@ check: setup ## lint, format, types, import contracts, params.yaml
 	ruff format --check .
 	mypy
 	lint-imports
-	python -m linocut.lab.config.compose --check
+	python -m linocut.lab.config.params --check
 
 format: setup ## sort imports and format
 	ruff check --fix --quiet . || true
 	ruff format .
 
 params: setup ## compose src/linocut/lab/conf/ into params.yaml
-	python -m linocut.lab.config.compose --write
+	python -m linocut.lab.config.params --write
 
 deps: setup ## write the modules that each stage imports into dvc.yaml
 	python tests/import_closure.py --write
@@ -110,7 +110,7 @@ exps: setup ## table of the DVC experiments
 	  --drop 'artifacts|stages|src|data/|rate_over|^arch|^loss|Executor|State|files'
 
 seeds: setup ## compare the cells over the seeds of all experiments
-	@python -m linocut.lab.report.seeds
+	@python -m linocut.lab.report.experiments
 
 bench: setup ## measure speed: training throughput, compress and decompress
 	python -m benchmarks

@@ -11,8 +11,9 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "src"))  # this checkout, not an editable install of another
 
-from linocut.lab.config import stage, targets
+from linocut.lab.config import stage
 from linocut.lab.config.params import Params
+from linocut.lab.config.parse import record
 
 RECORDS = ROOT / "artifacts/targets"
 
@@ -20,12 +21,12 @@ RECORDS = ROOT / "artifacts/targets"
 def main(params: Params) -> None:
     """Record the files behind every target of the grid."""
     for loss, distortion in params.loss.items():
-        targets.record([distortion.target], RECORDS / "loss" / f"{loss}.json")
+        record([distortion.target], RECORDS / "loss" / f"{loss}.json")
     for arch, network in params.arch.items():
-        targets.record([network.target], RECORDS / "arch" / f"{arch}.json")
+        record([network.target], RECORDS / "arch" / f"{arch}.json")
         for loss, distortion in params.loss.items():
             both = [network.target, distortion.target]
-            targets.record(both, RECORDS / "cell" / f"{arch}-{loss}.json")
+            record(both, RECORDS / "cell" / f"{arch}-{loss}.json")
 
 
 if __name__ == "__main__":

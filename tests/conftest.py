@@ -44,9 +44,9 @@ if importlib.util.find_spec("torch") is None:  # the codec alone is installed
     ]
 RACER = """
 import sys
-from linocut.lab.tracking import live as tracking
-tracking.PATIENCE_S = 240  # this machine may be busy
-with tracking.run("cae-l1", arch="cae", loss="l1", params={}, fingerprint=sys.argv[1]) as log:
+from linocut.lab.tracking import live
+live.PATIENCE_S = 240  # this machine may be busy
+with live.run("cae-l1", arch="cae", loss="l1", params={}, fingerprint=sys.argv[1]) as log:
     log({"loss": 1.0}, 0.0)
 """
 
@@ -77,11 +77,11 @@ def race(tmp_path_factory):
 
 def isolate(patch, folder):
     """No server, no DVC around, no patience, and the store in `folder`."""
-    from linocut.lab.tracking import store as tracking_store
+    from linocut.lab.tracking import live
 
     patch.setenv("DVC_ROOT", str(folder))
     patch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-    patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(tracking_store.SERVER_TIMEOUT_S))
+    patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", str(live.SERVER_TIMEOUT_S))
     for name in ("MLFLOW_TRACKING_URI", "DVC_STAGE", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"):
         patch.delenv(name, raising=False)
 
@@ -130,9 +130,9 @@ def store(isolated, make_store, tmp_path):
 
 def list_runs():
     """The runs of the store that the environment names."""
-    from linocut.lab.tracking import store as tracking_store
+    from linocut.lab.tracking import live
 
-    return list(tracking_store.all_runs(*tracking_store.open_store()))
+    return list(live.all_runs(*live.open_store()))
 
 
 def pytest_collection_modifyitems(items):

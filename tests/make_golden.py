@@ -20,8 +20,16 @@ from numpy.typing import NDArray
 from linocut.codec import rotation
 from linocut.codec.codec import Codec
 from linocut.entropy.planes import quantise, step_of
-from linocut.format.bitstream import ALPHA, CORRECTION, EXIF, HINTS, ICC_PROFILE
-from linocut.format.blocks import ROWS, pack_alpha, pack_correction
+from linocut.format.bitstream import (
+    ALPHA,
+    CORRECTION,
+    EXIF,
+    HINTS,
+    ICC_PROFILE,
+    ROWS,
+    pack_alpha,
+    pack_correction,
+)
 from linocut.lab.config.params import Cae2018Config, CaeConfig
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.fitting.entropy_fit import fit_networks, fit_tables

@@ -84,7 +84,7 @@ def test_every_module_that_a_page_names_exists(page: Path) -> None:
 
 @pytest.mark.parametrize("page", [README, ROOT / "docs/pipeline.md"], ids=lambda p: p.name)
 def test_every_override_that_a_page_shows_composes(page: Path) -> None:
-    from linocut.lab.config.compose import compose
+    from linocut.lab.config.params import compose
 
     for command in re.findall(r"`(dvc exp run [^`]*)`", TEXTS[page]):
         overrides = re.findall(r"-S '?([^ ']+)'?", command)

@@ -70,7 +70,7 @@ def copy_of_checkout(target: pathlib.Path) -> None:
 
 def compose(folder: pathlib.Path, *overrides: str) -> None:
     """Write params.yaml from the conf/ of this folder, not of an editable install."""
-    command = ("python", "-m", "linocut.lab.config.compose", "--write", *overrides)
+    command = ("python", "-m", "linocut.lab.config.params", "--write", *overrides)
     run(folder, *command, PYTHONPATH=str(folder / "src"))
 
 

@@ -39,7 +39,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BENCHMARKS = ROOT / "benchmarks"
 CELLS = ("cae-l2", "cae-l1")
 CONFIG = CompareConfig(bootstrap_draws=20, shown_pictures=1, shown_bpp=0.5)
-DRAWN = ("side_by_side.collect", "figures.draw_rd", "figures.draw_bd_rates", "figures.draw_lines")
+DRAWN = ("figures.collect", "figures.draw_rd", "figures.draw_bd_rates", "figures.draw_lines")
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,12 @@ from linocut.codec.correction import NormalEquations, middle, numbers_of, scale_
 from linocut.codec.tiles import Tile
 from linocut.codec.transforms import GraphTransforms
 from linocut.errors import BitstreamError
-from linocut.format.bitstream import CORRECTION, unpack
-from linocut.format.blocks import (
+from linocut.format.bitstream import (
+    CORRECTION,
     ROWS,
     code_lengths,
     pack_correction,
+    unpack,
     unpack_correction,
 )
 from linocut.lab.data.dead_leaves import dead_leaves

@@ -15,8 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from linocut.cli.batch import Options, Outcome, naming, run, say
-from linocut.cli.files import STREAM, Job, plan, read
+from linocut.cli.files import STREAM, Job, Options, Outcome, naming, plan, read, run, say
 from linocut.codec.picture_files import (
     Target,
     compress_picture,

@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         if isinstance(error, OSError):
             _drop_output()
-        from linocut.cli.batch import one_line
+        from linocut.cli.files import one_line
 
         return _fail(one_line(error))
 

@@ -47,8 +47,7 @@ from linocut.entropy.planes import Symbols, dequantise, step_index, step_of
 from linocut.entropy.tables import EntropyTables
 from linocut.errors import BitstreamError, CheckpointError, DataError
 from linocut.format import bitstream
-from linocut.format.bitstream import LinoFile
-from linocut.format.blocks import pack_correction, unpack_lossless
+from linocut.format.bitstream import LinoFile, pack_correction, unpack_lossless
 from linocut.models import folders
 from linocut.models.folders import About, Model
 

@@ -8,7 +8,7 @@ A decoder is trained for all pictures, so for one it repairs some things too lit
 much. How strongly each feature should speak is a least-squares problem, and the encoder solves it:
 in whole numbers s, with every bit of theirs paid for like those of symbols. The decoder scales the
 weights of its last layer. The network says where a picture is quiet and where busy
-(`linocut.codec.transforms.Transforms.look`); `linocut.format.blocks` has how s lies in a file.
+(`linocut.codec.transforms.Transforms.look`); `linocut.format.bitstream` has how s lies in a file.
 
 Related: van Rozendaal, Huijben, Cohen, "Overfitting for fun and profit: instance-adaptive data
 compression", 2021, which sends updates of whole networks, found by training.
@@ -31,7 +31,7 @@ from linocut.codec.tiles import Tile, padded_to
 from linocut.codec.transforms import Geometry, Latent, Picture, Transforms
 from linocut.entropy.planes import Integers, dequantise, step_of
 from linocut.errors import BitstreamError
-from linocut.format.blocks import LARGEST, ROWS, Numbers, code_lengths, unpack_correction
+from linocut.format.bitstream import LARGEST, ROWS, Numbers, code_lengths, unpack_correction
 
 QUANTUM = 0.25
 GROUPS = ((0, 3, 4), (1,), (2,))

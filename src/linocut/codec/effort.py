@@ -27,7 +27,7 @@ from linocut.entropy.coder import Coder
 from linocut.entropy.planes import Integers, step_of
 from linocut.entropy.tables import Bins
 from linocut.errors import ConfigError
-from linocut.format.blocks import Numbers
+from linocut.format.bitstream import Numbers
 from linocut.models.folders import About
 
 Chosen = tuple[Tile, list[Integers], Bins | None]

@@ -13,8 +13,8 @@ import yaml
 
 from linocut.codec.codec import Codec
 from linocut.errors import ConfigError
-from linocut.lab.config import targets
 from linocut.lab.config.params import ArchOption, LossOption, Params, load_params
+from linocut.lab.config.parse import find, record, sources
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.fitting import build
 from linocut.lab.networks.losses import described
@@ -36,7 +36,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pathlib.Path]
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(targets, "CHECKOUT", folder)
+        patch.setattr("linocut.lab.config.parse.CHECKOUT", folder)
         patch.setattr(sys, "path", [*sys.path, str(folder)])
         yield folder
     for name in [name for name in sys.modules if name.partition(".")[0] == "plugins"]:
@@ -107,7 +107,7 @@ def test_pictures_come_back_from_files_of_the_codec_that_was_trained(codec: path
 
 
 def test_training_changed_the_transform(codec: pathlib.Path, params: Params) -> None:
-    started = targets.find("plugins.blocks:Blocks")(params.arch["blocks"].config)
+    started = find("plugins.blocks:Blocks")(params.arch["blocks"].config)
     trained = load_model(codec)
     assert trained.architecture == "plugins.blocks:Blocks"
     assert not (trained.synthesis_net.weight == started.synthesis_net.weight).all()
@@ -119,9 +119,7 @@ def test_the_model_says_its_loss_and_the_files_that_it_is_made_of(
     about = read_description(codec)["about"]
     assert described(about).keywords == {"epsilon": 0.004}
     assert about["plugins"] == {
-        name: targets.sources([f"plugins.{name.removeprefix('plugins/').removesuffix('.py')}:x"])[
-            name
-        ]
+        name: sources([f"plugins.{name.removeprefix('plugins/').removesuffix('.py')}:x"])[name]
         for name in ("plugins/blocks.py", "plugins/charbonnier.py")
     }
 
@@ -132,7 +130,7 @@ def test_a_record_changes_with_its_own_file_alone(
     def records() -> list[object]:
         found = []
         for target in ("plugins.blocks:Blocks", "plugins.charbonnier:charbonnier"):
-            targets.record([target], tmp_path / "record.json")
+            record([target], tmp_path / "record.json")
             found.append(json.loads((tmp_path / "record.json").read_text(encoding="utf-8")))
         return found
 

@@ -1,14 +1,17 @@
-"""Parameters are refused with the key, the value and what is allowed, or they are typed."""
+"""Parameters are typed or refused with key, value and what is allowed; conf/ makes params.yaml."""
+
+from __future__ import annotations
 
 import copy
 import pathlib
+import re
 from typing import Any
 
 import pytest
 import yaml
 
 from linocut.errors import ConfigError
-from linocut.lab.config import params as config
+from linocut.lab.config import params
 from linocut.lab.config.parse import parse, plain
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -22,16 +25,16 @@ def raw() -> dict[str, Any]:
 
 def refused(raw: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        parse(config.Params, raw)
+        parse(params.Params, raw)
 
 
 def test_the_committed_parameters_load_and_convert_back() -> None:
-    params = config.load_params(PARAMS)
-    assert plain(params) == yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
+    loaded = params.load_params(PARAMS)
+    assert plain(loaded) == yaml.safe_load(PARAMS.read_text(encoding="utf-8"))
 
 
 def test_cells_are_every_architecture_with_every_loss() -> None:
-    grid = config.GridConfig(
+    grid = params.GridConfig(
         arch=("a", "b"), loss=("l1", "l2"), task=(), bit_errors=(), twin_arch=("a",),
         twin_loss=("l1", "l2"),
     )  # fmt: skip
@@ -68,7 +71,7 @@ def test_a_number_is_finite(raw: dict[str, Any], value: object) -> None:
 
 def test_a_whole_number_will_do_for_a_float(raw: dict[str, Any]) -> None:
     raw["train"]["gradient_clip"] = 2
-    clip = parse(config.Params, raw).train.gradient_clip
+    clip = parse(params.Params, raw).train.gradient_clip
     assert isinstance(clip, float)
 
 
@@ -137,12 +140,12 @@ def test_a_file_that_holds_no_parameters_is_refused(tmp_path: pathlib.Path, text
     path = tmp_path / "params.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=r"params\.yaml is"):
-        config.load_params(path)
+        params.load_params(path)
 
 
 def test_a_missing_file_says_how_to_make_it(tmp_path: pathlib.Path) -> None:
     with pytest.raises(ConfigError, match="make params"):
-        config.load_params(tmp_path / "params.yaml")
+        params.load_params(tmp_path / "params.yaml")
 
 
 @pytest.mark.parametrize("study", ["task", "twin"])
@@ -155,10 +158,100 @@ def test_ncode_is_in_no_study_that_trains_against_a_rate(raw: dict[str, Any], st
     raw["arch"] = {"ncode": numbers}
     raw["grid"] |= {"arch": ["ncode"], "twin_arch": []}
     raw["twin"]["arch"] = {}
-    parse(config.Params, raw)
+    parse(params.Params, raw)
     if study == "task":
         raw["task"] = {"denoise": {"sigma": 25.0}}
         raw["grid"]["task"] = ["denoise"]
     else:
         raw["twin"]["arch"] = {"ncode": {}}
     refused(raw, "arch ncode can be in neither study")
+
+
+# --- params.yaml is what conf/ composes to --------------------------------------------------------
+
+
+OPTIONS = {
+    axis: sorted(path.stem for path in (params.CONF / axis).iterdir())
+    for axis in ("arch", "loss", "task", "profile", "data")
+}
+
+
+def test_params_yaml_is_what_conf_composes_to() -> None:
+    assert (ROOT / "params.yaml").read_text(encoding="utf-8") == params.compose()
+
+
+@pytest.mark.parametrize("profile", OPTIONS["profile"])
+@pytest.mark.parametrize("data", OPTIONS["data"])
+def test_every_profile_composes_with_every_data_source(profile: str, data: str) -> None:
+    params.compose([f"profile={profile}", f"data={data}"])
+
+
+@pytest.mark.parametrize(
+    ("axis", "name"),
+    [
+        (axis, n)
+        for axis in ("arch", "loss", "task")
+        for n in OPTIONS[axis]
+        if n not in ("all", "compress")  # several of them, none of them
+    ],
+)
+def test_every_option_alone_makes_a_grid_of_its_own_name(axis: str, name: str) -> None:
+    composed = yaml.safe_load(params.compose([f"{axis}={name}"]))
+    assert composed["grid"][axis] == list(composed[axis]) == [name]
+    assert re.fullmatch(r"[a-z][a-z0-9_]*", name)
+    default = {"arch": ["cae", "generative"], "loss": ["l2", "l1", "ssim", "ms_ssim", "mix"]}
+    others = {other: names for other, names in default.items() if other != axis}
+    assert {other: composed["grid"][other] for other in others} == others
+
+
+def test_bit_errors_are_studied_of_l2_where_it_is_in_the_grid() -> None:
+    for loss, studied in (("l2", ["l2"]), ("l1", [])):
+        assert yaml.safe_load(params.compose([f"loss={loss}"]))["grid"]["bit_errors"] == studied
+
+
+def test_by_default_nothing_is_restored() -> None:
+    composed = yaml.safe_load(params.compose())
+    assert composed["task"] == {}
+    assert composed["grid"]["task"] == []
+
+
+def test_a_list_of_losses_is_a_grid_of_them() -> None:
+    composed = yaml.safe_load(params.compose(["loss=[l1,ssim]"]))
+    assert composed["grid"]["loss"] == ["l1", "ssim"]
+
+
+def test_a_misspelt_loss_lists_the_losses() -> None:
+    with pytest.raises(ConfigError, match=r"Available options in 'loss'.* l1 l2 .*ms_ssim .*ssim"):
+        params.compose(["loss=zzz"])
+
+
+@pytest.mark.parametrize("override", ["los=l1", "loss.mix.alhpa=1", "train.megapixel=1"])
+def test_a_misspelt_key_is_refused(override: str) -> None:
+    with pytest.raises(ConfigError, match=r"Could not override"):
+        params.compose([override])
+
+
+def test_a_small_float_stays_a_float_in_yaml() -> None:
+    composed = yaml.safe_load(params.compose(["train.learning_rate=1e-5"]))
+    assert composed["train"]["learning_rate"] == 1e-5
+
+
+def test_an_environment_variable_is_left_to_the_stage() -> None:
+    composed = yaml.safe_load(params.compose(["data=folder", "data.folder=$PICTURES/all"]))
+    assert composed["data"]["folder"] == "$PICTURES/all"
+
+
+def test_check_tells_a_hand_edit_and_write_mends_it(
+    tmp_path: pathlib.Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "params.yaml"
+    file.write_text(params.compose() + "extra: 1\n", encoding="utf-8")
+    assert params.main(["--check", "--file", str(file)]) == 1
+    assert "make params" in capsys.readouterr().err
+    assert params.main(["--write", "--file", str(file)]) == 0
+    assert params.main(["--check", "--file", str(file)]) == 0
+
+
+def test_a_wrong_override_is_one_line_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    assert params.main(["--check", "loss=zzz"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1

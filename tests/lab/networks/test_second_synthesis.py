@@ -6,7 +6,7 @@ import torch
 
 import reference_synthesis
 from linocut.codec import correction
-from linocut.format.blocks import pack_correction
+from linocut.format.bitstream import pack_correction
 from tiny import awake
 
 

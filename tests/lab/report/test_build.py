@@ -18,9 +18,8 @@ from experiment import CELLS, write_experiment
 from linocut.errors import DataError
 from linocut.lab.config.params import CompareConfig
 from linocut.lab.evaluation.rows import CONTROLS, BdRow
-from linocut.lab.report.build import compare, comparison_table
+from linocut.lab.report.build import compare, comparison_table, headline, report_text
 from linocut.lab.report.figures import colour, push_apart
-from linocut.lab.report.markdown import headline, report_text
 from linocut.lab.report.tables import read_tables
 
 CONFIG = CompareConfig(bootstrap_draws=50, shown_pictures=1, shown_bpp=0.25)

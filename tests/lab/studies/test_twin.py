@@ -8,14 +8,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageFilter
+from scipy.linalg import sqrtm
 
 from linocut.codec.codec import Codec
 from linocut.errors import DataError
-from linocut.format.bitstream import CORRECTION, unpack
-from linocut.format.blocks import ROWS, pack_correction
+from linocut.format.bitstream import CORRECTION, ROWS, pack_correction, unpack
 from linocut.lab.config.params import Params, load_params
 from linocut.lab.data.dead_leaves import dead_leaves
-from linocut.lab.evaluation.perception import CONTROLS
 from linocut.lab.evaluation.rows import (
     TWIN_DECODERS,
     CodedRow,
@@ -27,10 +27,25 @@ from linocut.lab.evaluation.rows import (
 )
 from linocut.lab.networks.store import load_model
 from linocut.lab.networks.torch_transforms import TorchTransforms
-from linocut.lab.report import twin_section
+from linocut.lab.report.study_sections import (
+    draw_twins,
+    twin_galleries,
+    twin_gates,
+    twin_lines,
+    twin_table,
+    twin_text,
+)
 from linocut.lab.studies import twin
+from linocut.lab.studies.twin import (
+    CONTROLS,
+    Judge,
+    Patches,
+    frechet_distances,
+    noisy,
+    ratio_of,
+)
 from linocut.lab.training import recipes
-from linocut.pictures.image import read_image, write_png
+from linocut.pictures.image import RgbArray, read_image, write_png
 from tiny import GAME
 
 PARAMS = pathlib.Path(__file__).resolve().parents[3] / "params.yaml"
@@ -159,7 +174,7 @@ def test_without_points_nothing_is_trained(params: Params, tmp_path: pathlib.Pat
     coded = tmp_path / "no such folder"
     assert twin.compare_twins(none, "l2", coded, tmp_path, tmp_path / "out") == []
     assert not (tmp_path / "out/scores.csv").exists()
-    assert twin_section.text(twin_section.table(tmp_path), twin_section.gates(tmp_path), []) == []
+    assert twin_text(twin_table(tmp_path), twin_gates(tmp_path), []) == []
 
 
 def test_a_cell_without_files_is_named(
@@ -185,9 +200,9 @@ def test_the_report_has_the_scores_the_pictures_and_the_curves(
 ) -> None:
     plots = tmp_path / "plots"
     plots.mkdir()
-    twin_section.draw(twins, plots)
+    draw_twins(twins, plots)
     drawn = {path.name for path in plots.iterdir()}
-    parts = twin_section.text(twin_section.table(twins), twin_section.gates(twins), sorted(drawn))
+    parts = twin_text(twin_table(twins), twin_gates(twins), sorted(drawn))
     text = "\n".join(parts)
     assert "## Twin decoders of cae-l2" in text
     assert "The adversary taught" in text
@@ -198,12 +213,12 @@ def test_the_report_has_the_scores_the_pictures_and_the_curves(
         assert f"| {decoder}, {bpp:.3f} bpp | {psnr:.4g}" in text
     assert drawn == {"twin-cae-l2-one.png", "twin-cae-l2-two.png"}
     assert all(f"](plots/{name})" in text for name in drawn)
-    curves = twin_section.lines(twins)
+    curves = twin_lines(twins)
     assert curves is not None
     for by_cell in curves.rows.values():
         (series,) = by_cell["cae-l2"]
         assert len(series.x) == len(series.y) > 0
-    for versions in twin_section.galleries(twins).values():
+    for versions in twin_galleries(twins).values():
         assert list(versions) == ["original", *TWIN_DECODERS]
 
 
@@ -241,8 +256,84 @@ def test_changes_are_paired_over_pictures(tmp_path: pathlib.Path) -> None:
     write_rows(tmp_path / "cae-l2/scores.csv", TwinRow, rows)
     distances = [FrechetRow("adversarial", 0, 50.0, "plain", 0.5, 0.4, 0.75)]
     write_rows(tmp_path / "cae-l2/frechet.csv", FrechetRow, distances)
-    table = twin_section.table(tmp_path)
+    table = twin_table(tmp_path)
     table = table[table["decoder"] == "adversarial"].set_index("score")[["change", "low", "high"]]
     assert table.loc["psnr_db"].tolist() == pytest.approx([-0.5, -0.5, -0.5])
     assert table.loc["ssimulacra2"].tolist() == pytest.approx([0.5, 0.5, 0.5])
     assert table.loc["frechet_distance"].tolist() == pytest.approx([-50.0, -60.0, -25.0])
+
+
+@pytest.fixture(scope="module")
+def pictures() -> list[RgbArray]:
+    return [dead_leaves(96, 128, seed) for seed in range(4)]
+
+
+def blurred(picture: RgbArray, radius: float = 1.0) -> RgbArray:
+    return np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(radius)))
+
+
+def test_equal_pictures_have_no_distance_and_coarser_blur_has_more(
+    pictures: list[RgbArray],
+) -> None:
+    judge = Judge(pictures[0])
+    assert judge.score(pictures[0])[0] < 1e-3
+    distances = [judge.score(blurred(pictures[0], radius))[0] for radius in (0.5, 1.0, 2.0)]
+    assert distances == sorted(distances)
+    assert distances[0] > 0.01
+
+
+def test_noise_on_a_blurred_picture_worsens_the_feature_distance(pictures: list[RgbArray]) -> None:
+    soft = blurred(pictures[1])
+    judge = Judge(pictures[1])
+    assert judge.score(noisy(soft, 6.0))[0] > 1.02 * judge.score(soft)[0]
+
+
+def test_the_frechet_distance_is_that_of_the_formula() -> None:
+    rng = np.random.default_rng(0)
+    rows = [rng.normal(size=(60, 5)), rng.normal(size=(80, 5)) * (1, 2, 1, 3, 1) + 0.5]
+    one, other = ([Patches(len(r), r.sum(0), r.T @ r) for r in np.split(one, 2)] for one in rows)
+    mean = [one.mean(0) for one in rows]
+    covariance = [np.cov(one, rowvar=False, bias=True) for one in rows]
+    root = sqrtm(covariance[0] @ covariance[1]).real
+    formula = np.square(mean[0] - mean[1]).sum() + np.trace(sum(covariance) - 2 * root)
+    found = frechet_distances(one, {"other": other}, draws=3)["other"]
+    assert found.shape == (4,)
+    assert found[0] == pytest.approx(float(formula), rel=1e-9)
+
+
+def test_a_ratio_of_equals_is_one_and_of_a_coarser_decoder_above(pictures: list[RgbArray]) -> None:
+    judges = [Judge(picture) for picture in pictures]
+    original = [judge.patches for judge in judges]
+    fine, coarse = (
+        [judge.score(blurred(p, radius))[1] for judge, p in zip(judges, pictures, strict=True)]
+        for radius in (0.5, 2.0)
+    )
+    decoders = {"fine": fine, "coarse": coarse, "perfect": original}
+    found = frechet_distances(original, decoders, draws=20)
+    same = ratio_of(found["fine"], found["fine"])
+    assert (same.estimate, same.low, same.high) == (1.0, 1.0, 1.0)
+    worse = ratio_of(found["coarse"], found["fine"])
+    assert 1.0 < worse.low <= worse.estimate
+    assert found["perfect"].max() == pytest.approx(0.0, abs=1e-5)
+
+
+def test_controls_change_a_picture_a_little_and_always_in_the_same_way(
+    pictures: list[RgbArray],
+) -> None:
+    assert list(CONTROLS) == ["unsharp 20 %", "unsharp 40 %", "noise of sigma 2"]
+    for control in CONTROLS.values():
+        made = control(pictures[2])
+        assert made.shape == pictures[2].shape
+        assert made.dtype == np.uint8
+        change = np.abs(made.astype(int) - pictures[2])
+        assert 0.0 < float(change.mean()) < 6.0
+        np.testing.assert_array_equal(made, control(pictures[2]))
+
+
+def test_pictures_that_cannot_be_compared_are_refused(pictures: list[RgbArray]) -> None:
+    with pytest.raises(DataError, match="expected sides of at least 16 px"):
+        Judge(pictures[0][:15])
+    with pytest.raises(DataError, match="as the original"):
+        Judge(pictures[0]).score(pictures[0][:64])
+    with pytest.raises(DataError, match="expected equal numbers"):
+        frechet_distances([], {"none": []})

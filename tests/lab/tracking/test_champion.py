@@ -10,8 +10,7 @@ import pytest
 
 from linocut.codec.codec import Codec
 from linocut.lab.data.dead_leaves import dead_leaves
-from linocut.lab.tracking import store as tracking_store
-from linocut.lab.tracking import sync
+from linocut.lab.tracking import live, sync
 from small_codec import make_codec
 
 # MLflow leaves connections to SQLite to the garbage collector.
@@ -36,7 +35,7 @@ print(json.dumps([default["bpp"], coarse["bpp"], len(default["file"]), linocut._
 
 
 def crown(codec, result):
-    client, experiment = tracking_store.open_store()
+    client, experiment = live.open_store()
     run = client.create_run(experiment)
     files = {path.name: path for path in codec.iterdir()}
     return sync.crown(
@@ -71,7 +70,7 @@ def test_a_stranger_loads_the_champion_and_gets_picture_and_rate(store, tmp_path
 def test_the_same_result_is_registered_once_and_the_alias_follows_the_best(store, tmp_path):
     folder = make_codec(tmp_path / "made")
     assert [crown(folder, "r1"), crown(folder, "r1"), crown(folder, "r2")] == ["1", "1", "2"]
-    client, _ = tracking_store.open_store()
+    client, _ = live.open_store()
     champion = client.get_model_version_by_alias("linocut", "champion")
     assert str(champion.version) == "2"
     assert champion.description == "cae-l2"

@@ -12,9 +12,8 @@ import time
 import pytest
 import yaml
 
-from linocut.lab.config.compose import compose
+from linocut.lab.config.params import compose
 from linocut.lab.tracking import live, sync
-from linocut.lab.tracking import store as tracking_store
 from linocut.lab.tracking.sync import STUDY_PARAMS
 
 # MLflow leaves connections to SQLite to the garbage collector.
@@ -41,12 +40,12 @@ def train(fingerprint="f1", rows=3, killed=False, **changes):
 
 
 def curve(run, name):
-    client, _ = tracking_store.open_store()
+    client, _ = live.open_store()
     return {m.step: m.value for m in client.get_metric_history(run.info.run_id, name)}
 
 
 def metric_time(run, name):
-    client, _ = tracking_store.open_store()
+    client, _ = live.open_store()
     return client.get_metric_history(run.info.run_id, name)[0].timestamp
 
 
@@ -69,7 +68,7 @@ def test_a_training_becomes_a_run_with_curves_parameters_and_tags(store, monkeyp
     tags = run.data.tags
     assert (tags["linocut.arch"], tags["linocut.loss"]) == ("cae", "l1")
     assert (tags["dvc.stage"], tags["dvc.exp"]) == ("train@cae-l1", "tidy-moth")
-    assert tags["linocut.weights"] == tracking_store.digest(b"weights")
+    assert tags["linocut.weights"] == live.digest(b"weights")
     assert "dvc repro train@cae-l1" in tags["mlflow.note.content"]
 
 
@@ -79,7 +78,7 @@ def test_a_page_of_the_real_parameters_has_less_than_thirty():
     for arch, numbers in params["arch"].items():
         for loss, own in params["loss"].items():
             shown = shared | {"arch": numbers, "loss": own}
-            names = {"arch", "loss"} | set(tracking_store.shown_params(shown))
+            names = {"arch", "loss"} | set(live.shown_params(shown))
             assert len(names) < 30, (arch, loss)
 
 
@@ -92,7 +91,7 @@ def test_a_resumed_training_goes_on_in_the_same_run_without_repeating_rows(store
     (run,) = store()
     assert run.info.run_id == broken.info.run_id
     assert run.info.status == "FINISHED"
-    client, _ = tracking_store.open_store()
+    client, _ = live.open_store()
     steps = [m.step for m in client.get_metric_history(run.info.run_id, "train/loss")]
     assert steps == [0, 300, 600, 900]
 
@@ -138,7 +137,7 @@ def test_a_password_in_the_address_is_shown_to_nobody(monkeypatch, caplog, capfd
 
 def test_texts_of_other_packages_lose_their_secrets():
     text = "cannot reach postgresql://ada:secret@db/x, nor http://db:5000/?a=b@c"
-    shown = tracking_store.without_secrets(text)
+    shown = live.without_secrets(text)
     assert shown == "cannot reach postgresql://***@db/x, nor http://db:5000/?a=b@c"
 
 
@@ -214,15 +213,15 @@ def test_three_processes_that_open_a_fresh_store_at_once_all_get_a_run(race, mon
     assert race.returncodes == [0, 0, 0]
     assert race.complaints == ""
     monkeypatch.setenv("DVC_ROOT", str(race.folder))
-    runs = tracking_store.all_runs(*tracking_store.open_store())
+    runs = live.all_runs(*live.open_store())
     assert sorted(run.data.tags["linocut.fingerprint"] for run in runs) == ["f1", "f2", "f3"]
 
 
 def test_a_process_killed_while_it_makes_the_store_leaves_none_behind(isolated, tmp_path):
     script = (
-        "import os, linocut.lab.tracking.store as store\n"
-        "store._experiment = lambda client, location: os._exit(9)\n"  # the tables are not there yet
-        "store.open_store()"
+        "import os, linocut.lab.tracking.live as live\n"
+        "live._experiment = lambda client, location: os._exit(9)\n"  # the tables are not there yet
+        "live.open_store()"
     )
     path = str(pathlib.Path(live.__file__).parents[3])
     environment = {"PYTHONPATH": path, "DVC_ROOT": str(tmp_path)}

@@ -9,9 +9,8 @@ from conftest import isolate, list_runs
 from fake_checkout import RATES_BPP, FakeCheckout
 from linocut.entropy.planes import step_index
 from linocut.errors import DataError
-from linocut.lab.evaluation.recorded import anchor_rows, revisions
+from linocut.lab.report.experiments import anchor_rows, revisions
 from linocut.lab.tracking import live, sync
-from linocut.lab.tracking import store as tracking_store
 from linocut.lab.tracking.sync import draw_curves
 
 # MLflow leaves connections to SQLite to the garbage collector.
@@ -89,7 +88,7 @@ def test_every_cell_of_the_cache_gets_a_run_with_all_that_a_page_shows(synced):
     assert run.data.metrics["BD-rate/PSNR vs jpeg2000"] < -5
     assert run.data.metrics["eval/rate over estimate percent"] == pytest.approx(1.0)
     assert run.info.end_time - run.info.start_time == 10_000  # the seconds of history.csv
-    client, _ = tracking_store.open_store()
+    client, _ = live.open_store()
     points = client.get_metric_history(run.info.run_id, "rd/PSNR dB")
     assert [point.step for point in points] == [round(1000 * bpp) for bpp in RATES_BPP]
     names = {file.path for file in client.list_artifacts(run.info.run_id)}
@@ -146,7 +145,7 @@ def test_a_run_whose_stage_ended_before_the_store_answered_lasts_as_long_as_the_
     with live.run("cae-l1", **options) as log:
         log({"loss": 2.0}, 0.0)
     (run,) = store()
-    client, _ = tracking_store.open_store()
+    client, _ = live.open_store()
     client.update_run(run.info.run_id, status="RUNNING")
     sync.sync(checkout.root)
     info = cells(store())["cae-l1"].info

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from linocut.errors import LinocutError
 from linocut.lab.cluster.head import Resources, assemble, run_grid
-from linocut.lab.config.compose import compose
+from linocut.lab.config.params import compose
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

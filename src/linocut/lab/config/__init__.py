@@ -1,5 +1,5 @@
 """The numbers of an experiment: YAML groups in lab/conf, and the typed form that stages get.
 
-conf/ --compose--> params.yaml --params--> frozen, checked objects --stage--> main(params)
+conf/ --params--> params.yaml --params, parse--> frozen, checked objects --stage--> main(params)
 seed --params--> streams of random numbers;  process: how threads of the lab wait
 """

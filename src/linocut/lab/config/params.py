@@ -1,20 +1,27 @@
-"""The numbers of params.yaml as frozen, typed, checked classes.
+"""The numbers of params.yaml: composed from conf/, and read as frozen, typed, checked classes.
 
+    conf/ --compose--> params.yaml, byte for byte as `dvc exp run` makes it
     params.yaml --load_params--> Params: one class for each section
     seed --Stream--> generators of random numbers
 
+    python -m linocut.lab.config.params --check   say whether params.yaml is what conf/ makes
+    python -m linocut.lab.config.params --write   write it
+
+`dvc exp run` composes by itself and overwrites params.yaml; `dvc repro` reads the file as it is.
+
 Every value is written in src/linocut/lab/conf/ and nowhere else, so no field has a default here: a
 key that is missing, unknown, of the wrong type or out of range is a `ConfigError` that names the
-key, the value, and what is allowed. `linocut.lab.config.compose` composes conf/ into params.yaml.
-Losses and architectures are not listed here: their `target` says where they are, and what they
-take, see `linocut.lab.config.targets`.
+key, the value, and what is allowed. Losses and architectures are not listed here: their `target`
+says where they are, and what they take, see `linocut.lab.config.parse`.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import pathlib
-from collections.abc import Callable, Iterator, Mapping
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import is_dataclass
 from enum import Enum, unique
 from typing import Annotated, Any, Literal
@@ -24,8 +31,15 @@ from pydantic import Field, PlainValidator
 from pydantic.dataclasses import dataclass
 
 from linocut.errors import ConfigError
-from linocut.lab.config import targets
-from linocut.lab.config.parse import STRICT, parse, plain
+from linocut.lab.config.parse import (
+    STRICT,
+    config_type,
+    find,
+    numbers_of_function,
+    parse,
+    plain,
+    split,
+)
 
 Count = Annotated[int, Field(ge=1)]
 Natural = Annotated[int, Field(ge=0)]
@@ -142,9 +156,9 @@ class ArchOption:
     @classmethod
     def of(cls, raw: object, key: str) -> ArchOption:
         """From an option of conf/arch/."""
-        target, numbers = targets.split(raw, key)
-        network = targets.find(target, f"{key}.target")
-        config = targets.config_type(network, target, f"{key}.target")
+        target, numbers = split(raw, key)
+        network = find(target, f"{key}.target")
+        config = config_type(network, target, f"{key}.target")
         return cls(target, parse(config, numbers, key))
 
     def as_plain(self) -> dict[str, Any]:
@@ -170,9 +184,9 @@ class LossOption:
     @classmethod
     def of(cls, raw: object, key: str) -> LossOption:
         """From an option of conf/loss/."""
-        target, numbers = targets.split(raw, key)
-        function = targets.find(target, f"{key}.target")
-        return cls(target, targets.numbers_of_function(function, target, numbers, key))
+        target, numbers = split(raw, key)
+        function = find(target, f"{key}.target")
+        return cls(target, numbers_of_function(function, target, numbers, key))
 
     def as_plain(self) -> dict[str, Any]:
         """As in params.yaml."""
@@ -527,3 +541,61 @@ class Stream(Enum):
             more: tell generators of one stream apart, for example the number of a picture.
         """
         return np.random.default_rng([seed, self.value[1], *more])
+
+
+# --- from conf/ to params.yaml --------------------------------------------------------------------
+
+CONF = pathlib.Path(__file__).resolve().parents[1] / "conf"
+
+
+def compose(overrides: Sequence[str] = ()) -> str:
+    """Text of params.yaml for the defaults of conf/ changed by `overrides` (as after `-S`).
+
+    Raises:
+        ConfigError: an override names no known group, option or key, or a value is not allowed.
+    """
+    import hydra
+    import hydra.errors
+    import omegaconf
+
+    try:
+        with hydra.initialize_config_dir(str(CONF), version_base=None):
+            config = hydra.compose("config", overrides=list(overrides))
+        omegaconf.OmegaConf.resolve(config)
+    except (hydra.errors.HydraException, omegaconf.errors.OmegaConfBaseException) as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+    parse(Params, omegaconf.OmegaConf.to_container(config))
+    return omegaconf.OmegaConf.to_yaml(config)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Check or write params.yaml; 0 when it is what conf/ composes to, else 1."""
+    parser = argparse.ArgumentParser(description="Compose conf/ into params.yaml.")
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--check", action="store_true", help="fail when params.yaml differs")
+    action.add_argument("--write", action="store_true", help="write params.yaml")
+    parser.add_argument("--file", type=pathlib.Path, default=pathlib.Path("params.yaml"))
+    parser.add_argument("overrides", nargs="*", help="as after -S: loss=l1 profile=smoke")
+    chosen = parser.parse_args(arguments)
+    try:
+        text = compose(chosen.overrides)
+    except ConfigError as error:
+        print(f"linocut.lab.config.params: {error}", file=sys.stderr)
+        return 1
+    if chosen.write:
+        chosen.file.write_text(text, encoding="utf-8")
+    elif not chosen.file.exists() or chosen.file.read_text(encoding="utf-8") != text:
+        print(
+            f"linocut.lab.config.params: {chosen.file} is not what conf/ composes to: "
+            "run `make params`, or change conf/ to keep a hand edit",
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    # The classes of the module that others import, not a second set of them.
+    from linocut.lab.config.params import main as check_or_write
+
+    sys.exit(check_or_write())

@@ -174,7 +174,7 @@ def state_folder(root: pathlib.Path, inputs: object, files: Iterable[pathlib.Pat
         name: sha256_of(pathlib.Path(str(module.__file__)))
         for name, module in sorted(sys.modules.items())
         if name.startswith(("linocut.", "plugins."))
-        and not name.startswith("linocut.lab.tracking.live")  # these only watch
+        and not name.startswith("linocut.lab.tracking.")  # these only watch
     }
     described = json.dumps([inputs, [sha256_of(path) for path in files], code], sort_keys=True)
     name = sha256_of(described.encode())[:16]

@@ -25,8 +25,8 @@ import numpy as np
 from PIL import Image, features
 
 from linocut.errors import DataError
+from linocut.lab.config.process import map_in_processes
 from linocut.lab.evaluation.rows import AnchorRow, write_rows
-from linocut.lab.evaluation.workers import map_in_processes
 from linocut.pictures.image import RgbArray, read_image
 from linocut.pictures.quality import Ssimulacra2, measure
 

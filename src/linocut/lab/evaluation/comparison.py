@@ -14,7 +14,7 @@ correction: with few pictures nothing can be significant, and then nothing is.
 `match_sizes` codes pictures with the references once more, at the size of the leading cell's files,
 so that what differs between pictures is not the rate.
 
-All this is about pictures; `linocut.lab.report.seeds` draws the seeds of the training, too.
+All this is about pictures; `linocut.lab.report.experiments` draws the seeds of the training, too.
 
 Source: Fisher, "The Design of Experiments", 1935 (permutation of signs); Holm, "A simple
 sequentially rejective multiple test procedure", Scand. J. Statist. 1979.

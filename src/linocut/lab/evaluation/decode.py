@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from linocut.errors import DataError, LinocutError
+from linocut.lab.config.process import map_in_processes
 from linocut.lab.evaluation.rows import CodedRow, EvaluationRow, read_rows, write_rows
-from linocut.lab.evaluation.workers import map_in_processes
 from linocut.pictures.image import RgbArray, read_image, write_png
 from linocut.pictures.quality import Ssimulacra2, measure
 

@@ -24,8 +24,8 @@ from linocut.entropy.planes import Band
 from linocut.errors import DataError
 from linocut.format.bitstream import unpack
 from linocut.lab.config.params import CodeConfig
+from linocut.lab.config.process import map_in_processes
 from linocut.lab.evaluation.rows import CodedRow, PlaneRow, write_rows
-from linocut.lab.evaluation.workers import map_in_processes
 from linocut.lab.fitting.build import build_codec, fixed_steps
 from linocut.lab.networks.losses import Distortion
 from linocut.models import folders

@@ -24,8 +24,7 @@ from linocut.entropy.coder import Coder, EntropyCoder
 from linocut.entropy.planes import dequantise, step_of
 from linocut.entropy.tables import EntropyTables
 from linocut.errors import LinocutError
-from linocut.lab.config.compose import compose
-from linocut.lab.config.params import GameConfig, GenerativeConfig, Params, Stream
+from linocut.lab.config.params import GameConfig, GenerativeConfig, Params, Stream, compose
 from linocut.lab.config.parse import parse
 from linocut.lab.networks.export import write_graphs
 from linocut.lab.networks.losses import Distortion, build_loss

@@ -29,7 +29,7 @@ from linocut.lab.config.params import (
     GenerativeConfig,
     NcodeConfig,
 )
-from linocut.lab.config.targets import find
+from linocut.lab.config.parse import find
 from linocut.lab.networks.layers import (
     BLOCK_PX,
     RESIDUAL_GAIN,

@@ -21,8 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from linocut.errors import CheckpointError, ConfigError
 from linocut.files import write_atomically
-from linocut.lab.config.parse import parse
-from linocut.lab.config.targets import config_type, find
+from linocut.lab.config.parse import config_type, find, parse
 from linocut.lab.networks.networks import ARCHITECTURES, Network
 from linocut.models.folders import DESCRIPTION, FORMAT, WEIGHTS, read_description
 

@@ -1,6 +1,7 @@
 """What people read: Markdown, one HTML page, figures. Reads files and runs nothing.
 
 tables of evaluation and studies --tables--> metrics.json, cells.json, plots/*.csv
-    --markdown, *_section--> report.md --page, page.html--> report.html
-    --figures, side_by_side--> plots/*.png
+    --build, *_section--> report.md --page, page.html--> report.html
+    --figures--> plots/*.png
+dvc.lock of all experiments --experiments--> cells by seed, intervals over seeds
 """

@@ -31,9 +31,7 @@ from linocut.lab.evaluation.comparison import METRICS, architectures, loss_of, t
 from linocut.lab.evaluation.rd import DRAWN, is_kodak
 from linocut.lab.evaluation.rd import TITLES as PUBLISHED
 from linocut.lab.evaluation.rows import PlaneRow, read_rows
-from linocut.lab.report.figures import GREY, Lines, colour
-from linocut.lab.report.markdown import headline
-from linocut.lab.report.side_by_side import Exhibit
+from linocut.lab.report.figures import GREY, Exhibit, Lines, colour
 from linocut.lab.report.tables import Tables
 from linocut.pictures.image import RgbArray, busiest_corner
 
@@ -62,6 +60,7 @@ GALLERIES = {
 
 def page_text(
     tables: Tables,
+    headline: str,
     markdown: str,
     exhibits: Sequence[Exhibit],
     *,
@@ -74,6 +73,7 @@ def page_text(
 
     Args:
         tables: the numbers.
+        headline: what was found, as Markdown.
         markdown: the report as Markdown, whose tables and text the page repeats.
         exhibits: pictures in all versions.
         coded: the folder of the cells' planes.csv.
@@ -100,7 +100,7 @@ def page_text(
         kodak=is_kodak(tables.about["pictures"]),
         count=len(tables.about["pictures"]),
         files=tables.metrics["files"],
-        headline=Markup(_MARKDOWN.render(headline(tables))),
+        headline=Markup(_MARKDOWN.render(headline)),
         views={name: as_json(figures) for name, figures in views.items() if figures},
         lines=lines,
         exhibits=exhibits,

@@ -19,7 +19,7 @@ from linocut.lab.config.params import Params
 from linocut.lab.evaluation.rd import Floats, percentile_interval
 from linocut.lab.evaluation.rows import NoiseRow, RestoredRow, read_rows, write_rows
 from linocut.lab.report import figures
-from linocut.lab.report.side_by_side import CROP_PX, labelled_row
+from linocut.lab.report.figures import CROP_PX, labelled_row
 from linocut.lab.report.tables import markdown_table
 from linocut.lab.studies.restoration import DEGRADED, variants
 from linocut.pictures.image import busiest_corner, crop, read_image, write_png

@@ -53,9 +53,9 @@ from linocut.lab.config.params import (
     TaskConfig,
     TuningConfig,
 )
+from linocut.lab.config.process import map_in_processes
 from linocut.lab.evaluation.anchors import decode, encode_near
 from linocut.lab.evaluation.rows import NoiseRow, RestoredRow, write_rows
-from linocut.lab.evaluation.workers import map_in_processes
 from linocut.lab.fitting import build
 from linocut.lab.networks.export import write_graphs
 from linocut.lab.networks.losses import build_loss, description

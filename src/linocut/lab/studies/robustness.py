@@ -29,10 +29,10 @@ from linocut.codec.rate_control import fit_bytes
 from linocut.codec.tiles import padded
 from linocut.errors import BitstreamError, DataError
 from linocut.format import bitstream
+from linocut.lab.config.process import map_in_processes
 from linocut.lab.evaluation.anchors import encode as encode_anchor
 from linocut.lab.evaluation.decode import spread
 from linocut.lab.evaluation.rows import PROTECTION, ErrorRow, write_rows
-from linocut.lab.evaluation.workers import map_in_processes
 from linocut.pictures.image import RgbArray, centre, read_image, write_png
 from linocut.pictures.quality import measure
 

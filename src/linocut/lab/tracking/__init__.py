@@ -1,4 +1,4 @@
 """MLflow: a window on the results, never a source of them.
 
-a running stage --live--> curves;  dvc.lock, artifacts --sync--> runs, champion, views
+a running stage --live--> curves in the store;  dvc.lock, artifacts --sync--> runs, champion, views
 """

@@ -42,7 +42,9 @@ from linocut.lab.evaluation.comparison import (
     mean_points,
     picture_curves,
 )
-from linocut.lab.evaluation.recorded import (
+from linocut.lab.evaluation.rows import AnchorRow, EvaluationRow, MeasuredRow
+from linocut.lab.report import figures
+from linocut.lab.report.experiments import (
     Anchors,
     Cell,
     Revision,
@@ -50,9 +52,7 @@ from linocut.lab.evaluation.recorded import (
     measured,
     revisions,
 )
-from linocut.lab.evaluation.rows import AnchorRow, EvaluationRow, MeasuredRow
-from linocut.lab.report import figures
-from linocut.lab.tracking.store import (
+from linocut.lab.tracking.live import (
     KILOPIXELS,
     all_runs,
     collected,

@@ -48,8 +48,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from linocut.entropy.choice import ROUNDING
 from linocut.entropy.planes import dequantise, quantise, step_index, step_of
 from linocut.lab.config.params import GameConfig
-from linocut.lab.networks.features import DETAIL, Features, distance
-from linocut.lab.networks.losses import Distortion
+from linocut.lab.networks.losses import DETAIL, Distortion, Features, distance
 from linocut.lab.networks.networks import Cae
 from linocut.lab.training import parallel
 from linocut.lab.training.guards import ResumeState, largest, require_finite

@@ -35,7 +35,7 @@ from torch import Tensor
 
 from linocut.errors import ConfigError, DataError
 from linocut.lab.config.params import GenerativeConfig, NcodeConfig, Params, ScheduleConfig, Stream
-from linocut.lab.config.targets import sources
+from linocut.lab.config.parse import sources
 from linocut.lab.networks.layers import BLOCK_PX
 from linocut.lab.networks.losses import build_loss, description, l2
 from linocut.lab.networks.networks import Cae, Network, build_network

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from linocut.errors import ConfigError
-from linocut.lab.config import targets
 from linocut.lab.config.params import ArchOption, LossOption
+from linocut.lab.config.parse import sources
 from linocut.lab.networks.losses import build_loss, smallest_side_px
 from linocut.lab.networks.networks import build_network
 
@@ -50,7 +50,7 @@ def checkout(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib
     folder.mkdir()
     for name, text in {"loss": LOSS, "network": NETWORK, "broken": "import nowhere"}.items():
         (folder / f"own_{name}.py").write_text(text, encoding="utf-8")
-    monkeypatch.setattr(targets, "CHECKOUT", tmp_path)
+    monkeypatch.setattr("linocut.lab.config.parse.CHECKOUT", tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     for name in [name for name in sys.modules if name.partition(".")[0] == "plugins"]:
         monkeypatch.delitem(sys.modules, name)
@@ -141,14 +141,14 @@ def test_a_class_that_is_no_network_is_refused() -> None:
 
 
 def test_what_a_target_is_made_of_are_its_file_and_what_that_imports_from_plugins() -> None:
-    assert targets.sources(["linocut.lab.networks.losses:l2"]) == {}
-    assert list(targets.sources(["plugins.own_loss:charbonnier"])) == ["plugins/own_loss.py"]
-    found = targets.sources(["plugins.own_network:Own"])
+    assert sources(["linocut.lab.networks.losses:l2"]) == {}
+    assert list(sources(["plugins.own_loss:charbonnier"])) == ["plugins/own_loss.py"]
+    found = sources(["plugins.own_network:Own"])
     assert list(found) == ["plugins/own_loss.py", "plugins/own_network.py"]
 
 
 def test_a_changed_file_changes_what_a_target_is_made_of(checkout: pathlib.Path) -> None:
-    before = targets.sources(["plugins.own_network:Own"])
+    before = sources(["plugins.own_network:Own"])
     with (checkout / "plugins/own_loss.py").open("a", encoding="utf-8") as file:
         file.write("# another\n")
-    assert targets.sources(["plugins.own_network:Own"]) != before
+    assert sources(["plugins.own_network:Own"]) != before

@@ -6,8 +6,15 @@ import numpy as np
 import pytest
 
 from experiment import write_damaged
-from linocut.lab.report import robustness_section
 from linocut.lab.report.figures import COLOURS, Lines, Series
+from linocut.lab.report.study_sections import (
+    ARMS,
+    damage_galleries,
+    damage_lines,
+    damage_table,
+    damage_text,
+    draw_damage,
+)
 
 
 @pytest.fixture
@@ -17,7 +24,7 @@ def folder(tmp_path):
 
 
 def test_every_arm_has_a_row_for_each_place(folder, tmp_path):
-    text = "\n".join(robustness_section.text(robustness_section.table(folder), []))
+    text = "\n".join(damage_text(damage_table(folder), []))
     assert text.count("| .lino, resilient (cae-l2) | 33.0 | 21.5, ") == 2
     assert text.count("75 %") == 2 * 6
     assert "4 trials at each rate" in text
@@ -25,7 +32,7 @@ def test_every_arm_has_a_row_for_each_place(folder, tmp_path):
 
 
 def test_quantiles_count_what_does_not_decode(folder):
-    table = robustness_section.table(folder)
+    table = damage_table(folder)
     rows = table[(table["arm"] == "jpeg") & (table["ber"] == 1e-3)]
     assert rows["decoded"].tolist() == [0.75, 0.75]
     assert rows["psnr_low"].tolist() == pytest.approx([np.quantile([9, 21, 22, 23], 0.05)] * 2)
@@ -34,26 +41,26 @@ def test_quantiles_count_what_does_not_decode(folder):
 def test_pictures_of_all_arms_stand_in_one_row(folder, tmp_path):
     plots = tmp_path / "plots"
     plots.mkdir()
-    robustness_section.draw(folder, plots)
+    draw_damage(folder, plots)
     drawn = [path.name for path in plots.iterdir()]
     assert drawn == ["bit-errors-cae-l2-0.001.png"]
-    text = robustness_section.text(robustness_section.table(folder), drawn)
+    text = damage_text(damage_table(folder), drawn)
     assert "![Bit errors](plots/bit-errors-cae-l2-0.001.png)\n" in text
 
 
 def test_classical_codecs_are_shown_once_beside_all_cells(folder):
     shutil.copytree(folder / "cae-l2", folder / "other-l2")
-    (found,) = robustness_section.galleries(folder).values()
+    (found,) = damage_galleries(folder).values()
     assert list(found) == [
-        *(f"{title} (cae-l2)" for title in list(robustness_section.TITLES.values())[:3]),
-        *(f"{title} (other-l2)" for title in list(robustness_section.TITLES.values())[:3]),
-        *list(robustness_section.TITLES.values())[3:],
+        *(f"{title} (cae-l2)" for title in list(ARMS.values())[:3]),
+        *(f"{title} (other-l2)" for title in list(ARMS.values())[:3]),
+        *list(ARMS.values())[3:],
     ]
-    assert list(robustness_section.galleries(folder)) == ["a, bit error rate 0.001"]
+    assert list(damage_galleries(folder)) == ["a, bit error rate 0.001"]
 
 
 def test_curves_begin_with_the_undamaged_file(folder):
-    found = robustness_section.lines(robustness_section.table(folder))
+    found = damage_lines(damage_table(folder))
     assert found is not None
     (panels,) = found.rows.values()
     assert list(panels) == ["behind the header", "anywhere"]
@@ -66,9 +73,9 @@ def test_curves_begin_with_the_undamaged_file(folder):
 def test_without_the_stage_or_with_classical_codecs_alone_there_is_no_section(folder, tmp_path):
     shutil.rmtree(folder / "cae-l2")
     for nothing in (tmp_path / "none", folder):
-        table = robustness_section.table(nothing)
-        assert robustness_section.text(table, []) == []
-        assert robustness_section.lines(table) is None
+        table = damage_table(nothing)
+        assert damage_text(table, []) == []
+        assert damage_lines(table) is None
 
 
 def test_every_line_of_the_figure_has_a_colour_of_its_own():
