@@ -23,9 +23,6 @@ from linocut.lab.config import process as process  # before PyTorch: how its thr
 from linocut.lab.config.params import Params, load_params
 from linocut.lab.config.parse import plain
 
-AXES = ("arch", "loss", "task")
-"""The axes of the grid, which are sections of the parameters too."""
-
 
 def run(
     main: Callable[..., None],
@@ -41,7 +38,7 @@ def run(
 
     Args:
         main: takes the parameters, and one keyword argument per axis.
-        axes: of `AXES`; each becomes a required option whose value must be in the grid.
+        axes: of the grid; each becomes a required option whose value must be in the grid.
         params_file: the params.yaml to read, in the checkout that the stage works in.
         arguments: command line; None for that of the process.
     """

@@ -291,9 +291,9 @@ def studies(root: Path) -> list[SeedStudy]:
     return found
 
 
-def crossed_draws(seeds: int, pictures: int, draws: int, seed: int = 0) -> NDArray[np.intp]:
+def crossed_draws(seeds: int, pictures: int, draws: int) -> NDArray[np.intp]:
     """Row numbers (draws, seeds * pictures) of drawn seeds x drawn pictures; rows by seed."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     drawn_seeds = rng.integers(0, seeds, (draws, seeds, 1))
     drawn_pictures = rng.integers(0, pictures, (draws, 1, pictures))
     return np.asarray((drawn_seeds * pictures + drawn_pictures).reshape(draws, -1))

@@ -387,8 +387,7 @@ def _patches(features: torch.Tensor) -> Patches:
 
 
 def frechet_distances(
-    original: Sequence[Patches], decoders: Mapping[str, Sequence[Patches]], draws: int = DRAWS,
-    seed: int = 0,
+    original: Sequence[Patches], decoders: Mapping[str, Sequence[Patches]], draws: int = DRAWS
 ) -> dict[str, NDArray[np.float64]]:  # fmt: skip
     """|m - m'|^2 + tr(C + C' - 2 (C C')^(1/2)) of original and decoded patches.
 
@@ -396,7 +395,6 @@ def frechet_distances(
         original: patches of each original.
         decoders: by name, of each picture as the decoder makes it.
         draws: of the bootstrap; in each the same pictures are drawn for all.
-        seed: of the draws.
 
     Returns:
         By decoder, (1 + draws,): of all pictures, and of those of each draw.
@@ -409,7 +407,7 @@ def frechet_distances(
         raise DataError(f"{len(original)} originals and {counts} decoded, expected equal numbers")
     base, sets = _Set(original), {name: _Set(pictures) for name, pictures in decoders.items()}
     weights = [np.ones(len(original))]
-    for drawn in resample_pictures(len(original), draws, seed):
+    for drawn in resample_pictures(len(original), draws):
         weights.append(np.bincount(drawn, minlength=len(original)).astype(np.float64))
     found = {name: np.zeros(len(weights)) for name in sets}
     for index, weight in enumerate(weights):
@@ -464,9 +462,9 @@ def unsharp(picture: RgbArray, percent: int) -> RgbArray:
     return np.asarray(sharper)
 
 
-def noisy(picture: RgbArray, sigma: float = NOISE_SIGMA, seed: int = 0) -> RgbArray:
+def noisy(picture: RgbArray, sigma: float = NOISE_SIGMA) -> RgbArray:
     """White Gaussian noise on every sample."""
-    noise = np.random.default_rng(seed).normal(0.0, sigma, picture.shape)
+    noise = np.random.default_rng(0).normal(0.0, sigma, picture.shape)
     return np.clip(np.rint(picture + noise), 0, 255).astype(np.uint8)
 
 
