@@ -57,6 +57,28 @@ def test_graphs_agree_with_the_network_at_any_size(pair, size):
         assert np.abs(found.astype(int) - expected).max() <= 1
 
 
+def test_slopes_above_one_are_slopes_in_the_graphs(tmp_path):
+    network = awake("cae")
+    for layer in network.modules():
+        if isinstance(layer, nn.PReLU):
+            layer.weight.data.uniform_(0.5, 1.5)
+    save_model(tmp_path, network, {})
+    assert write_graphs(tmp_path, network) <= 1
+
+
+def test_decoding_shuffles_bytes_and_has_a_product_place_the_floats(pair):
+    graphs, own = pair
+    if own.network.architecture not in ("cae", "generative"):
+        pytest.skip("has no channels that become pixels")
+    names = ["synthesis"] + ["corrected"] * (own.geometry.features is not None)
+    for name in names:
+        nodes = onnx.load(graphs.folder / f"{name}.onnx", load_external_data=False).graph.node
+        shuffled = [node.input[0] for node in nodes if node.op_type == "DepthToSpace"]
+        made = [node.op_type for node in nodes if set(node.output) & set(shuffled)]
+        assert made == ["Cast"]
+        assert sum(node.op_type == "ConvTranspose" for node in nodes) == 1
+
+
 def test_graphs_see_what_the_last_layer_misses_as_the_network_does(pair):
     graphs, own = pair
     if own.geometry.features is None:

@@ -101,52 +101,63 @@ class ColourRotation(nn.Module):
             return torch.einsum("ij,njhw->nihw", self.matrix, (x.float() - 0.5) * GREY_LEVELS)
 
     def inverse(self, y: Tensor) -> Tensor:
-        """Rotated grey levels -> RGB, not clipped."""
+        """Rotated grey levels (n, 3 k, h, w), k pixels of a colour together -> RGB, not clipped."""
+        matrix = self.matrix
+        if y.shape[1] > 3:
+            matrix = torch.kron(matrix, torch.eye(y.shape[1] // 3, device=y.device))
         with torch.autocast(y.device.type, enabled=False):
-            return torch.einsum("ij,nihw->njhw", self.matrix, y.float()) / GREY_LEVELS + 0.5
+            return torch.einsum("ij,nihw->njhw", matrix, y.float()) / GREY_LEVELS + 0.5
 
 
-def _after(even: Tensor) -> Tensor:
-    """The next even sample of every odd one, mirrored at the end: (..., m) -> (..., m)."""
-    return torch.cat([even[..., 1:], even[..., -1:]], dim=-1)
-
-
-def _before(odd: Tensor) -> Tensor:
-    """The odd sample before every even one, mirrored at the start: (..., m) -> (..., m)."""
-    return torch.cat([odd[..., :1], odd[..., :-1]], dim=-1)
+def _along(x: Tensor, axis: int, start: int | None, stop: int | None, step: int = 1) -> Tensor:
+    """Samples of x (..., h, w) along its last axis, -1, or the one before it, -2."""
+    cut = slice(start, stop, step)
+    return x[..., cut] if axis == -1 else x[..., cut, :]
 
 
 class Lifting(nn.Module):
-    """One-dimensional 9/7 lifting along the last axis, with its own weights for every channel.
+    """One-dimensional 9/7 lifting along an axis, with its own weights for every channel.
 
     Args:
         channels: number of channels c.
+        axis: -1 along rows, -2 along columns.
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, axis: int = -1) -> None:
         super().__init__()
         weights = torch.tensor(LIFTING_WEIGHTS).view(4, 1, 1, 1).repeat(1, channels, 1, 1)
         self.weights = nn.Parameter(weights)
+        self.axis = axis
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Split x (n, c, h, w) with even w into low and high (n, c, h, w/2)."""
+        """Split x (n, c, h, w) with even w (or h) into low and high (n, c, h, w/2)."""
         a, b, g, d = self.weights
-        even, odd = x[..., 0::2], x[..., 1::2]
-        odd = odd + a * (even + _after(even))
-        even = even + b * (odd + _before(odd))
-        odd = odd + g * (even + _after(even))
-        even = even + d * (odd + _before(odd))
+        even, odd = (_along(x, self.axis, first, None, 2) for first in (0, 1))
+        odd = odd + a * (even + self._after(even))
+        even = even + b * (odd + self._before(odd))
+        odd = odd + g * (even + self._after(even))
+        even = even + d * (odd + self._before(odd))
         return even / LIFTING_GAIN, odd * LIFTING_GAIN
 
     def inverse(self, low: Tensor, high: Tensor) -> Tensor:
         """Join low and high (n, c, h, w/2) into x (n, c, h, w)."""
         a, b, g, d = self.weights
         even, odd = low * LIFTING_GAIN, high / LIFTING_GAIN
-        even = even - d * (odd + _before(odd))
-        odd = odd - g * (even + _after(even))
-        even = even - b * (odd + _before(odd))
-        odd = odd - a * (even + _after(even))
-        return torch.stack([even, odd], dim=-1).flatten(-2)
+        even = even - d * (odd + self._before(odd))
+        odd = odd - g * (even + self._after(even))
+        even = even - b * (odd + self._before(odd))
+        odd = odd - a * (even + self._after(even))
+        return torch.stack([even, odd], dim=self.axis).flatten(self.axis - 1, self.axis)
+
+    def _after(self, even: Tensor) -> Tensor:
+        """The next even sample of every odd one, mirrored at the end: m samples -> m."""
+        ends = _along(even, self.axis, 1, None), _along(even, self.axis, -1, None)
+        return torch.cat(ends, dim=self.axis)
+
+    def _before(self, odd: Tensor) -> Tensor:
+        """The odd sample before every even one, mirrored at the start: m samples -> m."""
+        ends = _along(odd, self.axis, None, 1), _along(odd, self.axis, None, -1)
+        return torch.cat(ends, dim=self.axis)
 
 
 class WaveletLevel(nn.Module):
@@ -155,20 +166,18 @@ class WaveletLevel(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.rows = Lifting(channels)
-        self.columns = Lifting(channels)
+        self.columns = Lifting(channels, axis=-2)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Return LL, HL (detail across columns), LH (detail across rows), HH."""
-        low, high = self.rows(x)
-        ll, lh = (band.mT for band in self.columns(low.mT))
-        hl, hh = (band.mT for band in self.columns(high.mT))
+        low, high = self.columns(torch.cat(self.rows(x)))
+        (ll, hl), (lh, hh) = low.chunk(2), high.chunk(2)
         return ll, hl, lh, hh
 
     def inverse(self, ll: Tensor, hl: Tensor, lh: Tensor, hh: Tensor) -> Tensor:
         """Undo `forward`."""
-        low = self.columns.inverse(ll.mT, lh.mT).mT
-        high = self.columns.inverse(hl.mT, hh.mT).mT
-        return self.rows.inverse(low, high)
+        both = self.columns.inverse(torch.cat([ll, hl]), torch.cat([lh, hh]))
+        return self.rows.inverse(*both.chunk(2))
 
 
 class ContrastGain(nn.Module):
@@ -313,10 +322,11 @@ class ResidualSynthesis(nn.Module):
 
 
 class LastLayer(nn.Conv2d):
-    """Features (n, c, h, w) -> residual (n, 3, 2h, 2w): a 3x3 convolution, starting silent.
+    """Features (n, c, h, w) -> residual (n, 12, h, w): a 3x3 convolution, starting silent.
 
-    A decoder may scale every feature to suit one picture, see `linocut.codec.correction`: for each
-    colour, and for luma where the picture is quiet and where it is busy besides.
+    Four pixels of a colour are four channels, as `functional.pixel_unshuffle` has them. A decoder
+    may scale every feature to suit one picture, see `linocut.codec.correction`: for each colour,
+    and for luma where the picture is quiet and where it is busy besides.
     """
 
     def __init__(self, channels: int) -> None:
@@ -334,10 +344,10 @@ class LastLayer(nn.Conv2d):
             features: (n, c, h, w).
             scale: (5, c), factors of the three colours, then what luma's become more in quiet and
                 in busy places; None for 1, 1, 1, 0, 0.
-            places: (n, 2, 2h, 2w), quiet and busy.
+            places: (n, 8, h, w), quiet and busy, four pixels each.
         """
         if scale is None:
-            return functional.pixel_shuffle(super().forward(features), 2)
+            return super().forward(features)
         assert places is not None
         weight = self.weight.reshape(3, 4, self.in_channels, 3, 3)
         colours = (weight * scale[:3, None, :, None, None]).flatten(0, 1)
@@ -345,9 +355,9 @@ class LastLayer(nn.Conv2d):
         assert self.bias is not None
         bias = torch.cat([self.bias, torch.zeros_like(self.bias[:8])])
         made = self._conv_forward(features, torch.cat([colours, more]), bias)
-        made = functional.pixel_shuffle(made, 2)
-        luma = made[:, :1] + (places * made[:, 3:]).sum(1, keepdim=True)
-        return torch.cat([luma, made[:, 1:3]], 1)
+        luma, others, quiet, busy = made.split([4, 8, 4, 4], dim=1)
+        luma = luma + (places[:, :4] * quiet + places[:, 4:] * busy)
+        return torch.cat([luma, others], 1)
 
     def shares(self, features: Tensor) -> list[Tensor]:
         """What each feature adds to the residual of each colour, without the bias.

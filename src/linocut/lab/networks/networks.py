@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from linocut.entropy.fixed_codes import HALF_RANGE
 from linocut.entropy.planes import Band, wavelet_bands
@@ -160,9 +161,12 @@ class Cae(Network):
 
     def finish(self, x0: Tensor, step: Tensor, scale: Tensor | None = None) -> Tensor:
         """What of the synthesis comes after its linear path x0 (n, 3, h, w)."""
-        places = None if scale is None else quiet_and_busy(x0, step)
+        places = None
+        if scale is not None:
+            places = functional.pixel_unshuffle(quiet_and_busy(x0, step), 2)
         residual = self.synthesis_net.leave(self.synthesis_net(x0, step), scale, places)
-        return self.colour.inverse(x0 + residual_gain(step) * residual)
+        blocks = functional.pixel_unshuffle(x0, 2) + residual_gain(step) * residual
+        return functional.pixel_shuffle(self.colour.inverse(blocks), 2)
 
     def decoder_parameters(self) -> Iterator[nn.Parameter]:
         """Those of `finish`."""

@@ -140,13 +140,9 @@ def look(
     linear = linear[None]
     features = network.features(linear, [band[None] for band in bands], step)
     wanted = network.colour(picture.permute(2, 0, 1)[None].float() / 255.0)
-    missing = (wanted - linear) / residual_gain(step) - layer(features)
-    places = quiet_and_busy(linear, step)
-    return (
-        features[0],
-        functional.pixel_unshuffle(missing, 2)[0],
-        functional.pixel_unshuffle(places, 2)[0],
-    )
+    missing = functional.pixel_unshuffle(wanted - linear, 2) / residual_gain(step)
+    places = functional.pixel_unshuffle(quiet_and_busy(linear, step), 2)
+    return features[0], (missing - layer(features))[0], places[0]
 
 
 def sums(
@@ -176,4 +172,4 @@ def sums(
 
 def _pixels(x_hat: Tensor) -> Tensor:
     """(1, 3, h, w) around 0 to 1 -> uint8 (h, w, 3)."""
-    return (x_hat[0] * 255.0).round().clamp(0.0, 255.0).to(torch.uint8).permute(1, 2, 0)
+    return (x_hat * 255.0).round().clamp(0.0, 255.0).to(torch.uint8)[0].permute(1, 2, 0)
