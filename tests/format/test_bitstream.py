@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import zlib
 from dataclasses import replace
 
@@ -285,6 +287,15 @@ def test_a_lossless_block_holds_every_sample(size: tuple[int, int]) -> None:
     block = pack_lossless(rgb)
     assert block is not None
     assert np.array_equal(unpack_lossless(block, *size), rgb)
+
+
+def test_keeping_a_picture_exactly_starts_without_the_plugins_of_other_formats() -> None:
+    """A small picture would wait for them longer than for its network."""
+    code = (
+        "import sys, numpy; from linocut.format.bitstream import pack_lossless as pack;"
+        "assert pack(numpy.zeros((8, 8, 3), 'u1')); sys.exit('PIL.PdfImagePlugin' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_pictures_beyond_the_sides_of_webp_have_no_lossless_block() -> None:

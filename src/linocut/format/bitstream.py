@@ -471,12 +471,12 @@ def unpack_metadata(block: bytes, what: str) -> bytes:
 
 def pack_lossless(rgb: NDArray[np.uint8]) -> bytes | None:
     """Colours (h, w, 3) uint8 exactly, or None: too large, or Pillow was built without WebP."""
-    from PIL import Image, features
+    from PIL import Image, WebPImagePlugin  # else Pillow imports every plugin to find this one
 
     height, width = rgb.shape[:2]
     if max(height, width) > VP8L_SIDE_PX or height * width > VP8L_PIXELS:
         return None
-    if not features.check("webp"):
+    if not WebPImagePlugin.SUPPORTED:
         return None
     file = BytesIO()
     Image.fromarray(rgb).save(file, "WEBP", lossless=True, quality=75, method=4)
