@@ -1,6 +1,6 @@
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help setup repro checkout identity test test-slow smoke check format params deps readme report kodak pictures verify ui exps seeds bench lock clean
+.PHONY: help setup repro checkout identity test test-slow test-codec smoke check format params deps readme report kodak pictures verify ui exps seeds bench lock clean
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV ?= .venv
@@ -15,7 +15,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DO_NOT_TRACK := true
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(STAMP) $(KERNEL) ## build the environment in .venv (again only when the lock changed)
 
@@ -54,6 +54,13 @@ test: setup ## run all tests but the slow ones, in as many processes as there ar
 
 test-slow: setup ## run the slow tests: whole pipelines, kills, full disks, an S3 server, a cluster
 	OMP_NUM_THREADS=1 python -m pytest -n auto --dist loadfile -m slow
+
+test-codec: ## install the codec alone, without PyTorch, in .venv-codec, and run its tests there
+	$(PYTHON) -m venv --clear .venv-codec
+	.venv-codec/bin/pip --disable-pip-version-check -q install .
+	@echo "$$(du -sm .venv-codec | cut -f1) MB"
+	.venv-codec/bin/pip --disable-pip-version-check -q install pytest hypothesis
+	OMP_NUM_THREADS=1 .venv-codec/bin/python -m pytest -m "not slow" -o pythonpath=tests
 
 smoke: setup ## run the whole pipeline on tiny numbers in a temporary copy
 	python -m pytest -m smoke
