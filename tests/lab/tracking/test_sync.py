@@ -153,6 +153,23 @@ def test_a_run_whose_stage_ended_before_the_store_answered_lasts_as_long_as_the_
     assert info.end_time - info.start_time == 10_000  # history.csv says 10 s
 
 
+def test_a_run_that_broke_off_gets_the_rest_of_its_curves_and_no_second_one(checkout, store):
+    for loss in (2.0, 1.25):  # of this training, and of another one
+        options = {"arch": "cae", "loss": "l1", "params": {}, "fingerprint": f"{loss}"}
+        with live.run("cae-l1", **options) as log:
+            log({"loss": loss}, 0.0)
+    client, _ = tracking_store.open_store()
+    broken = next(r for r in store() if r.data.tags["linocut.fingerprint"] == "2.0")
+    client.update_run(broken.info.run_id, status="RUNNING")  # nobody could say that it ended
+    assert "1 made, 1 completed, 0 unchanged" in sync.sync(checkout.root)
+    run = client.get_run(broken.info.run_id)
+    assert run.info.status == "FINISHED"
+    points = client.get_metric_history(run.info.run_id, "train/loss")
+    assert [(point.step, point.value) for point in points] == [(0, 2.0), (7500, 1.5), (15000, 1.0)]
+    assert "eval/PSNR dB at 0.5 bpp" in run.data.metrics
+    assert "0 made, 0 completed, 2 unchanged" in sync.sync(checkout.root)
+
+
 def test_measuring_again_does_not_make_another_run_because_of_the_times(checkout, store):
     sync.sync(checkout.root)
     checkout.add_cell("cae-l1", seconds=2.0)

@@ -4,9 +4,10 @@
 
     dvc.lock, DVC's cache --> a run per cell --> a parent per study --> the champion
 
-Doing it twice changes nothing. The run that a training wrote while it went on is completed; a
-result that came from the cache, or from a colleague, gets a run of its own. A study is what shares
-its data and its numbers: the whole grid, and each part of it that was run for itself.
+Doing it twice changes nothing. The run that a training wrote while it went on is completed, also
+where the store went away in the middle; a result that came from the cache, or from a colleague,
+gets a run of its own. A study is what shares its data and its numbers: the whole grid, and each
+part of it that was run for itself.
 
 The rate-distortion curve of a cell is a metric whose steps are rates: `rd/PSNR dB` at step 250
 is the PSNR at 0.25 bits per pixel. Charts of several runs then show their curves in one frame.
@@ -152,6 +153,7 @@ class _Sync:
             self._kept.add(run.info.run_id)
         else:
             run = self._find({"linocut.weights": weights, "linocut.result": None})
+            run = run or self._broken_off(cell)
             if run is not None:
                 self._completed.add(run.info.run_id)
             else:
@@ -225,6 +227,25 @@ class _Sync:
         for run in self._runs.values():
             if all(run.data.tags.get(name) == value for name, value in tags.items()):
                 return run
+        return None
+
+    def _broken_off(self, cell: Cell) -> Run | None:
+        """The run of this very training whose store went away in the middle, with all its curves.
+
+        It has no hash of the weights yet; what it has of the curves is the start of these.
+        """
+        curve = history(cell)
+        losses = {(point.step, point.value) for point in curve if point.name == "train/loss"}
+        for run in self._runs.values():
+            tags = run.data.tags
+            ended = "linocut.weights" in tags or "linocut.result" in tags
+            if ended or tags.get("linocut.cell") != cell.name:
+                continue
+            there = self._client.get_metric_history(run.info.run_id, "train/loss")
+            if there and losses.issuperset((point.step, point.value) for point in there):
+                last = max(point.step for point in there)
+                self._points(run, [point for point in curve if point.step > last])
+                return self._client.get_run(run.info.run_id)
         return None
 
     def _make(self, cell: Cell) -> Run:
