@@ -3,6 +3,7 @@
 import logging
 import os
 import pathlib
+import resource
 import shutil
 import socket
 import subprocess
@@ -198,6 +199,32 @@ def test_a_store_that_cannot_be_written_does_not_stop_the_training(tmp_path, mon
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     train()
     assert "going on without it" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_full_disk_costs_a_training_its_curves_alone_and_the_store_nothing(store, tmp_path):
+    train(fingerprint="before")
+    script = (
+        "import logging; from linocut.lab.tracking import live; live.PATIENCE_S = 240\n"
+        "with live.run('cae-l2', arch='cae', loss='l2', params={}, fingerprint='f') as log:\n"
+        "    log({'loss': 1.0}, 0.0)\n"
+        "print('trained')"
+    )
+
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))  # less than the database has
+
+    path = str(pathlib.Path(live.__file__).parents[3])
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | {"PYTHONPATH": path}, preexec_fn=fill,
+        capture_output=True, text=True, check=True, timeout=600,
+    )  # fmt: skip
+    assert done.stdout == "trained\n"
+    assert done.stderr.count("going on without it") == 1
+    assert "Traceback" not in done.stderr
+    train(fingerprint="after")
+    found = {run.data.tags["linocut.fingerprint"]: run.info.status for run in store()}
+    assert found == {"before": "FINISHED", "after": "FINISHED"}
 
 
 def test_logging_a_row_returns_at_once_while_the_server_hangs(silent_server, monkeypatch):

@@ -158,7 +158,7 @@ def test_a_run_that_broke_off_gets_the_rest_of_its_curves_and_no_second_one(chec
         options = {"arch": "cae", "loss": "l1", "params": {}, "fingerprint": f"{loss}"}
         with live.run("cae-l1", **options) as log:
             log({"loss": loss}, 0.0)
-    client, _ = tracking_store.open_store()
+    client, _ = live.open_store()
     broken = next(r for r in store() if r.data.tags["linocut.fingerprint"] == "2.0")
     client.update_run(broken.info.run_id, status="RUNNING")  # nobody could say that it ended
     assert "1 made, 1 completed, 0 unchanged" in sync.sync(checkout.root)
