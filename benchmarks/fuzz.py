@@ -41,6 +41,7 @@ import numpy as np
 
 from linocut.codec.codec import Codec
 from linocut.codec.picture_files import decompress_picture
+from linocut.entropy.choice import PRICE
 from linocut.entropy.kernel import description
 from linocut.errors import BitstreamError
 from linocut.format import bitstream, resilient
@@ -477,13 +478,15 @@ def _decode(codecs: dict[bytes, Codec], data: bytes) -> str:
 
 
 def _decode_symbols(codecs: dict[bytes, Codec], data: bytes) -> str:
-    """Decode the symbols alone, and encode some of what was found."""
+    """Decode the symbols alone; choose symbols for some of what was found, and encode them."""
     file = unpack(data, max_pixels=MAX_PIXELS)
     codec = codecs.get(file.model_id, next(iter(codecs.values())))
     for number, tile in enumerate(codec._tiles(file.width, file.height)):
         found = codec._decode(file, number, tile)[0]
         if len(data) % 8 == 0:  # now and then
-            codec.coder.encode_counted([band.astype(np.int32) for band in found], file.step_index)
+            values = codec.coder.dequantise(found, file.step_index)
+            symbols, bins = codec.coder.optimise(values, file.step_index, PRICE)
+            codec.coder.encode_counted(symbols, file.step_index, bins)
     return "symbols"
 
 

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 
 from linocut.codec import rotation
 from linocut.codec.codec import Codec
-from linocut.entropy.planes import quantise, step_of
+from linocut.entropy.choice import optimise
+from linocut.entropy.coder import EntropyCoder
 from linocut.format.bitstream import (
     ALPHA,
     CORRECTION,
@@ -32,7 +33,7 @@ from linocut.format.bitstream import (
 )
 from linocut.lab.config.params import Cae2018Config, CaeConfig
 from linocut.lab.data.dead_leaves import dead_leaves
-from linocut.lab.fitting.entropy_fit import fit_networks, fit_tables
+from linocut.lab.fitting.entropy_fit import fit_networks, fit_tables, no_contexts
 from linocut.lab.networks.export import write_graphs
 from linocut.lab.networks.networks import ARCHITECTURES, Network
 from linocut.lab.networks.store import as_tensors, save_model
@@ -108,8 +109,9 @@ def _model(folder: Path, name: str) -> Codec:
     if name == "wavelet":
         tensors |= rotation.rotation_tensors(used)
     rotated = [used.transform(latent) for latent in latents]
+    guessed = fit_tables(network.bands, [], no_contexts(network.bands))
     samples = [
-        ([quantise(band, step_of(index)) for band in latent], index)
+        (optimise(EntropyCoder(network.bands, guessed), latent, index)[0], index)
         for latent in rotated
         for index in (60, 220, 400)
     ]

@@ -165,6 +165,7 @@ class Latent:
         ]
         if not self.decoder.symbol(cumulative([65536 - ones, ones])):
             return
+        self.state = 0
         height, width = len(self.plane), len(self.plane[0])
         passes = [(0, 0, 0, 8)] if smooth else [(k, *PASS_OFFSETS[k], 2) for k in range(4)]
         for size in (8, 4, 2) if smooth else ():
@@ -192,34 +193,32 @@ class Latent:
     def residuals(
         self, index: int, bins: list[int], likely: list[tuple[int | None, bool]]
     ) -> list[int]:
-        """Tokens table by table, then signs table by table, then the extra bits token by token."""
-        tokens = [0] * len(bins)
-        _, count, size = self.tables["tables.frequencies"][0]
-        for table in sorted(set(bins)):
-            start = (index * count + table) * size
-            sums = cumulative(self.tables["tables.frequencies"][1][start : start + size])
-            for i in [i for i, b in enumerate(bins) if b == table]:
-                tokens[i] = self.decoder.symbol(sums)
-        negative = [False] * len(bins)
-        sign_tables = [
-            None if certain is None else 16 * (min(token, 3) - 1) + certain
-            for token, (certain, _) in zip(tokens, likely, strict=True)
-        ]
-        present = [i for i, token in enumerate(tokens) if token]
-        for table in sorted({sign_tables[i] for i in present} - {None}):
-            agrees = self.tables["tables.agreement"][1][table]
-            sums = cumulative([agrees, 65536 - agrees])
-            for i in [i for i in present if sign_tables[i] == table]:
-                negative[i] = likely[i][1] != (self.decoder.symbol(sums) == 1)
-        for i in [i for i in present if sign_tables[i] is None]:
-            negative[i] = self.decoder.bits(1) == 1
-        magnitudes = tokens[:]
-        for token in range(16, max(tokens) + 1):
-            octave, half = divmod(token - 16, 2)
-            for i in [i for i, t in enumerate(tokens) if t == token]:
+        """Magnitudes in their quantisers, then signs."""
+        sizes = []
+        _, _, count, size = self.tables["tables.frequencies"][0]
+        for table, (certain, _) in zip(bins, likely, strict=True):
+            quantiser = 0 if certain is None else self.state % 2
+            start = ((index * 2 + quantiser) * count + table) * size
+            frequencies = self.tables["tables.frequencies"][1][start : start + size]
+            magnitude = self.decoder.symbol(cumulative(frequencies))
+            if magnitude >= 16:
+                octave, half = divmod(magnitude - 16, 2)
                 base = (16 << octave) + half * (8 << octave)
-                magnitudes[i] = base + self.decoder.bits(3 + octave)
-        return [-m if n else m for m, n in zip(magnitudes, negative, strict=True)]
+                magnitude = base + self.decoder.bits(3 + octave)
+            sizes.append(
+                2 * magnitude - quantiser if magnitude and certain is not None else magnitude
+            )
+            b2, b1, b0 = self.state >> 2, self.state >> 1 & 1, self.state & 1
+            self.state = 4 * b1 + 2 * b0 + (magnitude + b1 + b2) % 2
+        result = []
+        for size, (certain, negative) in zip(sizes, likely, strict=True):
+            if size and certain is None:
+                negative = self.decoder.bits(1) == 1
+            elif size:
+                agrees = self.tables["tables.agreement"][1][16 * (min(size, 4) - 1) + certain]
+                negative ^= self.decoder.symbol(cumulative([agrees, 65536 - agrees])) == 1
+            result.append(-size if negative else size)
+        return result
 
     def prediction(self, kind: int, half: int, y: int, x: int) -> int:
         """Rounded mean of the coarser grid's nearest values inside the plane."""

@@ -239,12 +239,13 @@ def picture(data: bytes, folder: Path) -> NDArray[np.uint8]:
     columns = -(-file["width"] // 1024)
     start, latent = 0, []
     own = np.frombuffer(file["blocks"].get(3, b""), "<i2").astype(np.float32) / 32767
-    for number, (channels, *_) in enumerate(bands):
+    for number, (channels, _, _, smooth) in enumerate(bands):
         rows = [
             np.concatenate([np.array(t[start : start + channels]) for t in row], axis=2)
             for row in (tiles[i : i + columns] for i in range(0, len(tiles), columns))
         ]
-        r = step * np.concatenate(rows, axis=1).astype(np.float32)
+        spacing = step if smooth else 0.632 * step
+        r = spacing * np.concatenate(rows, axis=1).astype(np.float32)
         matrix, mean = own[: channels**2].reshape(-1, channels), np.zeros(channels)
         own = own[channels**2 :]
         if f"rotation.{number}.matrix" in tensors:
@@ -254,6 +255,6 @@ def picture(data: bytes, folder: Path) -> NDArray[np.uint8]:
         start += channels
     about = json.loads((folder / "model.json").read_text(encoding="utf-8"))
     network = {name.removeprefix("network."): values for name, values in tensors.items()}
-    x = Synthesis(about["architecture"], network, file["blocks"].get(8, b""))(latent, step)
+    x = Synthesis(about["architecture"], network, file["blocks"].get(8, b""))(latent, 0.76 * step)
     pixels = np.clip(np.rint(x * 255), 0, 255).astype(np.uint8).transpose(1, 2, 0)
     return pixels[: file["height"], : file["width"]]

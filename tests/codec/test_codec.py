@@ -15,8 +15,7 @@ from linocut.codec import correction, tiles
 from linocut.codec.codec import Codec
 from linocut.codec.effort import EncodeOptions
 from linocut.codec.rotation import identity
-from linocut.entropy.choice import ROUNDING
-from linocut.entropy.planes import dequantise, step_index, step_of
+from linocut.entropy.planes import step_index
 from linocut.errors import BitstreamError, CheckpointError, DataError
 from linocut.format import bitstream
 from linocut.format.bitstream import CORRECTION, ICC_PROFILE, ROTATION, LinoFile, pack, unpack
@@ -102,15 +101,14 @@ def test_unknown_efforts_and_steps_are_refused(plain, picture):
         plain.compress(picture, step=0.5)
 
 
-def test_a_dead_zone_saves_bytes(plain, picture):
+def test_prices_save_bytes(plain, picture):
     assert len(plain.compress(picture, step=20.0, effort=1)) < len(
         plain.compress(picture, step=20.0, effort=0)
     )
-    assert ROUNDING[0] == 0.5
 
 
 @pytest.mark.parametrize("step", [3.0, 24.0, 150.0])
-@pytest.mark.parametrize("effort", sorted(ROUNDING))
+@pytest.mark.parametrize("effort", [0, 1])
 def test_the_estimate_is_within_1_percent_and_8_bytes_of_the_file(plain, picture, step, effort):
     analysed = plain.analyse(picture)
     size = len(plain.encode(analysed, step, EncodeOptions(effort)))
@@ -151,8 +149,8 @@ def test_tiled_synthesis_is_the_synthesis_of_the_whole(which, request, small_til
     assert (block is not None) == (which == "lively"), "a silent layer has nothing to correct"
     if block is not None:
         scale = correction.scale_of(correction.numbers_of(block, used.geometry))
-    step = step_of(step_index(24.0))
-    y_hat = used.rotation.inverse_transform([dequantise(band, step) for band in whole])
+    step = used.coder.told_step(step_index(24.0))
+    y_hat = used.rotation.inverse_transform(used.coder.dequantise(whole, step_index(24.0)))
     expected = used.transforms.synthesis(y_hat, step, scale)
     difference = used.decompress(data).astype(int) - expected
     assert np.abs(difference).max() <= 1

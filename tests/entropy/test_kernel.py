@@ -15,10 +15,11 @@ from linocut.entropy.choice import PRICE
 from linocut.entropy.coder import EntropyCoder
 from linocut.entropy.kernel import Kernel, description, kernel_module
 from linocut.entropy.passes import Passes
-from linocut.entropy.planes import LARGEST_SYMBOL, Band, planes_of, step_of, wavelet_bands
+from linocut.entropy.planes import Band, planes_of, step_of, wavelet_bands
+from linocut.entropy.trellis import LARGEST_MAGNITUDE
 from linocut.errors import BitstreamError
 from linocut.format.bitstream import unpack
-from symbols import laplace_latent, random_tables, written_tables
+from symbols import laplace_latent, on_the_path, random_tables, written_tables
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden"
 built = pytest.mark.skipif(kernel_module() is None, reason="no kernel here: numpy codes")
@@ -58,8 +59,11 @@ def flat_latent(bands, height, width, seed, most):
     for shape in shapes_of(bands, height, width):
         values = np.round(rng.laplace(0, most / 8 + 0.3, shape)).clip(-most, most)
         values[rng.uniform(size=shape) < rng.choice([0.0, 0.6, 0.97, 1.0])] = 0
-        parts.append(values.ravel())
-    return np.concatenate(parts).astype(np.int32)
+        parts.append(values)
+    ends = np.cumsum([band.channels for band in bands])
+    starts = [0, *ends[:-1].tolist()]
+    latent = [np.array(parts[a:b], np.int32) for a, b in zip(starts, ends, strict=True)]
+    return np.concatenate([band.ravel() for band in on_the_path(bands, latent)])
 
 
 def assert_same(forms, symbols, shapes, step, bins=None):
@@ -76,10 +80,10 @@ def assert_same(forms, symbols, shapes, step, bins=None):
 
 
 @built
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(
-    height=st.integers(1, 12), width=st.integers(1, 40), seed=st.integers(0, 2**32 - 1),
-    step=st.integers(0, 640), most=st.sampled_from([0, 1, 2, 15, 300, LARGEST_SYMBOL]),
+    height=st.integers(1, 6), width=st.integers(1, 16), seed=st.integers(0, 2**32 - 1),
+    step=st.integers(0, 640), most=st.sampled_from([0, 1, 2, 15, 300, LARGEST_MAGNITUDE]),
 )  # fmt: skip
 def test_bytes_costs_and_symbols_are_equal(forms, height, width, seed, step, most):
     bands, *forms = forms
@@ -88,9 +92,9 @@ def test_bytes_costs_and_symbols_are_equal(forms, height, width, seed, step, mos
 
 
 @built
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=15)
 @given(
-    height=st.integers(1, 8), width=st.integers(1, 24), seed=st.integers(0, 2**32 - 1),
+    height=st.integers(1, 4), width=st.integers(1, 10), seed=st.integers(0, 2**32 - 1),
     step=st.integers(0, 640), price=st.sampled_from([0.0, PRICE, 3.0]),
     scale=st.sampled_from([0.4, 3.0, 1e6]),
 )  # fmt: skip
@@ -121,11 +125,12 @@ def test_halves_and_ties_are_chosen_as_numpy_does():
 
 
 @built
-@pytest.mark.parametrize("value", [LARGEST_SYMBOL, -LARGEST_SYMBOL, 1, 0])
+@pytest.mark.parametrize("value", [LARGEST_MAGNITUDE, -LARGEST_MAGNITUDE, 1, 0])
 def test_planes_of_one_value_are_equal(forms, value):
     bands, *forms = forms
     shapes = shapes_of(bands, 40, 72)
-    symbols = np.full(sum(h * w for h, w in shapes), value, dtype=np.int32)
+    latent = [np.full((b.channels, 40 // b.stride, 72 // b.stride), value, np.int32) for b in bands]
+    symbols = np.concatenate([band.ravel() for band in on_the_path(bands, latent)])
     assert_same(forms, symbols, shapes, 320)
     symbols[1::2] *= -1
     assert_same(forms, symbols, shapes, 320)
@@ -136,7 +141,7 @@ def test_every_step_gives_equal_bytes():
     bands, *forms = both((Band("a", 1, 4),))
     shapes = shapes_of(bands, 16, 16)
     symbols = flat_latent(bands, 16, 16, 1, 5)
-    symbols[0] = 5
+    assert symbols.any()
     for step in range(641):
         assert_same(forms, symbols, shapes, step)
 

@@ -6,14 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from linocut.entropy.planes import (
-    LARGEST_SYMBOL,
+    SPACING,
     STEPS_PER_OCTAVE,
     Band,
     Pass,
     dequantise,
     plane_passes,
     planes_of,
-    quantise,
     smooth_prediction,
     step_index,
     step_of,
@@ -142,34 +141,9 @@ def test_other_steps_are_refused(step):
         step_index(step)
 
 
-def test_half_rounds_to_nearest():
-    r = np.array([-2.6, -2.4, -0.6, -0.4, 0.0, 0.4, 0.6, 2.4, 2.6], np.float32)
-    np.testing.assert_array_equal(quantise(r, 1.0), [-3, -2, -1, 0, 0, 0, 1, 2, 3])
-
-
-def test_less_than_half_widens_the_zero_bin_only_at_its_edges():
-    r = np.linspace(-3, 3, 6001).astype(np.float32)
-    zero = np.abs(r[quantise(r, 1.0, 0.4) == 0])
-    assert zero.max() == pytest.approx(0.6, abs=0.002)
-    one = r[quantise(r, 1.0, 0.4) == 1]
-    assert (one.min(), one.max()) == (pytest.approx(0.6, abs=0.002), pytest.approx(1.6, abs=0.002))
-
-
-@pytest.mark.parametrize("rounding", [0.5, 0.42, 0.33])
-def test_quantisation_is_odd(rounding):
-    r = np.random.default_rng(0).normal(0, 50, 1000).astype(np.float32)
-    np.testing.assert_array_equal(quantise(-r, 7.0, rounding), -quantise(r, 7.0, rounding))
-
-
-@given(st.floats(1.0, 1024.0), st.integers(0, 2**32 - 1))
-def test_error_is_at_most_half_a_step(step, seed):
-    r = np.random.default_rng(seed).normal(0, 4 * step, 50).astype(np.float32)
-    error = np.abs(dequantise(quantise(r, step), step) - r)
-    assert error.max() <= step * (0.5 + 1e-5)
-
-
-def test_what_lies_beyond_the_largest_symbol_is_clipped():
-    r = np.array([-1e9, 1e9, np.float32(3e38)], np.float32)
-    np.testing.assert_array_equal(
-        quantise(r, 1.0), [-LARGEST_SYMBOL, LARGEST_SYMBOL, LARGEST_SYMBOL]
-    )
+def test_smooth_planes_lie_on_steps_and_details_on_finer_levels():
+    bands = (Band("a", 1, 2, smooth=True), Band("b", 1, 2))
+    symbols = [np.array([[[-3, 2]]], np.int32)] * 2
+    smooth, detail = dequantise(bands, symbols, 8.0)
+    np.testing.assert_array_equal(smooth, [[[-24.0, 16.0]]])
+    np.testing.assert_array_equal(detail, np.float32(8 * SPACING) * symbols[1].astype(np.float32))

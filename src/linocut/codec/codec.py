@@ -27,6 +27,7 @@ from linocut.codec.rotation import Rotation, rotation_from
 from linocut.codec.segments import (
     Decoded,
     Lost,
+    SquareCoder,
     damage_of,
     decode_segments,
     encode_segments,
@@ -43,7 +44,7 @@ from linocut.codec.transforms import (
 from linocut.entropy.choice import DEFAULT_EFFORT
 from linocut.entropy.coder import Coder, EntropyCoder
 from linocut.entropy.fixed_codes import FixedCodes
-from linocut.entropy.planes import Symbols, dequantise, step_index, step_of
+from linocut.entropy.planes import Symbols, step_index, step_of
 from linocut.entropy.tables import EntropyTables
 from linocut.errors import BitstreamError, CheckpointError, DataError
 from linocut.format import bitstream
@@ -195,7 +196,7 @@ class Codec:
         self, analysed: Analysed, step: float, options: EncodeOptions = DEFAULT_OPTIONS
     ) -> tuple[bytes, NDArray[np.float64]]:
         """The file, and the ideal bits of every plane (zeros for the resilient layout)."""
-        chosen = self._choose(analysed, step, options.effort)
+        chosen = self._choose(analysed, step, options.effort, options.resilient)
         index = chosen.index
         payloads, segments = [], []
         bits = np.zeros(len(self.coder.planes))
@@ -265,12 +266,12 @@ class Codec:
         block = file.extras.get(bitstream.CORRECTION)
         scale = None if block is None else scale_of(numbers_of(block, self.geometry))
         picture = np.empty((file.height, file.width, 3), dtype=np.uint8)
-        step, grid = step_of(file.step_index), self._tiles(file.width, file.height)
+        step, grid = self.coder.told_step(file.step_index), self._tiles(file.width, file.height)
         total = Lost(0, 0)
         for tile, window, lost in tiles.windows(
             grid, lambda number, tile: self._decode(file, number, tile), self.geometry.bands
         ):
-            y_hat = used.inverse_transform([dequantise(band, step) for band in window])
+            y_hat = used.inverse_transform(self.coder.dequantise(window, file.step_index))
             pixels = self.transforms.synthesis(y_hat, step, scale)
             inner = pixels[tile.top - tile.window[0] :, tile.left - tile.window[1] :]
             place = picture[tile.top : tile.bottom, tile.left : tile.right]  # clipped by numpy
@@ -292,10 +293,13 @@ class Codec:
         geometry = self.geometry
         return list(tiles.tiles_of(width, height, geometry.multiple, geometry.reach))
 
-    def _choose(self, analysed: Analysed, step: float, effort: int) -> Choice:
+    def _choose(
+        self, analysed: Analysed, step: float, effort: int, resilient: bool = False
+    ) -> Choice:
         height, width = analysed.picture.shape[:2]
+        codes = SquareCoder(self.coder) if resilient and self.coder.layered else self.coder
         return Choice(
-            self.transforms, self.coder, self.rotation, analysed, self._tiles(width, height),
+            self.transforms, codes, self.rotation, analysed, self._tiles(width, height),
             self._step_index(step), effort, self.about,
         )  # fmt: skip
 

@@ -29,7 +29,8 @@ from numpy.typing import NDArray
 from linocut.codec.rotation import Rotation
 from linocut.codec.tiles import Tile, padded_to
 from linocut.codec.transforms import Geometry, Latent, Picture, Transforms
-from linocut.entropy.planes import Integers, dequantise, step_of
+from linocut.entropy.coder import Coder
+from linocut.entropy.planes import Integers
 from linocut.errors import BitstreamError
 from linocut.format.bitstream import LARGEST, ROWS, Numbers, code_lengths, unpack_correction
 
@@ -88,7 +89,7 @@ class NormalEquations:
         Args:
             transforms: with the decoder.
             latent: dequantised, bands (c, h, w) in grey levels.
-            step: in grey levels.
+            step: that networks are told, grey levels.
             picture: uint8 (h, w, 3), what the tile should be; at most as large as its latent says.
             frame: pixels to leave out at the top, left, bottom and right, even numbers.
         """
@@ -260,8 +261,8 @@ def _cheapest(best: float, now: int, bits_per_square: float, unseen: float) -> i
 
 
 def look_at(
-    sums: NormalEquations, transforms: Transforms, used: Rotation, symbols: Sequence[Integers],
-    index: int, picture: Picture, tile: Tile, tiles: int,
+    sums: NormalEquations, transforms: Transforms, used: Rotation, codes: Coder,
+    symbols: Sequence[Integers], index: int, picture: Picture, tile: Tile, tiles: int,
 ) -> None:  # fmt: skip
     """Let one of a picture's tiles have its say.
 
@@ -269,6 +270,7 @@ def look_at(
         sums: added to.
         transforms: with the decoder.
         used: the rotation of its latent.
+        codes: what will code the symbols.
         symbols: of the tile, bands (c, h, w).
         index: of the step.
         picture: uint8 (h, w, 3), the whole.
@@ -285,9 +287,8 @@ def look_at(
     height, width = picture.shape[:2]
     cut = (top > 0, left > 0, bottom < height, right < width)
     frame = tuple(FRAME if side else 0 for side in cut)
-    step = step_of(index)
-    latent = used.inverse_transform([dequantise(band, step) for band in inside])
-    sums.add(transforms, latent, step, picture[top:bottom, left:right], frame)
+    latent = used.inverse_transform(codes.dequantise(inside, index))
+    sums.add(transforms, latent, codes.told_step(index), picture[top:bottom, left:right], frame)
 
 
 def middle(tile: Tile, shape: Sequence[int], unit: int, tiles: int) -> tuple[int, int, int, int]:

@@ -98,8 +98,8 @@ class Choice:
                 continue
             with _aside(self.transforms.at_once > 1) as run:
                 run(
-                    look_at, self._sums, self.transforms, self.rotation, symbols, self.index,
-                    self.analysed.picture, tile, len(self.grid),
+                    look_at, self._sums, self.transforms, self.rotation, self.codes, symbols,
+                    self.index, self.analysed.picture, tile, len(self.grid),
                 )  # fmt: skip
                 yield tile, symbols, bins  # coded meanwhile
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from linocut.entropy.coder import Coder
 from linocut.entropy.planes import Band, Integers, Symbols
+from linocut.entropy.tables import Bins
 from linocut.errors import BitstreamError
 from linocut.format.bitstream import ALPHA, EXIF, ICC_PROFILE, LinoFile, Resilience, Segment
 
@@ -123,6 +125,78 @@ def layer_bands(bands: Sequence[Band]) -> tuple[int, int]:
         return 0, len(bands)
     first = sum(band.stride > 4 * finest or band.smooth for band in bands)
     return first, max(first, sum(band.stride > finest for band in bands))
+
+
+class SquareCoder:
+    """A coder that chooses the symbols of every square by themselves, as they will be coded.
+
+    Args:
+        coder: of the model.
+    """
+
+    layered = True
+
+    def __init__(self, coder: Coder) -> None:
+        self._coder = coder
+        self.bands, self.planes, self.priced = coder.bands, coder.planes, coder.priced
+
+    def nearest_index(self, step_index: int) -> int:
+        """See `Coder`, as for all that follows."""
+        return self._coder.nearest_index(step_index)
+
+    def dequantise(
+        self, symbols: Sequence[NDArray[np.integer[Any]]], step_index: int
+    ) -> list[NDArray[np.float32]]:
+        """The same as that of the whole."""
+        return self._coder.dequantise(symbols, step_index)
+
+    def told_step(self, step_index: int) -> float:
+        """The same as that of the whole."""
+        return self._coder.told_step(step_index)
+
+    def optimise(
+        self, latent: Sequence[NDArray[np.float32]], step_index: int, price: float
+    ) -> tuple[list[Integers], None]:
+        """Square by square; the table indices are not kept."""
+        result = [np.zeros(band.shape, np.int32) for band in latent]
+        for windows in self._windows(latent):
+            square = [band[window] for band, window in zip(latent, windows, strict=True)]
+            chosen, _ = self._coder.optimise(square, step_index, price)
+            for band, window, symbols in zip(result, windows, chosen, strict=True):
+                band[window] = symbols
+        return result, None
+
+    def encode_counted(
+        self, latent: Sequence[Integers], step_index: int, bins: Bins | None = None
+    ) -> tuple[bytes, NDArray[np.float64]]:
+        """The payloads of all squares one after the other, and the ideal bits of every plane."""
+        coded = [
+            self._coder.encode_counted(
+                [np.ascontiguousarray(band[w]) for band, w in zip(latent, windows, strict=True)],
+                step_index,
+            )
+            for windows in self._windows(latent)
+        ]
+        return b"".join(data for data, _ in coded), np.sum([bits for _, bits in coded], axis=0)
+
+    def estimate_bits(
+        self, latent: Sequence[Integers], step_index: int, bins: Bins | None = None
+    ) -> NDArray[np.float64]:
+        """The ideal bits of every plane, all squares together."""
+        return self.encode_counted(latent, step_index)[1]
+
+    def decode(
+        self, data: bytes, height: int, width: int, step_index: int, bands: int | None = None
+    ) -> list[Integers]:
+        """One square."""
+        return self._coder.decode(data, height, width, step_index, bands)
+
+    def _windows(
+        self, latent: Sequence[NDArray[Any]]
+    ) -> Iterator[list[tuple[slice, slice, slice]]]:
+        height, width = (side * self.bands[0].stride for side in latent[0].shape[1:])
+        for place in _squares(height, width, segment_px(self.bands)):
+            yield [_window(place, band.stride) for band in self.bands]
 
 
 def encode_segments(coder: Coder, symbols: Sequence[Integers], step_index: int) -> list[Segment]:

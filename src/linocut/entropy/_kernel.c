@@ -5,16 +5,16 @@
  *     |         x (inputs, 64) int16
  *     |           | network: 16 symbols at a time, whole numbers      [skipped where x is all zero]
  *     |         table of each symbol
- *     |           | group: places of a grid by table, in order
+ *     |           | of its quantiser, which the symbols before have put in force
  *     v           v
- *   token, sign, extra bits <--range coder (64-bit state, words of 32 bits)--> bytes
+ *   token, extra bits, sign <--range coder (64-bit state, words of 32 bits)--> bytes
  *
  * One unit of compilation: limits and Python's side here, the rest in the headers in the order of
  * the data's flow: _kernel_model.h, _kernel_contexts.h, _kernel_range.h, _kernel_latent.h.
  *
  * The same bytes as numpy's form on every machine: all numbers are whole but for the choice of
- * symbols, whose few float operations are IEEE's and written in numpy's order (compile without
- * contraction to fused operations).
+ * symbols (Viterbi along a pass, see linocut.entropy.trellis), whose few float operations are IEEE's
+ * and written in numpy's order (compile without contraction to fused operations).
  *
  * What a payload says never becomes a size or an index unchecked: sizes are those of the arrays
  * that the caller made, tokens come out of a search in a table, and an impossible state of the
@@ -52,7 +52,7 @@
 #endif
 
 enum {
-    INTERFACE = 2, /* as in kernel.py; raised when what it passes changes */
+    INTERFACE = 3, /* as in kernel.py; raised when what it passes changes */
 
     MAX_PLANES = 4096,
     MAX_SIDE = 1 << 14, /* of a plane, samples */
@@ -61,7 +61,7 @@ enum {
     MAX_INPUTS = 64,
     MAX_HIDDEN = 64,
     MAX_BIAS = 1 << 28, /* sums stay in 32 bits: 64 * 255 * 2^15 + 2^28 < 2^30 */
-    MAX_BINS = 64,
+    MAX_BINS = 32,
     MAX_TOKENS = 64,
     MAX_SIGN_TABLES = 256,
 
@@ -79,6 +79,9 @@ enum {
     LITERALS = 16,
     TOKEN_LIMIT = 1 << 17, /* magnitudes below have a token */
     LARGEST_SYMBOL = 32767,
+    QUANTISERS = 2,
+    STATES = 8,
+    SETTLE = 64, /* symbols after which the paths' costs are made small again */
     COST_UNIT = 1 << 20,
 };
 
@@ -286,7 +289,7 @@ static PyObject *model_new(PyTypeObject *type, PyObject *arguments, PyObject *ke
     model->sign.inputs = sign_inputs;
     model->sign.hidden = sign_hidden;
     model->instructions = portable ? &PORTABLE : best_instructions();
-    const Py_ssize_t rows = (Py_ssize_t)planes * bins, signs = (Py_ssize_t)classes * sign_bins;
+    const Py_ssize_t rows = (Py_ssize_t)planes * QUANTISERS * bins, signs = (Py_ssize_t)classes * sign_bins;
     uint16_t *frequencies = NULL;
     const int read =
         (model->layout = copied(arrays, 0, planes * (1 + PARENTS + SIBLINGS), 4)) &&
@@ -346,6 +349,9 @@ static PyObject *outcome(int status)
     case NO_TOKEN:
         PyErr_Format(PyExc_ValueError, "the magnitude of a symbol is not less than %d",
                      (int)TOKEN_LIMIT);
+        return NULL;
+    case NO_PATH:
+        PyErr_SetString(PyExc_ValueError, "a symbol lies beside the path of its quantisers");
         return NULL;
     case NO_TABLE:
         PyErr_SetString(PyExc_ValueError, "there is no table of this index");
@@ -469,11 +475,11 @@ static PyObject *model_optimise(PyObject *self, PyObject *arguments)
     const Model *model = (const Model *)self;
     PyObject *values_object, *shapes_object, *symbols_object, *bins_object, *result = NULL;
     Py_buffer values = {0}, symbols = {0}, bins = {0};
-    float step, price;
+    float step, spacing, price;
     int step_index;
     Py_ssize_t count = 0;
-    if (!PyArg_ParseTuple(arguments, "OOiffOO", &values_object, &shapes_object, &step_index, &step,
-                          &price, &symbols_object, &bins_object))
+    if (!PyArg_ParseTuple(arguments, "OOifffOO", &values_object, &shapes_object, &step_index,
+                          &step, &spacing, &price, &symbols_object, &bins_object))
         return NULL;
     int32_t *shapes = read_shapes(model, shapes_object, step_index, &count);
     if (!shapes)
@@ -486,7 +492,8 @@ static PyObject *model_optimise(PyObject *self, PyObject *arguments)
         Py_BEGIN_ALLOW_THREADS;
         status = make_latent(&latent, model, shapes, step_index);
         if (status == FINE)
-            status = choose_latent(&latent, values.buf, step, price, symbols.buf, bins.buf);
+            status = choose_latent(&latent, values.buf, step, spacing, price, symbols.buf,
+                                   bins.buf);
         free_latent(&latent);
         Py_END_ALLOW_THREADS;
         result = outcome(status);
@@ -504,7 +511,7 @@ static PyMethodDef MODEL_METHODS[] = {
     {"decode", model_decode, METH_VARARGS,
      "decode(data, symbols, shapes, step_index, planes) -> whether the bytes are a latent"},
     {"optimise", model_optimise, METH_VARARGS,
-     "optimise(values, shapes, step_index, step, price, symbols, bins) -> True"},
+     "optimise(values, shapes, step_index, step, spacing, price, symbols, bins) -> True"},
     {NULL, NULL, 0, NULL},
 };
 

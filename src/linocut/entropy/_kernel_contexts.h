@@ -20,11 +20,13 @@ typedef struct {
     const Model *model;
     Plane *planes;
     int step_index;
+    int state; /* of the trellis, in the plane that is being coded */
     int16_t signed_levels[2 * CAP + 1]; /* of -CAP .. CAP */
     /* Of one pass, in its raster order: */
     uint8_t *bins, *tokens;
     int32_t *values;
-    uint32_t *order;
+    int32_t (*choices)[QUANTISERS][2]; /* the best magnitudes by quantiser and parity */
+    uint8_t *decisions;                /* for each state, whether its path came from 4 or more */
     /* Of its symbols that are not zero: */
     uint32_t *nonzero;
     uint8_t *sign_tables, *likely;
@@ -300,8 +302,8 @@ static void signs_of(Latent *latent, int index, const Pass *pass, ptrdiff_t coun
         sign_contexts_of(latent, index, places, near, rows, columns, x);
         network_of(model, &model->sign, x[0], LANES, index, pass->kind, 1, numbers);
         for (int lane = 0; lane < filled; lane++) {
-            const int token = latent->tokens[latent->nonzero[start + lane]];
-            const int kind = (token < model->classes ? token : model->classes) - 1;
+            const int32_t size = abs(latent->values[latent->nonzero[start + lane]]);
+            const int kind = (size < model->classes ? size : model->classes) - 1;
             const int sure = abs(numbers[lane]) >> model->sign_shift;
             const int bin = sure < model->sign_bins ? sure : model->sign_bins - 1;
             latent->sign_tables[start + lane] = (uint8_t)(kind * model->sign_bins + bin);

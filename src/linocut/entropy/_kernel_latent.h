@@ -1,5 +1,42 @@
 /* A pass, and a whole latent: encoded, decoded, chosen. */
 
+/* ---------------------------------------------------------------- the trellis
+ *
+ * A symbol of a detail plane is a level, a multiple of the spacing. One of two quantisers is in force
+ * at each symbol: number 0 has the even levels, number 1 the odd ones and zero. What is coded is
+ * which of its levels, a magnitude k; the parities of all magnitudes before say which is in force. */
+
+enum { LARGEST_MAGNITUDE = 16382, LARGEST_SIZE = 65536 };
+
+static inline int quantiser_of(int state)
+{
+    return state & 1;
+}
+
+static inline int next_state(int state, int32_t magnitude)
+{
+    return (2 * state & 6) | ((magnitude ^ state >> 1 ^ state >> 2) & 1);
+}
+
+static inline int32_t level_at(int quantiser, int32_t magnitude)
+{
+    return magnitude ? 2 * magnitude - quantiser : 0;
+}
+
+static inline int32_t magnitude_of(int32_t level)
+{
+    return (abs(level) + 1) >> 1;
+}
+
+/* Row of a symbol's table in the model's tables. */
+static inline ptrdiff_t row_of(const Latent *latent, int index, int smooth, int bin)
+{
+    const int quantiser = smooth ? 0 : quantiser_of(latent->state);
+    return ((ptrdiff_t)index * QUANTISERS + quantiser) * latent->model->bins + bin;
+}
+
+enum { FINE = 0, NO_MEMORY, NO_TOKEN, NO_PATH, NO_TABLE, NO_STREAM };
+
 /* ---------------------------------------------------------------- one pass */
 
 /* The places of symbols that are not zero; how many. */
@@ -13,34 +50,32 @@ static ptrdiff_t find_nonzero(Latent *latent, ptrdiff_t count)
     return found;
 }
 
-/* Code latent->values of a pass, or only count where there is no encoder; bins are known. Returns
- * the cost in 2^-20 bit. */
-static int64_t encode_pass(Latent *latent, int index, const Pass *pass, Encoder *encoder)
+/* Code latent->values of a pass, or only count where there is no encoder; bins are known. Adds the
+ * cost in 2^-20 bit. */
+static int encode_pass(Latent *latent, int index, const Pass *pass, Encoder *encoder, int64_t *costs)
 {
     const Model *model = latent->model;
     const ptrdiff_t count = (ptrdiff_t)pass->height * pass->width;
-    const ptrdiff_t rows = (ptrdiff_t)index * model->bins;
     const int smooth = layout_of(model, index)[0];
     int64_t cost = 0, bits = 0;
-    int largest = 0;
     for (ptrdiff_t i = 0; i < count; i++) {
-        const int32_t magnitude = abs(latent->values[i]);
-        const int token = token_of(magnitude);
+        const int32_t value = latent->values[i];
+        const int32_t magnitude = smooth ? abs(value) : magnitude_of(value);
+        const int token = token_of(magnitude), extra = extra_bits_of(token);
+        const ptrdiff_t row = row_of(latent, index, smooth, latent->bins[i]);
+        if (!smooth && value && (value & 1) != quantiser_of(latent->state))
+            return NO_PATH;
         latent->tokens[i] = (uint8_t)token;
-        cost += model->costs[(rows + latent->bins[i]) * model->tokens + token];
-        bits += extra_bits_of(token);
-        largest = token > largest ? token : largest;
-    }
-    if (encoder) {
-        ptrdiff_t ends[MAX_BINS], i = 0;
-        group(latent->bins, count, model->bins, latent->order, ends);
-        for (int table = 0; table < model->bins; table++) {
-            const uint32_t *cumulative = model->cumulative + (rows + table) * (model->tokens + 1);
-            for (; i < ends[table]; i++) {
-                const int token = latent->tokens[latent->order[i]];
-                const uint32_t start = cumulative[token];
-                encode_interval(encoder, start << 8, (cumulative[token + 1] - start) << 8);
-            }
+        latent->state = next_state(latent->state, magnitude);
+        cost += model->costs[row * model->tokens + token];
+        bits += extra;
+        if (encoder) {
+            const uint32_t *cumulative = model->cumulative + row * (model->tokens + 1);
+            const uint32_t start = cumulative[token];
+            encode_interval(encoder, start << 8, (cumulative[token + 1] - start) << 8);
+            if (extra)
+                encode_interval(encoder, (uint32_t)(magnitude - start_of(token)) << (24 - extra),
+                                UINT32_C(1) << (24 - extra));
         }
     }
     const ptrdiff_t found = find_nonzero(latent, count);
@@ -51,30 +86,14 @@ static int64_t encode_pass(Latent *latent, int index, const Pass *pass, Encoder 
     } else {
         signs_of(latent, index, pass, found);
         for (ptrdiff_t i = 0; i < found; i++) {
-            latent->likely[i] ^= latent->values[latent->nonzero[i]] < 0;
-            cost += model->sign_costs[2 * latent->sign_tables[i] + latent->likely[i]];
-        }
-        if (encoder) {
-            ptrdiff_t ends[MAX_SIGN_TABLES], i = 0;
-            const int number = model->classes * model->sign_bins;
-            group(latent->sign_tables, found, number, latent->order, ends);
-            for (int table = 0; table < number; table++)
-                for (; i < ends[table]; i++)
-                    encode_flag(encoder, model->agreement[table],
-                                latent->likely[latent->order[i]]);
+            const int other = latent->likely[i] ^ (latent->values[latent->nonzero[i]] < 0);
+            cost += model->sign_costs[2 * latent->sign_tables[i] + other];
+            if (encoder)
+                encode_flag(encoder, model->agreement[latent->sign_tables[i]], other);
         }
     }
-    for (int token = LITERALS; encoder && token <= largest; token++) {
-        const int width = 24 - extra_bits_of(token);
-        for (ptrdiff_t i = 0; i < found; i++) {
-            const uint32_t place = latent->nonzero[i];
-            if (latent->tokens[place] == token) {
-                const uint32_t offset = (uint32_t)(abs(latent->values[place]) - start_of(token));
-                encode_interval(encoder, offset << width, UINT32_C(1) << width);
-            }
-        }
-    }
-    return cost + bits * COST_UNIT;
+    *costs += cost + bits * COST_UNIT;
+    return FINE;
 }
 
 /* Decode a pass into latent->values. */
@@ -82,69 +101,30 @@ static void decode_pass(Latent *latent, int index, const Pass *pass, Decoder *de
 {
     const Model *model = latent->model;
     const ptrdiff_t count = (ptrdiff_t)pass->height * pass->width;
-    const ptrdiff_t rows = (ptrdiff_t)index * model->bins;
-    ptrdiff_t ends[MAX_SIGN_TABLES > MAX_BINS ? MAX_SIGN_TABLES : MAX_BINS], done = 0;
-    int largest = 0;
-    group(latent->bins, count, model->bins, latent->order, ends);
-    for (int table = 0; table < model->bins; table++) {
-        const uint32_t *cumulative = model->cumulative + (rows + table) * (model->tokens + 1);
-        for (; done < ends[table] && !decoder->failed; done++) {
-            const int token = decode_symbol(decoder, cumulative, model->tokens);
-            latent->tokens[latent->order[done]] = (uint8_t)token;
-            largest = token > largest ? token : largest;
-        }
+    const int smooth = layout_of(model, index)[0];
+    for (ptrdiff_t i = 0; i < count; i++) {
+        const ptrdiff_t row = row_of(latent, index, smooth, latent->bins[i]);
+        const int quantiser = quantiser_of(latent->state);
+        const uint32_t *cumulative = model->cumulative + row * (model->tokens + 1);
+        const int token = decode_symbol(decoder, cumulative, model->tokens);
+        int32_t magnitude = token;
+        if (token >= LITERALS)
+            magnitude = start_of(token) + (int32_t)decode_bits(decoder, extra_bits_of(token));
+        latent->tokens[i] = (uint8_t)token;
+        latent->values[i] = smooth ? magnitude : level_at(quantiser, magnitude);
+        latent->state = next_state(latent->state, magnitude);
+        if (decoder->failed)
+            return;
     }
-    if (decoder->failed)
-        return;
     const ptrdiff_t found = find_nonzero(latent, count);
-    if (layout_of(model, index)[0]) {
-        for (ptrdiff_t i = 0; i < found; i++)
-            latent->likely[i] = (uint8_t)decode_flag(decoder, 32768);
-    } else {
-        const int number = model->classes * model->sign_bins;
+    if (!smooth)
         signs_of(latent, index, pass, found);
-        group(latent->sign_tables, found, number, latent->order, ends);
-        done = 0;
-        for (int table = 0; table < number; table++)
-            for (; done < ends[table]; done++)
-                latent->likely[latent->order[done]] ^=
-                    (uint8_t)decode_flag(decoder, model->agreement[table]);
-    }
-    memset(latent->values, 0, (size_t)count * sizeof *latent->values);
-    for (ptrdiff_t i = 0; i < found; i++)
-        latent->values[latent->nonzero[i]] = start_of(latent->tokens[latent->nonzero[i]]);
-    for (int token = LITERALS; token <= largest; token++)
-        for (ptrdiff_t i = 0; i < found && !decoder->failed; i++)
-            if (latent->tokens[latent->nonzero[i]] == token)
-                latent->values[latent->nonzero[i]] +=
-                    (int32_t)decode_bits(decoder, extra_bits_of(token));
-    for (ptrdiff_t i = 0; i < found; i++)
-        if (latent->likely[i])
+    for (ptrdiff_t i = 0; i < found; i++) {
+        const int other = smooth ? decode_flag(decoder, 32768)
+                                 : decode_flag(decoder, model->agreement[latent->sign_tables[i]]);
+        if (smooth ? other : other != latent->likely[i])
             latent->values[latent->nonzero[i]] *= -1;
-}
-
-/* The cheapest magnitude for u, given the bits of the tokens of its table. */
-static int32_t cheapest(float u, const float *lengths, float price)
-{
-    if (!(u > 0.5f))
-        return 0;
-    const float rounded = rintf(u);
-    const int32_t nearest = rounded < LARGEST_SYMBOL ? (int32_t)rounded : LARGEST_SYMBOL;
-    const float square = u * u, bits_of_zero = price * lengths[0];
-    float cost = square + bits_of_zero;
-    int32_t chosen = 0;
-    for (int lower = 1; lower >= 0; lower--) {
-        const int32_t magnitude = nearest - lower;
-        const int token = token_of(magnitude);
-        const double bits = (double)lengths[token] + extra_bits_of(token) + (magnitude > 0);
-        const double error = (double)u - magnitude;
-        const double candidate = error * error + (double)price * bits;
-        if (candidate < (double)cost) {
-            chosen = magnitude;
-            cost = (float)candidate;
-        }
     }
-    return chosen;
 }
 
 /* Make latent->values of a pass known to later passes. */
@@ -250,30 +230,100 @@ static void write_smooth_pass(const Latent *latent, int index, const Pass *pass,
     }
 }
 
-/* Choose latent->values of a detail pass from the plane's exact ones (h, w); bins are known. */
-static void choose_pass(Latent *latent, int index, const Pass *pass, const float *exact, float step,
-                        float price)
+/* The cheapest magnitude of one parity for size >= 0 (in spacings) in one quantiser, given the bits of
+ * the tokens of its table: the nearest one, the next smaller, or zero. */
+static float cheapest(float size, int quantiser, int parity, const float *lengths, float price,
+                      int32_t *chosen)
+{
+    const float half = 0.25f * (size + (float)(quantiser - 2 * parity));
+    const float rounded = rintf(half);
+    int32_t nearest = rounded < LARGEST_MAGNITUDE / 2 ? (int32_t)rounded : LARGEST_MAGNITUDE / 2;
+    nearest = 2 * (nearest < 0 ? 0 : nearest) + parity;
+    float lowest = 0.0f;
+    for (int lower = 0; lower <= 2; lower++) {
+        const int32_t magnitude = lower < 2 ? nearest - 2 * lower : 0;
+        if (lower && (magnitude < 0 || (lower == 2 && (parity || nearest < 4))))
+            break;
+        const int token = token_of(magnitude);
+        const float bits = lengths[token] + (float)(extra_bits_of(token) + (magnitude > 0));
+        const float error = size - (float)level_at(quantiser, magnitude);
+        const float square = error * error, paid = price * bits;
+        const float cost = square + paid;
+        if (!lower || cost < lowest) {
+            lowest = cost;
+            *chosen = magnitude;
+        }
+    }
+    return lowest;
+}
+
+/* Choose latent->values of a detail pass from the plane's exact ones (h, w): the path of least cost
+ * through the trellis, from latent->state to where it ends best. Bins are known. */
+static void choose_pass(Latent *latent, int index, const Pass *pass, const float *exact,
+                        float spacing, float price)
 {
     const Model *model = latent->model;
-    const int width = latent->planes[index].width, tokens = model->tokens;
-    const float *lengths = model->lengths + (ptrdiff_t)index * model->bins * tokens;
-    for (int i = 0; i < pass->height; i++) {
-        const float *row = exact + (ptrdiff_t)(pass->top + 2 * i) * width + pass->left;
-        int32_t *restrict values = latent->values + (ptrdiff_t)i * pass->width;
-        const uint8_t *bins = latent->bins + (ptrdiff_t)i * pass->width;
-        for (int j = 0, count = pass->width; j < count; j++) {
-            const float u = row[2 * j] / step;
-            const int32_t magnitude = cheapest(fabsf(u), lengths + bins[j] * tokens, price);
-            values[j] = u < 0 ? -magnitude : magnitude;
+    const int width = latent->planes[index].width;
+    const ptrdiff_t count = (ptrdiff_t)pass->height * pass->width;
+    float costs[STATES];
+    for (int state = 0; state < STATES; state++)
+        costs[state] = state == latent->state ? 0.0f : INFINITY;
+    for (ptrdiff_t i = 0, column = pass->width, row = -1; i < count; i++, column++) {
+        if (column == pass->width) {
+            column = 0;
+            row++;
         }
+        const float exact_one = exact[(pass->top + 2 * row) * width + pass->left + 2 * column];
+        const float u = exact_one / spacing, far = fabsf(u);
+        const float size = far < LARGEST_SIZE ? far : LARGEST_SIZE;
+        float prices[QUANTISERS][2], next[STATES];
+        int32_t(*choices)[2] = latent->choices[i];
+        for (int quantiser = 0; quantiser < QUANTISERS; quantiser++) {
+            const ptrdiff_t table =
+                ((ptrdiff_t)index * QUANTISERS + quantiser) * model->bins + latent->bins[i];
+            for (int parity = 0; parity < 2; parity++)
+                prices[quantiser][parity] =
+                    cheapest(size, quantiser, parity, model->lengths + table * model->tokens, price,
+                             &choices[quantiser][parity]);
+        }
+        latent->values[i] = u < 0 ? -1 : 1;
+        uint8_t decisions = 0;
+        for (int state = 0; state < STATES; state++) {
+            const int low = state >> 1, parity = (state ^ state >> 2) & 1;
+            const float first = costs[low] + prices[low & 1][parity];
+            const float second = costs[low + 4] + prices[low & 1][!parity];
+            decisions |= (uint8_t)((second < first) << state);
+            next[state] = second < first ? second : first;
+        }
+        latent->decisions[i] = decisions;
+        float least = 0.0f;
+        if (i % SETTLE == SETTLE - 1) {
+            least = next[0];
+            for (int state = 1; state < STATES; state++)
+                least = next[state] < least ? next[state] : least;
+        }
+        for (int state = 0; state < STATES; state++)
+            costs[state] = next[state] - least;
+    }
+    int state = 0;
+    for (int other = 1; other < STATES; other++)
+        if (costs[other] < costs[state])
+            state = other;
+    latent->state = state;
+    for (ptrdiff_t i = count - 1; i >= 0; i--) {
+        const int before = state >> 1 | (latent->decisions[i] >> state & 1) << 2;
+        const int quantiser = quantiser_of(before);
+        const int parity = (state ^ before >> 1 ^ before >> 2) & 1;
+        latent->values[i] *= level_at(quantiser, latent->choices[i][quantiser][parity]);
+        state = before;
     }
 }
 
-static int any_beyond(const float *exact, ptrdiff_t count, float step)
+static int any_beyond(const float *exact, ptrdiff_t count, float spacing)
 {
     int beyond = 0;
     for (ptrdiff_t i = 0; i < count; i++)
-        beyond |= fabsf(exact[i] / step) > 0.5f;
+        beyond |= fabsf(exact[i] / spacing) > 1.0f;
     return beyond;
 }
 
@@ -287,8 +337,6 @@ static int32_t whole(float u)
 }
 
 /* ---------------------------------------------------------------- one latent */
-
-enum { FINE = 0, NO_MEMORY, NO_TOKEN, NO_TABLE, NO_STREAM };
 
 enum { MAX_PASSES = 10 };
 
@@ -313,6 +361,7 @@ static int encode_latent(Latent *latent, const int32_t *symbols, const uint8_t *
                         65536u - model->occupied[(ptrdiff_t)index * model->octaves + octave],
                         occupied);
         costs[index] = 0;
+        latent->state = 0;
         if (!occupied)
             continue;
         Pass passes[MAX_PASSES];
@@ -326,7 +375,9 @@ static int encode_latent(Latent *latent, const int32_t *symbols, const uint8_t *
                 return NO_TOKEN;
             if (!smooth && bins && !read_bins(latent, index, pass, bins + plane->start))
                 return NO_TABLE;
-            costs[index] += encode_pass(latent, index, pass, encoder);
+            const int status = encode_pass(latent, index, pass, encoder, costs + index);
+            if (status != FINE)
+                return status;
             put_pass(latent, index, pass);
         }
         close_plane(plane);
@@ -355,6 +406,7 @@ static int decode_latent(Latent *latent, Decoder *decoder, int32_t *symbols, int
             octave = model->octaves - 1;
         const int occupied = decode_flag(
             decoder, 65536u - model->occupied[(ptrdiff_t)index * model->octaves + octave]);
+        latent->state = 0;
         if (decoder->failed)
             return NO_STREAM;
         if (!occupied)
@@ -379,7 +431,7 @@ static int decode_latent(Latent *latent, Decoder *decoder, int32_t *symbols, int
 }
 
 /* Latent values (n,) -> the cheapest symbols (n,) and the tables (n,) met on the way. */
-static int choose_latent(Latent *latent, const float *values, float step, float price,
+static int choose_latent(Latent *latent, const float *values, float step, float spacing, float price,
                          int32_t *symbols, uint8_t *bins)
 {
     const Model *model = latent->model;
@@ -396,7 +448,8 @@ static int choose_latent(Latent *latent, const float *values, float step, float 
                 own[i] = whole(exact[i] / step);
         else
             memset(own, 0, (size_t)count * sizeof *own);
-        if (!smooth && !any_beyond(exact, count, step))
+        latent->state = 0;
+        if (!smooth && !any_beyond(exact, count, spacing))
             continue; /* no symbol, and no table that would ever be read */
         for (int p = 0; p < number; p++) {
             const Pass *pass = passes + p;
@@ -404,7 +457,7 @@ static int choose_latent(Latent *latent, const float *values, float step, float 
                 read_smooth_pass(latent, index, pass, own);
             } else {
                 tables_of(latent, index, pass);
-                choose_pass(latent, index, pass, exact, step, price);
+                choose_pass(latent, index, pass, exact, spacing, price);
                 write_pass(latent, index, pass, own);
                 write_bins(latent, index, pass, bins + plane->start);
             }
@@ -426,7 +479,8 @@ static void free_latent(Latent *latent)
     free(latent->bins);
     free(latent->tokens);
     free(latent->values);
-    free(latent->order);
+    free(latent->choices);
+    free(latent->decisions);
     free(latent->nonzero);
     free(latent->sign_tables);
     free(latent->likely);
@@ -465,11 +519,12 @@ static int make_latent(Latent *latent, const Model *model, const int32_t *shapes
     latent->bins = malloc(count);
     latent->tokens = malloc(count);
     latent->values = malloc(count * sizeof *latent->values);
-    latent->order = malloc(count * sizeof *latent->order);
+    latent->choices = malloc(count * sizeof *latent->choices);
+    latent->decisions = malloc(count);
     latent->nonzero = malloc(count * sizeof *latent->nonzero);
     latent->sign_tables = malloc(count);
     latent->likely = malloc(count);
-    if (!latent->bins || !latent->tokens || !latent->values || !latent->order || !latent->nonzero ||
+    if (!latent->bins || !latent->tokens || !latent->values || !latent->choices || !latent->decisions || !latent->nonzero ||
         !latent->sign_tables || !latent->likely)
         return NO_MEMORY;
     return FINE;

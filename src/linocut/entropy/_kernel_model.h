@@ -31,12 +31,12 @@ typedef struct {
     PyObject_HEAD
     int planes, bins, tokens, octaves, classes, sign_bins, bin_shift, sign_shift;
     int32_t *layout;       /* (planes, 1 + PARENTS + SIBLINGS): smooth, then indices or -1 */
-    uint32_t *cumulative;  /* (planes, bins, tokens + 1), of 2^16 */
+    uint32_t *cumulative;  /* (planes, quantisers, bins, tokens + 1), of 2^16 */
     uint16_t *agreement;   /* (classes * sign_bins,) of 2^16 */
     uint16_t *occupied;    /* (planes, octaves) of 2^16 */
-    int32_t *costs;        /* (planes, bins, tokens), 2^-20 bit */
+    int32_t *costs;        /* (planes, quantisers, bins, tokens), 2^-20 bit */
     int32_t *sign_costs;   /* (classes * sign_bins, 2), 2^-20 bit */
-    float *lengths;        /* (planes, bins, tokens), bits */
+    float *lengths;        /* (planes, quantisers, bins, tokens), bits */
     Network magnitude, sign;
     const Instructions *instructions;
 } Model;

@@ -62,22 +62,6 @@ static int32_t prediction_of(const int32_t *symbols, const Plane *plane, const P
     return (int32_t)(above / below - (above % below < 0));
 }
 
-/* Order of the places 0 .. count - 1 by their table, stable; ends[t] is where table t ends. */
-static void group(const uint8_t *tables, ptrdiff_t count, int number, uint32_t *order,
-                  ptrdiff_t *ends)
-{
-    memset(ends, 0, (size_t)number * sizeof *ends);
-    for (ptrdiff_t i = 0; i < count; i++)
-        ends[tables[i]]++;
-    for (ptrdiff_t table = 0, total = 0; table < number; table++) {
-        const ptrdiff_t size = ends[table];
-        ends[table] = total;
-        total += size;
-    }
-    for (ptrdiff_t i = 0; i < count; i++)
-        order[ends[tables[i]]++] = (uint32_t)i;
-}
-
 /* ---------------------------------------------------------------- range coder */
 
 typedef struct {

@@ -1,11 +1,13 @@
-"""How the encoder chooses its symbols, from plain rounding to rate-distortion optimisation.
+"""How the encoder chooses its symbols: the path through the trellis that weighs error and bits.
 
-    minimise over m in {nearest, nearest - 1, 0}:    (|r| / step - m)^2 + price * bits(m | context)
+    minimise over paths the sum of    (r - r_hat)^2 / step^2 + price * bits(symbol | context)
 
 Symbols are decided pass by pass in coding order, with the coder's own tables and contexts, so every
-price is the real one; what a symbol does to later contexts is left out. The decoder is unchanged.
-Source: Karczewicz et al., "Rate distortion optimized quantization", VCEG-AH21, 2008, in its greedy
-form.
+price is the real one; what a symbol does to later passes is left out. A sign counts as one bit. The
+decoder is unchanged.
+
+Sources: Karczewicz et al., "Rate distortion optimized quantization", VCEG-AH21, 2008; for the path,
+see `linocut.entropy.trellis`.
 """
 
 from collections.abc import Sequence
@@ -20,17 +22,17 @@ from linocut.errors import DataError
 
 CORRECTED, REFINED = 2, 3
 EFFORTS = (0, 1, CORRECTED, REFINED)
-"""0 rounds to nearest, 1 has a dead zone, 2 weighs every symbol's bits against its error and suits
-the decoder to the picture (`linocut.codec.correction`), 3 asks the decoder for better symbols
-besides (`linocut.lab.fitting.refinement`).
+"""0 has the least error at its step, 1 weighs every symbol's bits against its error, 2 suits the
+decoder to the picture besides (`linocut.codec.correction`), 3 asks the decoder for better symbols
+(`linocut.lab.fitting.refinement`).
 """
 
 DEFAULT_EFFORT = 2
-ROUNDING = {0: 0.5, 1: 0.42}
-"""Rounding offsets of the simple levels; see `linocut.entropy.planes.quantise`."""
 
 PRICE = 0.08
 """Squared error, in units of step^2, that one bit is worth."""
+LEAST_PRICE = 0.006
+"""The same for effort 0: of paths with about the same error the cheaper one."""
 
 
 def choose_symbols(
@@ -46,9 +48,7 @@ def choose_symbols(
     """
     if effort not in EFFORTS:
         raise DataError(f"effort is {effort}, expected one of {list(EFFORTS)}")
-    if effort in ROUNDING:
-        return coder.quantise(latent, step_index, ROUNDING[effort]), None
-    return optimise(coder, latent, step_index)
+    return optimise(coder, latent, step_index, PRICE if effort else LEAST_PRICE)
 
 
 def optimise(

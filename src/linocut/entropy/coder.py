@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 
 from linocut.entropy.kernel import Kernel, kernel_module
 from linocut.entropy.planes import (
+    FINENESS,
+    SPACING,
     Band,
     Integers,
     Plane,
+    dequantise,
     planes_of,
-    quantise,
     step_of,
 )
 from linocut.entropy.tables import COST_UNIT, FREQUENCY_BITS, Bins, EntropyTables
@@ -43,10 +45,13 @@ class Coder(Protocol):
     def nearest_index(self, step_index: int) -> int:
         """The index, of those that this coder knows, that is nearest to another."""
 
-    def quantise(
-        self, latent: Sequence[NDArray[np.float32]], step_index: int, rounding: float
-    ) -> list[Integers]:
-        """Latent (c, h, w) of every band -> symbols, without a look at their bits."""
+    def dequantise(
+        self, symbols: Sequence[NDArray[np.integer[Any]]], step_index: int
+    ) -> list[NDArray[np.float32]]:
+        """Symbols of every band, or of parts of it -> latent values, grey levels."""
+
+    def told_step(self, step_index: int) -> float:
+        """What networks are told as the step, grey levels."""
 
     def optimise(
         self, latent: Sequence[NDArray[np.float32]], step_index: int, price: float
@@ -103,11 +108,15 @@ class EntropyCoder:
         """The index itself: tables are for all steps."""
         return step_index
 
-    def quantise(
-        self, latent: Sequence[NDArray[np.float32]], step_index: int, rounding: float
-    ) -> list[Integers]:
-        """Latent -> symbols by rounding alone; see `linocut.entropy.planes.quantise`."""
-        return [quantise(band, step_of(step_index), rounding) for band in latent]
+    def dequantise(
+        self, symbols: Sequence[NDArray[np.integer[Any]]], step_index: int
+    ) -> list[NDArray[np.float32]]:
+        """See `linocut.entropy.planes.dequantise`."""
+        return dequantise(self.bands, symbols, step_of(step_index))
+
+    def told_step(self, step_index: int) -> float:
+        """See `linocut.entropy.planes.FINENESS`."""
+        return FINENESS * step_of(step_index)
 
     def optimise(
         self, latent: Sequence[NDArray[np.float32]], step_index: int, price: float
@@ -115,7 +124,7 @@ class EntropyCoder:
         """Choose symbols by their price; see `linocut.entropy.choice.optimise`."""
         shapes = [band.shape for band in latent]
         symbols, bins = self._form.optimise(
-            _flat(latent, np.float32), _plane_shapes(shapes), step_index, price
+            _flat(latent, np.float32), _plane_shapes(shapes), step_index, price / SPACING**2
         )
         return _in_bands(symbols, shapes), bins
 

@@ -11,11 +11,12 @@ Source: Santurkar, Budden, Shavit, "Generative compression", PCS 2018.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from linocut.entropy.planes import STEPS_PER_OCTAVE, Band, Integers, planes_of
+from linocut.entropy.planes import STEPS_PER_OCTAVE, Band, Integers, planes_of, step_of
 from linocut.errors import BitstreamError
 
 HALF_RANGE = 128.0
@@ -62,9 +63,18 @@ class FixedCodes:
         bits = MOST_BITS - round(step_index / STEPS_PER_OCTAVE)
         return index_of(min(max(bits, 1), MOST_BITS))
 
-    def quantise(
-        self, latent: Sequence[NDArray[np.float32]], step_index: int, _rounding: float = 0.5
-    ) -> list[Integers]:
+    def dequantise(
+        self, symbols: Sequence[NDArray[np.integer[Any]]], step_index: int
+    ) -> list[NDArray[np.float32]]:
+        """Cells -> their lower ends, grey levels."""
+        step = np.float32(step_of(step_index))
+        return [band.astype(np.float32) * step for band in symbols]
+
+    def told_step(self, step_index: int) -> float:
+        """The width of the cells."""
+        return step_of(step_index)
+
+    def quantise(self, latent: Sequence[NDArray[np.float32]], step_index: int) -> list[Integers]:
         """Latent (c, h, w) of every band -> the cells in which its samples lie."""
         half = 1 << bits_of(step_index) >> 1
         scale = np.float32(half / HALF_RANGE)
@@ -74,7 +84,7 @@ class FixedCodes:
     def optimise(
         self, latent: Sequence[NDArray[np.float32]], step_index: int, _price: float
     ) -> tuple[list[Integers], None]:
-        """The same: all codes cost as much."""
+        """`quantise`, for all codes cost as much; nothing is learned on the way."""
         return self.quantise(latent, step_index), None
 
     def encode_counted(

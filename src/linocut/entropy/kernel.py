@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from linocut.entropy.contexts import BINS, ContextNetwork
-from linocut.entropy.planes import Integers, Plane, step_of
+from linocut.entropy.planes import Integers, Plane, spacing_of, step_of
 from linocut.entropy.tables import BIN_SHIFT, SIGN_SHIFT, TOKENS, Bins, EntropyTables
 from linocut.errors import BitstreamError
 
 VARIABLE = "LINOCUT_KERNEL"
-INTERFACE = 2
+INTERFACE = 3
 """What this module and the compiled one agree on; one built before a change is left out."""
 
 
@@ -112,8 +112,9 @@ class Kernel:
         """See `linocut.entropy.passes.Passes.optimise`."""
         symbols = np.empty(len(latent), dtype=np.int32)
         bins = np.zeros(len(latent), dtype=np.uint8)
+        step = step_of(step_index)
         self._model.optimise(
-            latent, _sides(shapes), step_index, step_of(step_index), price, symbols, bins
+            latent, _sides(shapes), step_index, step, spacing_of(step, False), price, symbols, bins
         )
         return symbols, bins
 

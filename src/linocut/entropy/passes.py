@@ -3,14 +3,15 @@
     symbols --contexts--> table of each symbol --tokens, signs, extra bits--> range coder --> bytes
 
 A magnitude is coded as a token from its table; tokens below 16 are the magnitude itself, higher
-ones name an interval (two per octave) whose offset follows as plain bits. A sign is coded as
-whether it agrees with the sign that its context predicts. Symbols of one pass are coded grouped by
-table, so that both directions are a few thousand vectorised calls. No rounding decides a bit:
-frequencies are integers that sum to 2^16, and they reach the coder as whole numbers that it
-reproduces exactly.
+ones name an interval (two per octave) whose offset follows as plain bits. The table is that of the
+symbol's context and of the quantiser in force, which the magnitudes before have decided: so symbols
+are coded one after the other. A sign is coded as whether it agrees with the sign that its context
+predicts. No rounding decides a bit: frequencies are integers that sum to 2^16, and they reach the
+coder as whole numbers that it reproduces exactly.
 """
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 import constriction
@@ -25,6 +26,7 @@ from linocut.entropy.planes import (
     Plane,
     plane_passes,
     smooth_prediction,
+    spacing_of,
     step_of,
 )
 from linocut.entropy.tables import (
@@ -41,6 +43,14 @@ from linocut.entropy.tables import (
     Bins,
     EntropyTables,
     tokens_of,
+)
+from linocut.entropy.trellis import (
+    START,
+    cheapest_path,
+    level_of,
+    magnitudes_of,
+    next_state,
+    path_of,
 )
 from linocut.errors import BitstreamError
 
@@ -59,7 +69,7 @@ class Passes:
     def __init__(self, planes: Sequence[Plane], tables: EntropyTables) -> None:
         self.planes = tuple(planes)
         self.tables = tables
-        self._models: dict[tuple[int, int], object] = {}
+        self._models: dict[tuple[int, ...], object] = {}
 
     def encode(
         self,
@@ -87,6 +97,7 @@ class Passes:
         costs = np.zeros(len(shapes), dtype=np.int64)
         for index, values in enumerate(split(symbols, shapes)):
             state.open(index)
+            trellis = START
             occupied = bool(values.any())
             if encoder:
                 flag = np.array([occupied], dtype=np.int32)
@@ -98,7 +109,10 @@ class Passes:
                     used = self.table_indices(state, index, place)
                 else:
                     used = tables[place.rows, place.columns].ravel()
-                costs[index] += self._code_pass(encoder, state, index, place, residual, used)
+                cost, trellis = self._code_pass(
+                    encoder, state, index, place, residual, used, trellis
+                )
+                costs[index] += cost
                 state.put(place, residual)
             state.close(index)
         if encoder is None:
@@ -147,23 +161,28 @@ class Passes:
         result = np.zeros(len(latent), dtype=np.int32)
         met = np.zeros(len(latent), dtype=np.uint8)
         state = ContextState(self.planes, shapes, step_index)
-        exact = split(latent / np.float32(step_of(step_index)), shapes)
         chosen, bins = split(result, shapes), split(met, shapes)
-        for index, plane in enumerate(self.planes):
+        for index, (plane, exact) in enumerate(
+            zip(self.planes, split(latent, shapes), strict=True)
+        ):
             values = chosen[index]
+            exact = exact / np.float32(spacing_of(step_of(step_index), plane.smooth))
             state.open(index)
+            trellis = START
             if plane.smooth:
-                values[:] = np.clip(np.rint(exact[index]), -LARGEST_SYMBOL, LARGEST_SYMBOL)
-            empty = not plane.smooth and not (np.abs(exact[index]) > 0.5).any()
+                values[:] = np.clip(np.rint(exact), -LARGEST_SYMBOL, LARGEST_SYMBOL)
+            empty = not plane.smooth and not (np.abs(exact) > 1.0).any()
             for place in () if empty else plane_passes(plane, values.shape):
                 if not plane.smooth:
-                    u = exact[index][place.rows, place.columns]
+                    u = exact[place.rows, place.columns]
                     tables = self.table_indices(state, index, place)
                     bins[index][place.rows, place.columns] = tables.reshape(u.shape)
                     lengths = self.tables.lengths[index]
-                    magnitudes = cheapest(np.abs(u).ravel(), tables, lengths, price)
-                    magnitudes = magnitudes.reshape(u.shape)
-                    values[place.rows, place.columns] = np.where(u < 0, -magnitudes, magnitudes)
+                    levels, trellis = cheapest_path(
+                        np.abs(u).ravel(), tables, lengths, price, trellis
+                    )
+                    levels = levels.reshape(u.shape)
+                    values[place.rows, place.columns] = np.where(u < 0, -levels, levels)
                 state.put(place, self._residual(index, values, place))
             state.close(index)
         return result, met
@@ -187,7 +206,7 @@ class Passes:
         index: int,
         place: Pass,
         chosen: NDArray[np.intp],
-        magnitudes: Integers,
+        sizes: Integers,
     ) -> tuple[NDArray[np.uint8], Integers]:
         """Table and likely sign (1: negative) of some symbols of a pass that are not zero.
 
@@ -196,12 +215,12 @@ class Passes:
             index: of the plane.
             place: the pass.
             chosen: (n,) flat places in it.
-            magnitudes: (n,) of these; 1, 2 and more are told apart.
+            sizes: (n,) of these symbols, without their signs; 1, 2, 3 and more are told apart.
         """
         contexts = state.sign_contexts(index, place, chosen)
         numbers = self.tables.sign.odd(contexts, index, place.kind)
         bins = np.minimum(np.abs(numbers) >> SIGN_SHIFT, SIGN_BINS - 1)
-        classes = np.minimum(magnitudes, SIGN_CLASSES) - 1
+        classes = np.minimum(sizes, SIGN_CLASSES) - 1
         return (classes * SIGN_BINS + bins).astype(np.uint8), (numbers < 0).astype(np.int32)
 
     def _bins(self, contexts: NDArray[np.float32], index: int, kind: int) -> Bins:
@@ -225,81 +244,95 @@ class Passes:
         place: Pass,
         residual: Integers,
         bins: Bins,
-    ) -> int:
-        """Code a pass, or only count where there is no encoder; its cost in 2^-20 bit."""
+        trellis: int,
+    ) -> tuple[int, int]:
+        """Code a pass, or only count where there is no encoder.
+
+        Returns:
+            Its cost in 2^-20 bit, and the state after it.
+        """
         flat = residual.ravel()
-        magnitudes = np.abs(flat)
-        if magnitudes.max() >= TOKEN_LIMIT:
+        smooth = self.planes[index].smooth
+        magnitudes = np.abs(flat) if smooth else magnitudes_of(flat)
+        if np.abs(flat).max() >= TOKEN_LIMIT:
             raise ValueError(f"the magnitude of a symbol is not less than {TOKEN_LIMIT}")
+        path = np.zeros(len(flat), np.uint8)
+        if not smooth:
+            path, trellis = path_of(magnitudes, trellis)
+            if ((flat & 1 != path) & (flat != 0)).any():
+                raise ValueError("a symbol lies beside the path of its quantisers")
         tokens = tokens_of(magnitudes)
-        cost = int(self.tables.costs[index, bins, tokens].sum(dtype=np.int64))
-        nonzero = np.flatnonzero(magnitudes)
+        cost = int(self.tables.costs[index, path, bins, tokens].sum(dtype=np.int64))
+        nonzero = np.flatnonzero(flat)
         bits = int(TOKEN_EXTRA_BITS[tokens[nonzero]].sum())
         signs = (flat[nonzero] < 0).astype(np.int32)
-        smooth = self.planes[index].smooth
         if smooth:
             bits += len(nonzero)
+            models = np.zeros(len(nonzero), np.uint8)
         else:
-            tables, likely = self.sign_tables(state, index, place, nonzero, tokens[nonzero])
+            models, likely = self.sign_tables(state, index, place, nonzero, np.abs(flat[nonzero]))
             signs ^= likely
-            cost += int(self.tables.sign_costs[tables, signs].sum(dtype=np.int64))
+            cost += int(self.tables.sign_costs[models, signs].sum(dtype=np.int64))
         if encoder:
-            for table, chosen in _groups(bins, BINS):
-                encoder.encode(tokens[chosen], self._token_model(index, table))
-            if smooth and len(signs):
-                encoder.encode(signs, _BIT)
-            for table, chosen in () if smooth else _groups(tables, SIGN_CLASSES * SIGN_BINS):
-                encoder.encode(signs[chosen], self._sign_model(table))
-            for token in range(LITERALS, int(tokens.max()) + 1):
-                offsets = magnitudes[tokens == token] - TOKEN_START[token]
-                if len(offsets):
-                    model = constriction.stream.model.Uniform(1 << int(TOKEN_EXTRA_BITS[token]))
-                    encoder.encode(offsets.astype(np.int32), model)
-        return cost + bits * COST_UNIT
+            rows = zip(path.tolist(), bins.tolist(), tokens.tolist(), magnitudes, strict=True)
+            for quantiser, table, token, magnitude in rows:
+                encoder.encode(token, self._token_model(index, quantiser, table))
+                if token >= LITERALS:
+                    encoder.encode(int(magnitude) - int(TOKEN_START[token]), _offset_model(token))
+            for sign, model in zip(signs.tolist(), models.tolist(), strict=True):
+                encoder.encode(sign, _BIT if smooth else self._sign_model(model))
+        return cost + bits * COST_UNIT, trellis
 
     def _decode_plane(
         self, decoder: Any, state: ContextState, index: int, values: Integers
     ) -> None:
+        smooth = self.planes[index].smooth
+        trellis = START
         for place in plane_passes(self.planes[index], values.shape):
-            bins = self.table_indices(state, index, place)
-            tokens = np.empty(len(bins), dtype=np.int32)
-            for table, chosen in _groups(bins, BINS):
-                tokens[chosen] = decoder.decode(self._token_model(index, table), len(chosen))
-            nonzero = np.flatnonzero(tokens)
-            flat = TOKEN_START[tokens]
-            signs = np.zeros(len(nonzero), dtype=np.int32)
-            if not self.planes[index].smooth:
-                tables, signs = self.sign_tables(state, index, place, nonzero, tokens[nonzero])
-                for table, chosen in _groups(tables, SIGN_CLASSES * SIGN_BINS):
-                    signs[chosen] ^= decoder.decode(self._sign_model(table), len(chosen))
-            elif len(signs):
-                signs = decoder.decode(_BIT, len(nonzero))
-            for token in range(LITERALS, int(tokens.max()) + 1):
-                where = np.flatnonzero(tokens == token)
-                if len(where):
-                    model = constriction.stream.model.Uniform(1 << int(TOKEN_EXTRA_BITS[token]))
-                    flat[where] += decoder.decode(model, len(where))
-            flat[nonzero[signs == 1]] *= -1
+            sizes = []
+            for table in self.table_indices(state, index, place).tolist():
+                quantiser = 0 if smooth else trellis & 1
+                magnitude = decoder.decode(self._token_model(index, quantiser, table))
+                if magnitude >= LITERALS:
+                    offset = decoder.decode(_offset_model(magnitude))
+                    magnitude = int(TOKEN_START[magnitude]) + offset
+                sizes.append(magnitude if smooth else level_of(quantiser, magnitude))
+                trellis = next_state(trellis, magnitude)
+            flat = np.array(sizes, dtype=np.int32)
+            nonzero = np.flatnonzero(flat)
+            if smooth:
+                signs = [decoder.decode(_BIT) for _ in nonzero]
+            else:
+                models, likely = self.sign_tables(state, index, place, nonzero, flat[nonzero])
+                pairs = zip(models.tolist(), likely.tolist(), strict=True)
+                signs = [sign ^ decoder.decode(self._sign_model(model)) for model, sign in pairs]
+            flat[nonzero[np.array(signs, np.bool_)]] *= -1
             residual = flat.reshape(values[place.rows, place.columns].shape)
             state.put(place, residual)
-            if self.planes[index].smooth:
+            if smooth:
                 residual = residual + smooth_prediction(values, place)
             values[place.rows, place.columns] = residual
 
-    def _token_model(self, plane: int, table: int) -> object:
+    def _token_model(self, plane: int, quantiser: int, table: int) -> object:
         """Model of one table, made on first use."""
-        key = (plane, table)
+        key = (plane, quantiser, table)
         if key not in self._models:
-            self._models[key] = exact_model(self.tables.frequencies[plane, table])
+            self._models[key] = exact_model(self.tables.frequencies[key])
         return self._models[key]
 
     def _sign_model(self, table: int) -> object:
         """Model of the flag "not the predicted sign" of one class and bin."""
-        key = (-1, table)
+        key = (table,)
         if key not in self._models:
             agrees = int(self.tables.agreement.ravel()[table])
             self._models[key] = flag_model((1 << FREQUENCY_BITS) - agrees)
         return self._models[key]
+
+
+@functools.cache
+def _offset_model(token: int) -> object:
+    """Model of the offset in the interval of a token."""
+    return constriction.stream.model.Uniform(1 << int(TOKEN_EXTRA_BITS[token]))
 
 
 _BIT = constriction.stream.model.Uniform(2)
@@ -326,36 +359,3 @@ def split(flat: NDArray[Any], shapes: Sequence[tuple[int, int]]) -> list[NDArray
     ends = np.cumsum([height * width for height, width in shapes]).tolist()
     parts = zip([0, *ends], ends, shapes, strict=False)
     return [flat[start:end].reshape(shape) for start, end, shape in parts]
-
-
-def cheapest(
-    u: NDArray[np.float32], bins: Bins, lengths: NDArray[np.float32], price: float
-) -> Integers:
-    """The cheapest magnitude for each u (n,), given its table and the bits (BINS, TOKENS)."""
-    best = np.zeros(u.shape, dtype=np.int32)
-    open_ = np.flatnonzero(u > 0.5)  # all others stay 0
-    u, bins = u[open_], bins[open_]
-    nearest = np.minimum(np.rint(u), LARGEST_SYMBOL).astype(np.int32)
-    chosen = np.zeros_like(nearest)
-    cost = u * u + np.float32(price) * lengths[bins, 0]
-    for lower in (1, 0):
-        m = nearest - lower
-        tokens = tokens_of(m)
-        bits = lengths[bins, tokens] + TOKEN_EXTRA_BITS[tokens] + (m > 0)
-        candidate = (u - m) ** 2 + np.float32(price) * bits
-        better = candidate < cost
-        chosen[better] = m[better]
-        cost[better] = candidate[better]
-    best[open_] = chosen
-    return best
-
-
-def _groups(tables: NDArray[np.uint8], count: int) -> Iterator[tuple[int, NDArray[np.intp]]]:
-    """(table, the places that use it, in order) for every table in use, in rising order."""
-    order = np.argsort(tables, kind="stable")
-    ends = np.cumsum(np.bincount(tables, minlength=count))
-    start = 0
-    for table, end in enumerate(ends.tolist()):
-        if end > start:
-            yield table, order[start:end]
-        start = end

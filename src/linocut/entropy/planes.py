@@ -27,6 +27,13 @@ Integers = NDArray[np.int32]
 Symbols = list[NDArray[np.int16]]
 """Symbols of a latent as decoders keep them: (c, h, w) for every band, cut to 16 bits."""
 
+SPACING = 0.632
+"""Distance of the levels of detail planes, in steps; see `linocut.entropy.trellis`."""
+
+FINENESS = 0.76
+"""The step of plain rounding, in steps, whose errors are about those of detail planes: what a
+network that was trained on rounding is told."""
+
 STEPS_PER_OCTAVE = 64
 """A file stores its step as an integer: step = 2^(index / 64) grey levels (1.1 % apart)."""
 
@@ -92,22 +99,19 @@ def step_of(index: int) -> float:
     return float(2.0 ** (index / STEPS_PER_OCTAVE))
 
 
-def quantise(r: NDArray[np.float32], step: float, rounding: float = 0.5) -> NDArray[np.int32]:
-    """Latent values -> integer symbols: sign(r) * floor(|r| / step + rounding).
-
-    Args:
-        r: any shape, grey levels.
-        step: grey levels.
-        rounding: 0.5 rounds to nearest; less widens the zero bin (a dead zone).
-    """
-    symbols = np.floor(np.abs(r) / np.float32(step) + np.float32(rounding))
-    signed: NDArray[np.int32] = (np.sign(r) * np.minimum(symbols, LARGEST_SYMBOL)).astype(np.int32)
-    return signed
+def spacing_of(step: float, smooth: bool) -> float:
+    """Distance of neighbouring symbols in grey levels."""
+    return step if smooth else SPACING * step
 
 
-def dequantise(symbols: NDArray[np.int32], step: float) -> NDArray[np.float32]:
-    """Integer symbols -> latent values in grey levels."""
-    return symbols.astype(np.float32) * np.float32(step)
+def dequantise(
+    bands: Sequence[Band], symbols: Sequence[NDArray[np.integer]], step: float
+) -> list[NDArray[np.float32]]:
+    """Integer symbols of every band -> latent values in grey levels."""
+    return [
+        values.astype(np.float32) * np.float32(spacing_of(step, band.smooth))
+        for band, values in zip(bands, symbols, strict=True)
+    ]
 
 
 @dataclass(frozen=True)

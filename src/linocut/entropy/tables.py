@@ -31,8 +31,8 @@ COST_UNIT = 1 << 20
 
 BIN_SHIFT = 13
 """A magnitude's table is its context network's output / 2^13, cut to 0 .. BINS - 1."""
-SIGN_CLASSES = 3
-"""Signs of magnitude 1, of 2, and of more have tables of their own."""
+SIGN_CLASSES = 4
+"""Signs of symbols 1, 2, 3, and of more have tables of their own."""
 SIGN_BINS = 16
 SIGN_SHIFT = 13
 """A sign's bin is the magnitude of its context network's output / 2^13, at most SIGN_BINS - 1."""
@@ -68,7 +68,8 @@ class EntropyTables:
     Attributes:
         magnitude: levels around a symbol -> number of its table.
         sign: signed levels around it -> its likely sign, and how likely.
-        frequencies: uint16 (planes, BINS, TOKENS): every row sums to 2^16, no zero.
+        frequencies: uint16 (planes, 2, BINS, TOKENS), by quantiser: every row sums to 2^16,
+            no zero.
         agreement: uint16 (SIGN_CLASSES, SIGN_BINS): 2^16 times the chance that a sign is the
             predicted one.
         occupied: uint16 (planes, octaves of the step): 2^16 times the chance that a plane holds a
@@ -84,7 +85,7 @@ class EntropyTables:
     def __post_init__(self) -> None:
         planes = len(self.frequencies)
         expected = {
-            "frequencies": (planes, BINS, TOKENS),
+            "frequencies": (planes, 2, BINS, TOKENS),
             "agreement": (SIGN_CLASSES, SIGN_BINS),
             "occupied": (planes, *self.occupied.shape[1:2]),
         }
@@ -137,13 +138,13 @@ class EntropyTables:
 
     @cached_property
     def lengths(self) -> NDArray[np.float32]:
-        """Ideal bits of every token, (planes, BINS, TOKENS)."""
+        """Ideal bits of every token, (planes, 2, BINS, TOKENS)."""
         bits = FREQUENCY_BITS - np.log2(self.frequencies.astype(np.float64))
         return bits.astype(np.float32)
 
     @cached_property
     def costs(self) -> Integers:
-        """Ideal cost of every token with its extra bits left out, (planes, BINS, TOKENS)."""
+        """Ideal cost of every token with its extra bits left out, (planes, 2, BINS, TOKENS)."""
         return _costs(self.frequencies)
 
     @cached_property

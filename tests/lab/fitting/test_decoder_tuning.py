@@ -7,7 +7,7 @@ import torch
 from linocut.codec import rotation
 from linocut.entropy.choice import choose_symbols
 from linocut.entropy.coder import EntropyCoder
-from linocut.entropy.planes import dequantise, step_index, step_of
+from linocut.entropy.planes import step_index
 from linocut.lab.config.params import TuningConfig
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.fitting import decoder_tuning
@@ -53,9 +53,8 @@ def quality(network, used):
             latent = [band[0].numpy() for band in network.analysis(x)]
             own = used or rotation.fit(network.bands, [latent], centre=False)
             symbols, _ = choose_symbols(coder, own.transform(latent), index, 2)
-            bands = [dequantise(band, step_of(index)) for band in symbols]
-            y_hat = own.inverse_transform(bands)
-            x_hat = TorchTransforms(network).synthesis(y_hat, step_of(index))
+            y_hat = own.inverse_transform(coder.dequantise(symbols, index))
+            x_hat = TorchTransforms(network).synthesis(y_hat, coder.told_step(index))
             found.append(psnr_db(crop, x_hat))
     return float(np.mean(found))
 

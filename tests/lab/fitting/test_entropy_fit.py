@@ -1,14 +1,19 @@
 """Fitted networks and tables are valid, the same every time, and worth their bytes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from linocut.codec.codec import Codec
 from linocut.entropy.coder import EntropyCoder
 from linocut.entropy.contexts import LARGEST_WEIGHT, MAGNITUDE_INPUTS
 from linocut.entropy.planes import Band, planes_of, wavelet_bands
 from linocut.entropy.tables import BIN_SHIFT
+from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.fitting.entropy_fit import (
     ContextNetworks,
     fit_networks,
@@ -16,7 +21,12 @@ from linocut.lab.fitting.entropy_fit import (
     no_contexts,
     whole_frequencies,
 )
+from linocut.lab.fitting.refit import refit
+from linocut.lab.networks.store import load_tensors
+from linocut.pictures.image import write_png
 from symbols import laplace_latent, written_tables
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "wavelet"
 
 BANDS = wavelet_bands(2, 1)
 SAMPLES = [(laplace_latent(BANDS, 64, 64, seed), 100 + 90 * seed) for seed in range(4)]
@@ -111,6 +121,42 @@ def test_networks_can_be_kept_while_tables_are_fitted_again(fitted):
     again = fit_tables(BANDS, SAMPLES[:2], ContextNetworks.of(fitted))
     np.testing.assert_array_equal(again.magnitude.first, fitted.magnitude.first)
     assert (again.frequencies != fitted.frequencies).any()
+
+
+def test_known_table_indices_give_the_same_tables(fitted):
+    coder, networks = EntropyCoder(BANDS, fitted), ContextNetworks.of(fitted)
+    latents = [coder.dequantise(latent, index) for latent, index in SAMPLES[:2]]
+    found = [coder.optimise(latent, 200, 0.1) for latent in latents]
+    samples = [(symbols, 200) for symbols, _ in found]
+    again = fit_tables(BANDS, samples, networks, [bins for _, bins in found])
+    for name, array in fit_tables(BANDS, samples, networks).tensors().items():
+        np.testing.assert_array_equal(again.tensors()[name], array)
+
+
+def test_networks_that_begin_with_others_learn_on_from_there(fitted):
+    start = ContextNetworks.of(fitted)
+    cold = fit_networks(BANDS, SAMPLES, iterations=120, seed=3)
+    warm = fit_networks(BANDS, SAMPLES, iterations=120, seed=3, start=start)
+    costs = [bits(fit_tables(BANDS, SAMPLES, networks)) for networks in (start, warm, cold)]
+    assert costs[1] < 1.02 * costs[0]
+    assert costs[1] < costs[2]
+
+
+def test_a_codec_is_fitted_anew_and_keeps_its_network(tmp_path):
+    crops = np.stack([dead_leaves(64, 64, seed) for seed in range(3)])
+    np.save(tmp_path / "train.npy", crops)
+    (tmp_path / "validation").mkdir()
+    write_png(tmp_path / "validation" / "a.png", crops[0])
+    out = tmp_path / "new"
+    places = (GOLDEN, tmp_path / "train.npy", tmp_path / "validation", out)
+    refit(*places, count=2, iterations=3, seed=0)
+    old, new = load_tensors(GOLDEN), load_tensors(out)
+    assert set(old) == set(new)
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    assert {"tables.frequencies", "tables.magnitude.first"} <= changed
+    assert all(name.startswith("tables.") for name in changed)
+    codec = Codec.load(out)
+    assert codec.decompress(codec.compress(crops[1], step=20.0)).shape == (64, 64, 3)
 
 
 @given(st.lists(st.floats(1e-9, 1e9), min_size=2, max_size=60))

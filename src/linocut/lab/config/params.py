@@ -312,7 +312,7 @@ class CodeConfig:
 
     rates_bpp: tuple[Positive, ...]
     effort: Annotated[int, Field(ge=0, le=3)]
-    contexts: Literal["release", "fitted", "none"]
+    contexts: Literal["release", "refitted", "fitted", "none"]
     context_iterations: Count
     crops: Count
     tuning: TuningConfig

@@ -7,7 +7,7 @@ network + rotation + training crops --build_codec--> codec/
 import csv
 import dataclasses
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,11 @@ from linocut.codec import rotation
 from linocut.codec.codec import Codec
 from linocut.codec.rotation import Rotation, rotation_from, rotation_tensors
 from linocut.codec.transforms import Geometry
-from linocut.entropy.choice import ROUNDING, optimise
+from linocut.entropy.choice import CORRECTED, choose_symbols
 from linocut.entropy.coder import EntropyCoder
 from linocut.entropy.fixed_codes import index_of
-from linocut.entropy.planes import quantise, step_index, step_of
-from linocut.entropy.tables import EntropyTables
+from linocut.entropy.planes import step_index, step_of
+from linocut.entropy.tables import Bins, EntropyTables
 from linocut.errors import DataError
 from linocut.files import write_atomically
 from linocut.lab.config.params import CodeConfig, PcaConfig, Stream
@@ -54,6 +54,8 @@ from linocut.models.folders import About, read_description
 from linocut.pictures.image import centre, read_image
 
 STEPS_PER_CROP = 3
+SOME = 4
+"""Every so many samples make the tables that symbols are chosen with; no multiple of the above."""
 CURVE_POINTS = 8
 CURVE_PX = 256
 """Side of the middles of the validation pictures that the rate curve is of."""
@@ -153,7 +155,15 @@ def build_codec(
     used = rotation_from(tensors, network.bands)
     tables = _saved_tables(
         None if state is None else ResumeState(state / "tables"),
-        lambda: _tables(network, used, prepared / "train.npy", config, step_range, seed, loss),
+        lambda: symbol_tables(
+            network,
+            used,
+            prepared / "train.npy",
+            config,
+            step_range,
+            seed,
+            shipped_tables(network, loss),
+        ),
     )
     tensors |= tables.tensors()
     if distortion is not None and config.tuning.megapixels > 0:
@@ -203,18 +213,30 @@ def _saved_tables(resume: ResumeState | None, fit: Callable[[], EntropyTables]) 
 
 
 @one_thread()
-def _tables(
+def symbol_tables(
     network: Network,
     used: Rotation | None,
     crops: pathlib.Path,
     config: CodeConfig,
     step_range: tuple[float, float],
     seed: int,
-    loss: str,
+    known: EntropyTables | None,
 ) -> EntropyTables:
-    """Fitted to `code.crops` training crops, each at several steps, as `code.effort` codes them."""
+    """Tables fitted to `code.crops` training crops, each at several steps, as `code.effort` codes.
+
+    The symbols depend on the tables and the tables on the symbols: they are chosen with the best
+    tables at hand, networks and tables are fitted to them, and tables once more with those.
+
+    Args:
+        network: whose analysis makes the latents.
+        used: rotation of all files, or None where every file has its own.
+        crops: train.npy.
+        config: how many crops, and where context networks come from.
+        step_range: finest and coarsest step, grey levels.
+        seed: of the choice of crops, steps and symbols.
+        known: tables of a codec for the same kind of latent, to begin with.
+    """
     rng = Stream.TABLE_STEPS.generator(seed)
-    rounding = ROUNDING[min(config.effort, max(ROUNDING))]
     samples = []
     for latent in training_latents(network, crops, config.crops, seed):
         own = used or rotation.fit(network.bands, [latent], centre=False)
@@ -222,34 +244,38 @@ def _tables(
         for low in np.linspace(0.0, 1.0, STEPS_PER_CROP, endpoint=False):
             share = low + rng.uniform() / STEPS_PER_CROP
             index = step_index(step_range[0] * (step_range[1] / step_range[0]) ** share)
-            symbols = [quantise(band, step_of(index), rounding) for band in r]
-            samples.append((symbols, index, r))
-    chosen = [sample[:2] for sample in samples]
-    tables = _first_tables(network, config, chosen, seed, loss)
-    if config.effort > 1:
-        coder = EntropyCoder(network.bands, tables)
-        chosen = [(optimise(coder, r, index)[0], index) for _, index, r in samples]
-    return fit_tables(network.bands, chosen, ContextNetworks.of(tables))
+            samples.append((r, index))
 
+    def chosen(tables: EntropyTables) -> tuple[list[Sample], list[Bins | None]]:
+        coder, effort = EntropyCoder(network.bands, tables), min(config.effort, CORRECTED)
+        found = [choose_symbols(coder, r, index, effort) for r, index in samples]
+        steps = [index for _, index in samples]
+        symbols: list[Sample] = [
+            (one, index) for (one, _), index in zip(found, steps, strict=True)
+        ]
+        return symbols, [bins for _, bins in found]
 
-def _first_tables(
-    network: Network, config: CodeConfig, samples: Sequence[Sample], seed: int, loss: str
-) -> EntropyTables:
-    """Tables with the networks that `code.contexts` asks for: none, fitted, or of a shipped codec.
-
-    A codec is shipped for the latents of the architectures `cae` and `generative`; for any other
-    latent `release` fits networks too.
-    """
-    shipped = models.nearest_to(network.architecture, loss)
-    if config.contexts == "release" and shipped and load_model(shipped).bands == network.bands:
-        tensors = {key: value.numpy() for key, value in load_tensors(shipped).items()}
-        return EntropyTables.from_tensors(tensors)
-    if config.contexts == "none":
-        networks = no_contexts(network.bands)
-    else:
+    simple = fit_tables(network.bands, [], no_contexts(network.bands))
+    first, _ = chosen(known or simple)
+    networks = no_contexts(network.bands)
+    if config.contexts == "release" and known:
+        networks = ContextNetworks.of(known)
+    elif config.contexts != "none":
+        start = ContextNetworks.of(known) if known and config.contexts == "refitted" else None
         iterations = config.context_iterations
-        networks = fit_networks(network.bands, samples, iterations=iterations, seed=seed)
-    return fit_tables(network.bands, samples, networks)
+        networks = fit_networks(network.bands, first, iterations=iterations, seed=seed, start=start)
+    tables = fit_tables(network.bands, first[::SOME] or first, networks)
+    again, bins = chosen(tables)
+    return fit_tables(network.bands, again, ContextNetworks.of(tables), bins)
+
+
+def shipped_tables(network: Network, loss: str) -> EntropyTables | None:
+    """Those of the shipped codec nearest to one for this loss, if it has the same latent."""
+    shipped = models.nearest_to(network.architecture, loss)
+    if shipped is None or load_model(shipped).bands != network.bands:
+        return None
+    tensors = {key: value.numpy() for key, value in load_tensors(shipped).items()}
+    return EntropyTables.from_tensors(tensors)
 
 
 def rate_curve(

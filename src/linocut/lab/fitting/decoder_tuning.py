@@ -25,7 +25,7 @@ from linocut.codec.rotation import Latent, Rotation, fit
 from linocut.codec.transforms import numpy_on_one_thread
 from linocut.entropy.choice import choose_symbols
 from linocut.entropy.coder import EntropyCoder
-from linocut.entropy.planes import dequantise, step_index, step_of
+from linocut.entropy.planes import step_index
 from linocut.lab.config.params import Stream, TuningConfig
 from linocut.lab.networks.losses import Distortion
 from linocut.lab.networks.networks import Network
@@ -91,7 +91,7 @@ def tune_decoder(
     optimiser = torch.optim.Adam(learning, lr=config.learning_rate)
     pixels = config.batch_size * crops.shape[1] * crops.shape[2]
     iterations = max(1, round(config.megapixels * 1e6 / pixels))
-    exponent, offset = _typical(network, seen, crops, distortion)
+    exponent, offset = _typical(network, coder, seen, crops, distortion)
     average = copy.deepcopy(network.state_dict())
     state = resume.load() if resume else None
     if state:
@@ -108,7 +108,7 @@ def tune_decoder(
         pace = min(1.0, share / 0.03) * (0.02 + 0.98 * (1.0 + math.cos(math.pi * share)) / 2.0)
         optimiser.param_groups[0]["lr"] = config.learning_rate * pace
         chosen = [seen[i] for i in batches[iteration]]
-        loss, step = _distortions(network, chosen, crops, distortion)
+        loss, step = _distortions(network, coder, chosen, crops, distortion)
         expected = torch.exp(exponent * torch.log(step) + offset)
         cost = (loss / (OWN_SHARE * loss.detach() + (1.0 - OWN_SHARE) * expected)).mean()
         optimiser.zero_grad(set_to_none=True)
@@ -161,27 +161,26 @@ def _seen(
 
 @torch.no_grad()
 def _typical(
-    network: Network, seen: Sequence[Seen], crops: NDArray[np.uint8], distortion: Distortion
-) -> tuple[float, float]:
+    network: Network, coder: EntropyCoder, seen: Sequence[Seen], crops: NDArray[np.uint8],
+    distortion: Distortion,
+) -> tuple[float, float]:  # fmt: skip
     """Slope and offset of the logarithm of the distortion over that of the step, at the start."""
-    found = [_distortions(network, [one], crops, distortion) for one in seen[:256]]
+    found = [_distortions(network, coder, [one], crops, distortion) for one in seen[:256]]
     logs = np.log([(float(step), float(loss) + 1e-9) for loss, step in found])
     slope, offset = np.polyfit(logs[:, 0], logs[:, 1], 1) if len(found) > 1 else (0.0, logs[0, 1])
     return float(slope), float(offset)
 
 
 def _distortions(
-    network: Network, seen: Sequence[Seen], crops: NDArray[np.uint8], distortion: Distortion
-) -> tuple[Tensor, Tensor]:
+    network: Network, coder: EntropyCoder, seen: Sequence[Seen], crops: NDArray[np.uint8],
+    distortion: Distortion,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Distortion and step of each, (n,)."""
     latents = [
-        one.rotation.inverse_transform(
-            [dequantise(band.astype(np.int32), step_of(one.index)) for band in one.symbols]
-        )
-        for one in seen
+        one.rotation.inverse_transform(coder.dequantise(one.symbols, one.index)) for one in seen
     ]
     bands = [torch.from_numpy(np.stack(band)) for band in zip(*latents, strict=True)]
-    step = torch.tensor([step_of(one.index) for one in seen])
+    step = torch.tensor([coder.told_step(one.index) for one in seen])
     x_hat = network.synthesis(bands, step, linear_gradient=False)
     return distortion(x_hat, _pictures(crops, [one.crop for one in seen])), step
 

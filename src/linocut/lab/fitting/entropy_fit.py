@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from linocut.entropy.contexts import (
     ContextNetwork,
     ContextState,
 )
-from linocut.entropy.passes import Passes
+from linocut.entropy.passes import Passes, split
 from linocut.entropy.planes import (
     Band,
     Integers,
@@ -29,9 +30,11 @@ from linocut.entropy.tables import (
     SIGN_BINS,
     SIGN_CLASSES,
     TOKENS,
+    Bins,
     EntropyTables,
     tokens_of,
 )
+from linocut.entropy.trellis import QUANTISERS, START, Path, magnitudes_of, path_of
 from linocut.lab.config.params import Stream
 from linocut.lab.fitting.context_fit import Rows, fit_magnitudes, fit_signs
 
@@ -53,7 +56,7 @@ class ContextNetworks:
     Attributes:
         magnitude: see `linocut.entropy.tables.EntropyTables`.
         sign: likewise.
-        shapes: float64 (planes, BINS, TOKENS): probabilities that counts are added to.
+        shapes: float64 (planes, 2, BINS, TOKENS): probabilities that counts are added to.
     """
 
     magnitude: ContextNetwork
@@ -70,7 +73,7 @@ class ContextNetworks:
 def no_contexts(bands: Sequence[Band]) -> ContextNetworks:
     """A table for each plane and fifth of an octave of the step, signs that cost a bit."""
     planes = len(planes_of(bands))
-    shapes = _broad_shape() * np.ones((planes, BINS, 1))
+    shapes = _broad_shape() * np.ones((planes, QUANTISERS, BINS, 1))
     magnitude = _silent(planes, MAGNITUDE_INPUTS)
     magnitude.first[:, :, 0] = 384  # the first input is the step, 0 .. 160
     magnitude.second[:] = 256
@@ -94,8 +97,9 @@ def _silent(planes: int, inputs: int) -> ContextNetwork:
 
 
 def fit_networks(
-    bands: Sequence[Band], samples: Sequence[Sample], *, iterations: int, seed: int
-) -> ContextNetworks:
+    bands: Sequence[Band], samples: Sequence[Sample], *, iterations: int, seed: int,
+    start: ContextNetworks | None = None,
+) -> ContextNetworks:  # fmt: skip
     """Train the context networks.
 
     Args:
@@ -103,6 +107,7 @@ def fit_networks(
         samples: (symbols per band (c, h, w), step index) pairs.
         iterations: of the training, each on 8192 symbols.
         seed: of the choice of symbols and of the first weights.
+        start: networks to begin with: then a sixth of the iterations does.
     """
     planes = planes_of(bands)
     total = sum(band.size for latent, _ in samples for band in latent)
@@ -111,15 +116,15 @@ def fit_networks(
     magnitudes: list[Rows] = []
     signs: list[Rows] = []
     for latent, step in samples:
-        for state, index, place, residual in _walk(planes, latent, step):
+        for state, index, place, residual, path in _walk(planes, latent, step):
             if planes[index].smooth:
                 continue
             share = max(keep, min(1.0, ALWAYS_KEPT / residual.size))
             chosen = np.flatnonzero(rng.random(residual.size) < share)
             flat = residual.ravel()
             levels = state.magnitude_contexts(index, place, chosen)
-            tokens = tokens_of(np.abs(flat[chosen]))
-            magnitudes.append(_rows(levels, index, place, tokens, None, share))
+            tokens = tokens_of(magnitudes_of(flat[chosen]))
+            magnitudes.append(_rows(levels, index, place, tokens, path[chosen], share))
             share = max(2 * keep, min(1.0, ALWAYS_KEPT / residual.size))
             chosen = np.flatnonzero((rng.random(residual.size) < share) & (flat != 0))
             levels = state.sign_contexts(index, place, chosen)
@@ -127,9 +132,12 @@ def fit_networks(
             signs.append(_rows(levels, index, place, negative, np.abs(flat[chosen]), share))
     if not magnitudes:
         return no_contexts(bands)
-    magnitude, shapes = fit_magnitudes(Rows.joined(magnitudes), len(planes), iterations, seed)
+    magnitude, shapes = fit_magnitudes(
+        Rows.joined(magnitudes), len(planes), iterations, seed, start.magnitude if start else None
+    )
     shapes[[plane.smooth for plane in planes]] = _broad_shape()
-    sign = fit_signs(Rows.joined(signs), len(planes), iterations, seed)
+    known = start.sign if start else None
+    sign = fit_signs(Rows.joined(signs), len(planes), iterations, seed, known)
     return ContextNetworks(magnitude, sign, shapes)
 
 
@@ -138,7 +146,7 @@ def _rows(
     index: int,
     place: Pass,
     target: Integers,
-    magnitude: Integers | None,
+    group: NDArray[np.integer[Any]],
     share: float,
 ) -> Rows:
     count = len(target)
@@ -146,37 +154,44 @@ def _rows(
         levels.T.astype(np.int16),
         np.full(count, 4 * index + place.kind),
         target.astype(np.int64),
-        np.zeros(count, np.int64) if magnitude is None else magnitude.astype(np.int64),
+        group.astype(np.int64),
         np.full(count, 1.0 / share, np.float32),
     )
 
 
 def _walk(
     planes: Sequence[Plane], latent: Sequence[Integers], step: int
-) -> Iterator[tuple[ContextState, int, Pass, Integers]]:
-    """Every pass of every plane that holds a symbol, before it is known, with its residuals."""
+) -> Iterator[tuple[ContextState, int, Pass, Integers, Path]]:
+    """Every pass of every plane that holds a symbol, before it is known, its residuals and path."""
     symbols = [band[c] for band in latent for c in range(len(band))]
     state = ContextState(planes, [plane.shape for plane in symbols], step)
     for index, values in enumerate(symbols):
         state.open(index)
+        trellis = START
         for place in plane_passes(planes[index], values.shape) if values.any() else ():
             residual = values[place.rows, place.columns]
             if planes[index].smooth:
                 residual = residual - smooth_prediction(values, place)
-            yield state, index, place, residual
+                path = np.zeros(residual.size, np.uint8)
+            else:
+                path, trellis = path_of(magnitudes_of(residual).ravel(), trellis)
+            yield state, index, place, residual, path
             state.put(place, residual)
         state.close(index)
 
 
 def fit_tables(
-    bands: Sequence[Band], samples: Sequence[Sample], networks: ContextNetworks
-) -> EntropyTables:
+    bands: Sequence[Band], samples: Sequence[Sample], networks: ContextNetworks,
+    bins: Sequence[Bins | None] | None = None,
+) -> EntropyTables:  # fmt: skip
     """Count tokens and signs for all tables.
 
     Args:
         bands: the latent's bands.
         samples: (symbols per band (c, h, w), step index) pairs.
         networks: that choose the tables.
+        bins: for each sample, the table indices that these very networks gave its symbols, where
+            they are known already.
     """
     planes = planes_of(bands)
     counts = PRIOR_WEIGHT * networks.shapes
@@ -190,18 +205,26 @@ def fit_tables(
         np.full((len(planes), OCTAVES), 1 << 15, np.uint16),
     )
     passes = Passes(planes, empty)
-    for latent, step in samples:
+    for (latent, step), known in zip(samples, bins or [None] * len(samples), strict=True):
+        shapes = [plane.shape for band in latent for plane in band]
+        tables_of = None if known is None else split(known, shapes)
         flags = [bool(band[c].any()) for band in latent for c in range(len(band))]
         occupied[np.arange(len(planes)), min(step // 64, OCTAVES - 1), np.array(flags, int)] += 1
-        for state, index, place, residual in _walk(planes, latent, step):
+        for state, index, place, residual, path in _walk(planes, latent, step):
             flat = residual.ravel()
-            tokens = tokens_of(np.abs(flat))
-            bins = passes.table_indices(state, index, place).astype(np.int64)
-            flat_counts = np.bincount(bins * TOKENS + tokens, minlength=BINS * TOKENS)
-            counts[index] += flat_counts.reshape(BINS, TOKENS)
+            if tables_of is None or planes[index].smooth:
+                used = passes.table_indices(state, index, place)
+            else:
+                used = tables_of[index][place.rows, place.columns].ravel()
+            smooth = planes[index].smooth
+            tokens = tokens_of(np.abs(flat) if smooth else magnitudes_of(flat))
+            rows = (path.astype(np.int64) * BINS + used) * TOKENS + tokens
+            flat_counts = np.bincount(rows, minlength=counts[index].size)
+            counts[index] += flat_counts.reshape(counts[index].shape)
             nonzero = np.flatnonzero(flat)
-            if not planes[index].smooth:
-                tables, likely = passes.sign_tables(state, index, place, nonzero, tokens[nonzero])
+            if not smooth:
+                sizes = np.abs(flat[nonzero])
+                tables, likely = passes.sign_tables(state, index, place, nonzero, sizes)
                 agrees = (flat[nonzero] < 0) == (likely == 1)
                 np.add.at(agreement, (tables, agrees.astype(int)), 1.0)
     return EntropyTables(
@@ -222,8 +245,9 @@ def _chances(counts: NDArray[np.float64]) -> NDArray[np.uint16]:
 
 
 def _frequencies(counts: NDArray[np.float64]) -> NDArray[np.uint16]:
-    """Positive counts (planes, BINS, TOKENS) -> frequencies."""
-    return np.array([[whole_frequencies(row) for row in plane] for plane in counts])
+    """Positive counts (..., TOKENS) -> frequencies."""
+    rows = counts.reshape(-1, counts.shape[-1])
+    return np.array([whole_frequencies(row) for row in rows]).reshape(counts.shape)
 
 
 def whole_frequencies(weights: NDArray[np.float64]) -> NDArray[np.uint16]:

@@ -26,7 +26,7 @@ from linocut.codec.rotation import Rotation
 from linocut.codec.transforms import GraphTransforms, Transforms
 from linocut.entropy.choice import PRICE, optimise
 from linocut.entropy.coder import Coder
-from linocut.entropy.planes import LARGEST_SYMBOL, Integers, step_of
+from linocut.entropy.planes import LARGEST_SYMBOL, SPACING, Integers, step_of
 from linocut.errors import CheckpointError, ConfigError
 from linocut.lab.networks.losses import Distortion, described, l2, smallest_side_px
 from linocut.lab.networks.networks import Network
@@ -141,20 +141,23 @@ def refine(
     x = torch.from_numpy(picture.astype(np.float32) / 255.0).to(device).permute(2, 0, 1)[None]
     measure = aim.inside(*picture.shape[:2])
     targets = [band.copy() for band in latent]
+    largest = step * SPACING * LARGEST_SYMBOL
     measures = [measure] if measure is l2 else [measure, l2]
     units: list[float] = []
     best, lowest = optimise(coder, targets, step_index)[0], np.inf
     for share in np.linspace(FIRST_SHARE, LAST_SHARE, ROUNDS):
         symbols, bins = optimise(coder, targets, step_index)
-        r_hat = [torch.from_numpy(step * band.astype(np.float32)).to(device) for band in symbols]
+        r_hat = [
+            torch.from_numpy(band).to(device) for band in coder.dequantise(symbols, step_index)
+        ]
         for band in r_hat:
             band.requires_grad_(True)
         with torch.enable_grad():
-            x_hat = _decode(network, rotation, r_hat, step, scale)
+            x_hat = _decode(network, rotation, r_hat, coder.told_step(step_index), scale)
             inside = x_hat[..., : x.shape[2], : x.shape[3]].clamp(0.0, 1.0)
             found = [one(inside, x).sum() for one in measures]
             if not units:
-                error = _squared_error(symbols, latent, step)
+                error = _squared_error(coder.dequantise(symbols, step_index), latent)
                 units = [float(one.detach()) / error for one in found]
                 if min(units) <= 0.0:
                     break  # nothing is wrong
@@ -168,16 +171,16 @@ def refine(
         for target, band, gradient in zip(targets, r_hat, gradients, strict=True):
             wanted = (band.detach() - 0.5 * gradient).cpu().numpy()
             target += np.float32(share) * (wanted - target)
-            np.clip(target, -step * LARGEST_SYMBOL, step * LARGEST_SYMBOL, out=target)
+            np.clip(target, -largest, largest, out=target)
     return best
 
 
 def _squared_error(
-    symbols: Sequence[Integers], latent: Sequence[NDArray[np.float32]], step: float
+    decoded: Sequence[NDArray[np.float32]], latent: Sequence[NDArray[np.float32]]
 ) -> float:
     """Of the latent, in grey levels squared, summed; never 0."""
-    pairs = zip(symbols, latent, strict=True)
-    return max(sum(float(np.square(step * band - r).sum()) for band, r in pairs), 1e-9)
+    pairs = zip(decoded, latent, strict=True)
+    return max(sum(float(np.square(band - r).sum()) for band, r in pairs), 1e-9)
 
 
 def _decode(
