@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from linocut.codec.rotation import Rotation, fit, rotation_from
 from linocut.entropy.choice import choose_symbols
 from linocut.entropy.coder import Coder, EntropyCoder
-from linocut.entropy.planes import dequantise, step_of
 from linocut.entropy.tables import EntropyTables
 from linocut.errors import LinocutError
 from linocut.lab.config.params import GameConfig, GenerativeConfig, Params, Stream, compose
@@ -77,10 +76,11 @@ def tune_generator(
         The history.
     """
 
-    def code(latent: Latent, index: int) -> Latent:
+    def code(latent: Latent, index: int) -> tuple[Latent, float]:
         own = used or fit(network.bands, [latent], centre=False)
         symbols, _ = choose_symbols(coder, own.transform(latent), index, min(effort, 2))
-        return own.inverse_transform([dequantise(band, step_of(index)) for band in symbols])
+        decoded = own.inverse_transform(coder.dequantise(symbols, index))
+        return decoded, coder.told_step(index)
 
     rng = Stream.TUNING_CROPS.generator(seed)
     seen: Decodable = decodable(network, crops, step_range, rng, config.crops, code)

@@ -45,8 +45,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import spectral_norm
 
-from linocut.entropy.choice import ROUNDING
-from linocut.entropy.planes import dequantise, quantise, step_index, step_of
+from linocut.entropy.planes import step_index, step_of
 from linocut.lab.config.params import GameConfig
 from linocut.lab.networks.losses import DETAIL, Distortion, Features, distance
 from linocut.lab.networks.networks import Cae
@@ -388,10 +387,16 @@ class Decodable:
 Latent = list[NDArray[np.float32]]
 
 
-def rounded(latent: Latent, index: int) -> Latent:
-    """A latent as a simple encoder writes it: with a dead zone, at the step of this index."""
+ROUNDING = 0.42
+"""Less than a half: a dead zone around zero."""
+
+
+def rounded(latent: Latent, index: int) -> tuple[Latent, float]:
+    """A latent rounded to multiples of the step of this index, with a dead zone; and the step."""
     step = step_of(index)
-    return [dequantise(quantise(band, step, ROUNDING[1]), step) for band in latent]
+    return [
+        np.sign(band) * np.floor(np.abs(band) / step + ROUNDING) * step for band in latent
+    ], step
 
 
 @torch.inference_mode()
@@ -402,7 +407,7 @@ def decodable(
     step_range: tuple[float, float],
     rng: np.random.Generator,
     count: int,
-    code: Callable[[Latent, int], Latent] = rounded,
+    code: Callable[[Latent, int], tuple[Latent, float]] = rounded,
 ) -> Decodable:
     """What decoders see of training crops, each coded at one step, log-uniform in the range.
 
@@ -412,7 +417,8 @@ def decodable(
         step_range: finest and coarsest step, grey levels.
         rng: for the choice of crops and steps.
         count: how many crops.
-        code: a latent, bands (c, h, w), and the index of a step -> what a decoder gets.
+        code: a latent, bands (c, h, w), and the index of a step -> what a decoder gets, and
+            the step that it is told.
     """
     side = min(SEEN_PX, crops.shape[1] // network.multiple * network.multiple)
     pictures, linears, steps = [], [], []
@@ -421,10 +427,11 @@ def decodable(
         picture = crop(whole, busiest_corner(whole, side), side)
         latent: Latent = [band[0].numpy() for band in network.analysis(picture_batch(picture))]
         index = step_index(float(np.exp(rng.uniform(*np.log(step_range)))))
-        y_hat = [torch.from_numpy(band)[None] for band in code(latent, index)]
+        decoded, step = code(latent, index)
+        y_hat = [torch.from_numpy(band)[None] for band in decoded]
         pictures.append(picture)
         linears.append(network.synthesis_pyramid.inverse(y_hat)[0].numpy())
-        steps.append(step_of(index))
+        steps.append(step)
     return Decodable(np.stack(pictures), np.stack(linears), np.array(steps, np.float32))
 
 
