@@ -10,6 +10,7 @@ import torch
 
 from linocut.errors import LinocutError
 from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.networks.losses import smallest_side_px
 from linocut.lab.training import game
 from linocut.lab.training.game import (
     Decodable,
@@ -195,6 +196,14 @@ def test_a_killed_game_goes_on_to_the_weights_of_an_uninterrupted_one(tmp_path, 
         torch.testing.assert_close(network.state_dict()[name], value, atol=0, rtol=0)
     assert history == finished()[1]
     assert resume.load() is None
+
+
+def test_pieces_are_larger_and_fewer_where_a_loss_asks_for_it():
+    config = dataclasses.replace(GAME, crop_px=96, batch_size=6)
+    assert game._pieces(config, loss_of("l2")) == (96, 6)
+    side, count = game._pieces(config, loss_of("ms_ssim"))
+    assert side == smallest_side_px(loss_of("ms_ssim"))
+    assert count == 2
 
 
 def test_a_game_that_diverges_says_so(tmp_path):

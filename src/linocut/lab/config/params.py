@@ -76,11 +76,12 @@ class CaeConfig:
 class GameConfig:
     """A decoder that learns against a discriminator, on the symbols of files.
 
-    It sees pieces of `crop_px` of `crops` training crops, and for the `warmup_share` of its
-    `megapixels` no adversary. `adversarial_weight` is a share of the gradient of all other costs;
-    those are of pixels, deep features, means over 2 px, and a weave of 2 px. The discriminator
-    rests while its accuracy is above `resting_accuracy`. The end is `blend` of the way from the
-    first weights to the last.
+    It sees pieces of `crop_px` of `crops` training crops, larger and fewer ones where the
+    distortion cannot be measured on these, and for the `warmup_share` of its `megapixels` no
+    adversary. `adversarial_weight` is a share of the gradient of all other costs; those are of
+    pixels, deep features, means over 2 px, and a weave of 2 px. The discriminator rests while its
+    accuracy is above `resting_accuracy`. The end is `blend` of the way from the first weights to
+    the last.
     """
 
     megapixels: NonNegative

@@ -47,7 +47,13 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from linocut.entropy.planes import step_index, step_of
 from linocut.lab.config.params import GameConfig
-from linocut.lab.networks.losses import DETAIL, Distortion, Features, distance
+from linocut.lab.networks.losses import (
+    DETAIL,
+    Distortion,
+    Features,
+    distance,
+    smallest_side_px,
+)
 from linocut.lab.networks.networks import Cae
 from linocut.lab.training import parallel
 from linocut.lab.training.guards import ResumeState, largest, require_finite
@@ -479,7 +485,8 @@ def teach(
     distances, opponent = Distances(config, distortion).to(device), Opponent(config).to(device)
     optimiser = torch.optim.Adam(learning, lr=config.learning_rate, betas=(0.5, 0.99))
     average = [parameter.detach().clone() for parameter in learning]
-    pixels = config.batch_size * config.crop_px**2
+    side, count = _pieces(config, distortion)
+    pixels = count * side**2
     iterations = max(1, round(config.megapixels * 1e6 / pixels))
     warm = round(config.warmup_share * iterations)
     history: list[Row] = []
@@ -491,7 +498,7 @@ def teach(
         opponent.load_state_dict(state["opponent"])
         distances.load_state_dict(state["distances"], strict=False)
         optimiser.load_state_dict(state["optimiser"])
-    part = parallel.part_of(config.batch_size)
+    part = parallel.part_of(count)
     every = max(1, iterations // REPORTS)
     rows: dict[str, list[float]] = {}
     saved, interval_s = time.monotonic(), checkpoint_interval_s()
@@ -499,7 +506,7 @@ def teach(
     layer = network.synthesis_net.leave.weight
     for iteration in range(start, iterations):
         parallel.seed_noise(seed * 1_000_003 + iteration)
-        batch = _batch(seen, config, np.random.default_rng([seed, iteration]))
+        batch = _batch(seen, side, count, np.random.default_rng([seed, iteration]))
         x, linear, step = (one[part].to(device) for one in batch)
         share = (iteration + 1) / iterations
         pace = min(1.0, share / 0.02) * (0.02 + 0.98 * (1.0 + math.cos(math.pi * share)) / 2.0)
@@ -568,14 +575,20 @@ def teach(
     return history
 
 
+def _pieces(config: GameConfig, distortion: Distortion) -> tuple[int, int]:
+    """Side and number of the pieces of an iteration: larger ones where a loss asks for them."""
+    side = max(config.crop_px, -(-smallest_side_px(distortion) // BLIND_PX) * BLIND_PX)
+    return side, max(1, round(config.batch_size * (config.crop_px / side) ** 2))
+
+
 def _batch(
-    seen: Decodable, config: GameConfig, rng: np.random.Generator
+    seen: Decodable, side: int, count: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Pieces of crops: x and the linear path (n, 3, s, s), and steps (n,)."""
     whole = seen.original.shape[1]
-    side = min(config.crop_px, whole)
+    side = min(side, whole)
     pictures, linear, steps = [], [], []
-    for index in rng.integers(0, len(seen.step), config.batch_size):
+    for index in rng.integers(0, len(seen.step), count):
         y, x = (BLIND_PX * int(i) for i in rng.integers(0, (whole - side) // BLIND_PX + 1, 2))
         pictures.append(seen.original[index, y : y + side, x : x + side])
         linear.append(seen.linear[index, :, y : y + side, x : x + side])
