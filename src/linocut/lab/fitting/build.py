@@ -21,6 +21,7 @@ from linocut.codec.rotation import Rotation, rotation_from, rotation_tensors
 from linocut.codec.transforms import Geometry
 from linocut.entropy.choice import CORRECTED, choose_symbols
 from linocut.entropy.coder import EntropyCoder
+from linocut.entropy.contexts import BINS
 from linocut.entropy.fixed_codes import index_of
 from linocut.entropy.planes import step_index, step_of
 from linocut.entropy.tables import Bins, EntropyTables
@@ -54,6 +55,8 @@ from linocut.models.folders import About, read_description
 from linocut.pictures.image import centre, read_image
 
 STEPS_PER_CROP = 3
+STEPS_WITHOUT_CONTEXTS = BINS
+"""A table is then that of a step: each has to meet every crop, or rates do not follow the steps."""
 SOME = 4
 """Every so many samples make the tables that symbols are chosen with; no multiple of the above."""
 CURVE_POINTS = 8
@@ -237,12 +240,14 @@ def symbol_tables(
         known: tables of a codec for the same kind of latent, to begin with.
     """
     rng = Stream.TABLE_STEPS.generator(seed)
+    alone = config.contexts == "none"
+    parts = STEPS_WITHOUT_CONTEXTS if alone else STEPS_PER_CROP
     samples = []
     for latent in training_latents(network, crops, config.crops, seed):
         own = used or rotation.fit(network.bands, [latent], centre=False)
         r = own.transform(latent)
-        for low in np.linspace(0.0, 1.0, STEPS_PER_CROP, endpoint=False):
-            share = low + rng.uniform() / STEPS_PER_CROP
+        for low in np.linspace(0.0, 1.0, parts, endpoint=False):
+            share = low + rng.uniform() / parts
             index = step_index(step_range[0] * (step_range[1] / step_range[0]) ** share)
             samples.append((r, index))
 
@@ -260,11 +265,12 @@ def symbol_tables(
     networks = no_contexts(network.bands)
     if config.contexts == "release" and known:
         networks = ContextNetworks.of(known)
-    elif config.contexts != "none":
+    elif not alone:
         start = ContextNetworks.of(known) if known and config.contexts == "refitted" else None
         iterations = config.context_iterations
         networks = fit_networks(network.bands, first, iterations=iterations, seed=seed, start=start)
-    tables = fit_tables(network.bands, first[::SOME] or first, networks)
+    some = first if alone else first[::SOME] or first
+    tables = fit_tables(network.bands, some, networks)
     again, bins = chosen(tables)
     return fit_tables(network.bands, again, ContextNetworks.of(tables), bins)
 

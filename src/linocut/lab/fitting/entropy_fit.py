@@ -43,6 +43,8 @@ ROWS = 2_000_000
 ALWAYS_KEPT = 40
 """Symbols kept of every pass at least, so that small planes are not forgotten."""
 PRIOR_WEIGHT = 60.0
+UNSEEN_ZEROS = 0.95
+"""Chance of a zero in tables of steps so coarse that a plane was empty in all that was seen."""
 OCTAVES = 9
 
 Sample = tuple[Sequence[Integers], int]
@@ -74,6 +76,9 @@ def no_contexts(bands: Sequence[Band]) -> ContextNetworks:
     """A table for each plane and fifth of an octave of the step, signs that cost a bit."""
     planes = len(planes_of(bands))
     shapes = _broad_shape() * np.ones((planes, QUANTISERS, BINS, 1))
+    detail = [not plane.smooth for plane in planes_of(bands)]
+    shapes[detail] *= 1.0 - UNSEEN_ZEROS
+    shapes[detail, ..., 0] += UNSEEN_ZEROS
     magnitude = _silent(planes, MAGNITUDE_INPUTS)
     magnitude.first[:, :, 0] = 384  # the first input is the step, 0 .. 160
     magnitude.second[:] = 256
