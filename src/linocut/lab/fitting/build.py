@@ -255,9 +255,7 @@ def symbol_tables(
         coder, effort = EntropyCoder(network.bands, tables), min(config.effort, CORRECTED)
         found = [choose_symbols(coder, r, index, effort) for r, index in samples]
         steps = [index for _, index in samples]
-        symbols: list[Sample] = [
-            (one, index) for (one, _), index in zip(found, steps, strict=True)
-        ]
+        symbols: list[Sample] = [(one, index) for (one, _), index in zip(found, steps, strict=True)]
         return symbols, [bins for _, bins in found]
 
     simple = fit_tables(network.bands, [], no_contexts(network.bands))

@@ -400,8 +400,10 @@ ROUNDING = 0.42
 def rounded(latent: Latent, index: int) -> tuple[Latent, float]:
     """A latent rounded to multiples of the step of this index, with a dead zone; and the step."""
     step = step_of(index)
+    unit = np.float32(step)
     return [
-        np.sign(band) * np.floor(np.abs(band) / step + ROUNDING) * step for band in latent
+        np.sign(band) * np.floor(np.abs(band) / unit + np.float32(ROUNDING)) * unit
+        for band in latent
     ], step
 
 
