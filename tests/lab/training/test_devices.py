@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 from collections import Counter
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -172,21 +173,26 @@ def elsewhere(monkeypatch):
     return torch.device("meta")
 
 
+def started(kind, loss, device):
+    """A training before its first step; what the start hands on by the host is let by."""
+    one = training(kind, loss, device)
+    one.asks.calibrate = lambda *_: Exchange((0.0,), (0.0,))
+    with mock.patch.object(torch.Tensor, "cpu", lambda value: value):
+        one.start()
+    return one
+
+
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("kind", TRAININGS)
 def test_every_tensor_of_a_step_lies_on_the_device(kind, loss, elsewhere):
-    one = training(kind, loss, elsewhere)
-    one.asks.calibrate = lambda *_: Exchange((0.0,), (0.0,))
-    one.start()
+    one = started(kind, loss, elsewhere)
     for iteration, joint in enumerate((False, True)):
         one.step(iteration, joint=joint)
     assert {value.device for value in one.network.state_dict().values()} == {elsewhere}
 
 
 def test_what_was_left_on_the_host_is_found(elsewhere):
-    one = training("cae", "l2", elsewhere)
-    one.asks.calibrate = lambda *_: Exchange((0.0,), (0.0,))
-    one.start()
+    one = started("cae", "l2", elsewhere)
     host = torch.rand(1, 3, SIDE, SIDE)
     one.distortion = lambda x_hat, x: (x_hat - host).square().mean((1, 2, 3))
     with pytest.raises(RuntimeError, match="meta"):
