@@ -263,6 +263,18 @@ def test_a_training_repairs_what_is_wrong():
     assert history[-1]["psnr_db"] > history[0]["psnr_db"] + 0.5
 
 
+def test_random_weights_learn_to_send_pictures_rather_than_nothing():
+    """Priced by what they decode at first, bits would never be worth their cost."""
+    schedule = dataclasses.replace(
+        SCHEDULE, megapixels=60 * 2 * SIDE**2 / 1e6, frozen_analysis_share=0.0
+    )
+    history = trainer("cae2018", schedule=schedule).run()
+    spread = crops()[:1].astype(float).std((0, 1, 2)) / 255
+    constant_db = -10 * np.log10(np.square(spread).mean())
+    assert history[-1]["psnr_db"] > constant_db + 0.5
+    assert history[-1]["rate_bpp"] > 0.3
+
+
 def test_validation_leaves_the_training_weights_alone():
     training = trainer(schedule=dataclasses.replace(SCHEDULE, megapixels=0.0))
     training.run()

@@ -29,9 +29,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from linocut.lab.config.params import ScheduleConfig, TrainConfig
+from linocut.lab.config.params import CaeConfig, ScheduleConfig, TrainConfig
 from linocut.lab.networks.layers import BatchNorm
-from linocut.lab.networks.networks import Network
+from linocut.lab.networks.networks import Cae, Network
 from linocut.lab.training import parallel
 from linocut.lab.training.guards import ResumeState, largest, on_host, require_finite
 from linocut.lab.training.machine import (
@@ -49,6 +49,11 @@ Row = dict[str, float]
 
 REPORTS = 24
 VALIDATION_STEP = 24.0
+WAVELET = CaeConfig(
+    levels=3, gain_channels=1, analysis_channels=1, analysis_layers=1,
+    synthesis_channels=1, synthesis_deep_channels=1, synthesis_blocks=1,
+)  # fmt: skip
+"""A network that is nothing else before it learns."""
 
 
 class Outcome(NamedTuple):
@@ -373,8 +378,18 @@ class Coding:
         self.proxy.to(device)
 
     def calibrate(self, sample: CropSampler, distortion: Distortion, seed: int) -> Exchange:
-        """Fit the proxy, and measure the exchange rate, of the starting network."""
+        """Fit the proxy, and measure the exchange rate, of the starting network.
+
+        Random weights say nothing of what a bit is worth: the first thing they would learn is to
+        send none. Such a network pays what a wavelet pays that has not learned anything either.
+        """
         self._fit_proxy(sample, seed)
+        if not self.network.codes_untrained:
+            wavelet = Coding(Cae(WAVELET), self.step_range)
+            device = next(self.network.parameters()).device
+            wavelet.network.to(device).eval()
+            wavelet.to(device)
+            return wavelet.calibrate(sample, distortion, seed)
         return self._measure_exchange(sample, distortion, seed)
 
     def draw_steps(self, rng: np.random.Generator, count: int) -> Tensor:
