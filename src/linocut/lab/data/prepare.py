@@ -61,6 +61,7 @@ _REMEDIES: dict[Split, str] = {
     "make some",
 }
 _LOOK_PX = 32
+_LOOKS_AT_ONCE = 256
 _ALIKE = 0.97
 """Correlation of looks from which on two pictures are taken for copies of one."""
 
@@ -222,13 +223,18 @@ def _check(
     kept: list[_Checked] = []
     for split in SPLITS:
         others = tuple(kept)
-        looks = np.stack([other.look for other in others]) if others else None
-        for picture in (one for one in good if one.split == split):
+        pictures = [one for one in good if one.split == split]
+        for picture, (nearest, correlation) in zip(
+            pictures, _nearest(pictures, others), strict=True
+        ):
             assert picture.file is not None
             try:
                 _require_size(picture, config.crop_px)
-                if looks is not None:
-                    _require_unlike(picture, others, looks)
+                if correlation > _ALIKE:
+                    raise DataError(
+                        f"looks like {others[nearest].split} picture {others[nearest].name} "
+                        f"(correlation {correlation:.3f})"
+                    )
             except DataError as error:
                 rejected.append(_rejection(picture.file, error))
                 continue
@@ -248,17 +254,23 @@ def look_of(image: RgbArray) -> NDArray[np.float32]:
     return look / max(float(np.linalg.norm(look)), 1.0)
 
 
-def _require_unlike(
-    picture: _Checked, others: Sequence[_Checked], looks: NDArray[np.float32]
-) -> None:
-    """Refuse a picture that looks like one of another split. looks: (others, 1024)."""
-    alike = looks @ picture.look
-    nearest = int(np.argmax(alike))
-    if alike[nearest] > _ALIKE:
-        other = others[nearest]
-        raise DataError(
-            f"looks like {other.split} picture {other.name} (correlation {alike[nearest]:.3f})"
-        )
+def _nearest(
+    pictures: Sequence[_Checked], others: Sequence[_Checked]
+) -> Iterator[tuple[int, float]]:
+    """For each picture, which of the others looks most like it, and the correlation.
+
+    By products of many looks at once: one look after the other would wait for memory.
+    """
+    if not others:
+        yield from ((-1, -1.0) for _ in pictures)
+        return
+    looks = np.stack([other.look for other in others]).T  # (1024, others)
+    for start in range(0, len(pictures), _LOOKS_AT_ONCE):
+        block = np.stack([one.look for one in pictures[start : start + _LOOKS_AT_ONCE]])
+        alike = block @ looks
+        nearest = alike.argmax(1)
+        best = alike[np.arange(len(block)), nearest]
+        yield from zip(nearest.tolist(), best.tolist(), strict=True)
 
 
 def _hash_split(pixels: str, data: DataConfig) -> Split:
