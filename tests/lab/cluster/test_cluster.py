@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 
 import psutil
 import pytest
@@ -15,9 +16,11 @@ import pytest
 from linocut.lab.cluster import worker
 from linocut.lab.cluster.head import ClusterError, Resources, committed, plan_of, run_grid
 from linocut.lab.cluster.worker import Outcome, StepFailedError, Work
+from local_s3 import log_in, s3_server
 from small_checkout import results
 from test_smoke import BIN, ROOT, commit, environment, run
 
+BUCKET = "linocut-cluster"
 EDGES = {
     "prepare": (),
     "anchors": ("prepare",),
@@ -222,7 +225,7 @@ stages:
 """
 
 
-def miniature(folder: pathlib.Path, *, remote: pathlib.Path | None = None) -> pathlib.Path:
+def miniature(folder: pathlib.Path, *, remote: str = "", endpoint: str = "") -> pathlib.Path:
     """A pipeline of the shape of this project's, whose four trainings are 8 s of sleep."""
     (folder / "src").mkdir(parents=True)
     (folder / "src/work.py").write_text(WORK)
@@ -232,7 +235,9 @@ def miniature(folder: pathlib.Path, *, remote: pathlib.Path | None = None) -> pa
     git(folder, "init", "--quiet")
     run(folder, "dvc", "init", "--quiet")
     if remote:
-        run(folder, "dvc", "remote", "add", "--quiet", "--default", "store", str(remote))
+        run(folder, "dvc", "remote", "add", "--quiet", "--default", "store", remote)
+    if endpoint:
+        run(folder, "dvc", "remote", "modify", "--quiet", "store", "endpointurl", endpoint)
     commit(folder)
     return folder
 
@@ -252,7 +257,7 @@ def test_a_commit_without_a_remote_is_refused(
 def test_a_node_runs_what_nobody_has_computed_and_takes_the_rest_from_the_remote(
     tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    checkout = miniature(tmp_path / "head", remote=tmp_path / "store")
+    checkout = miniature(tmp_path / "head", remote=str(tmp_path / "store"))
     text = (checkout / "params.yaml").read_text(encoding="utf-8")
     commit_id, bundle = committed(checkout)
     inputs = Work("inputs", ("prepare",), commit_id, text, 1)
@@ -268,11 +273,19 @@ def test_a_node_runs_what_nobody_has_computed_and_takes_the_rest_from_the_remote
     assert not list(tmp_path.glob("t*/*/a-w/dvc.yaml"))
 
 
+@pytest.fixture
+def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Address of an S3 server, whose credentials are in the environment."""
+    log_in(monkeypatch)
+    with s3_server(BUCKET) as address:
+        yield address
+
+
 @pytest.mark.slow
 def test_four_cells_on_two_nodes_are_those_of_a_serial_run_though_a_worker_is_killed(
-    tmp_path: pathlib.Path,
+    tmp_path: pathlib.Path, s3: str
 ) -> None:
-    head = miniature(tmp_path / "head", remote=tmp_path / "store")
+    head = miniature(tmp_path / "head", remote=f"s3://{BUCKET}/linocut", endpoint=s3)
     serial = shutil.copytree(head, tmp_path / "serial")
     place = {worker.PLACE_VARIABLE: str(tmp_path / "place"), "PYTHONPATH": str(ROOT / "src")}
     log = tmp_path / "log"
