@@ -73,6 +73,7 @@ class Server:
     def __init__(self, folder: pathlib.Path, runs: str, users: str, s3: str) -> None:
         self.address = free_address()
         host, port = self.address.removeprefix("http://").split(":")
+        self.databases = (runs, users)
         config = folder / "auth.ini"
         config.write_text(
             f"[mlflow]\ndefault_permission = READ\ndatabase_uri = {users}\n"
@@ -163,6 +164,19 @@ def test_a_host_that_is_not_the_servers_is_refused(server):
     request = urllib.request.Request(f"{server.address}/", headers={"Host": "evil.example"})
     with pytest.raises(urllib.error.HTTPError, match="403"):
         urllib.request.urlopen(request, timeout=60)
+
+
+@pytest.mark.skipif(
+    not HAS_POSTGRESQL, reason="no PostgreSQL: apt install postgresql, pip install psycopg2-binary"
+)
+def test_runs_and_users_are_in_postgresql(server):
+    import sqlalchemy
+
+    live.open_store()
+    for address, table in zip(server.databases, ("experiments", "users"), strict=True):
+        assert address.startswith("postgresql")
+        with sqlalchemy.create_engine(address).connect() as connection:
+            assert connection.execute(sqlalchemy.text(f"select count(*) from {table}")).scalar()
 
 
 def test_sync_completes_the_run_of_a_training_whose_server_was_killed(
