@@ -21,7 +21,15 @@ EVALUATED = ROOT / "artifacts/evaluated"
 def main(params: Params, arch: str, loss: str) -> None:
     """Evaluate one cell."""
     cell = f"{arch}-{loss}"
-    decode.evaluate_cell(CODED / cell, TEST, EVALUATED / cell, params.compare)
+    inputs = stage.watched(ROOT, "evaluate", params, arch=arch, loss=loss)
+    codec = sorted(path for path in (CODED / cell / "codec").rglob("*") if path.is_file())
+    decode.evaluate_cell(
+        CODED / cell,
+        TEST,
+        EVALUATED / cell,
+        params.compare,
+        state=stage.state_folder(ROOT, inputs, codec),
+    )
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ def main(params: Params) -> None:
         seed=params.seed,
         out=PREPARED,
         declarations=ROOT / "data",
+        state=stage.state_folder(ROOT, "prepare", []),
     )
 
 

@@ -1,5 +1,6 @@
 """Threads wait without spinning unless the user says otherwise; workers are fresh and alone."""
 
+import functools
 import os
 import pathlib
 import subprocess
@@ -9,8 +10,9 @@ import time
 import pytest
 
 from linocut.errors import ConfigError
+from linocut.files import sha256_of
 from linocut.lab.config import process
-from linocut.lab.config.process import map_in_processes, worker_count
+from linocut.lab.config.process import Kept, map_in_processes, worker_count
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 SAYS = "import os; print(os.environ.get('GOMP_SPINCOUNT'), 'torch' in __import__('sys').modules)"
@@ -68,6 +70,52 @@ def test_results_come_in_order_from_other_processes_of_one_thread(
     assert os.getpid() not in {process for _, process, _ in results}
     assert {threads for _, _, threads in results} == {1}
     assert map_in_processes(process_and_threads, [], label="test") == []
+
+
+def shout(path: pathlib.Path) -> str:
+    """What a file says, in capitals; a note beside it says how often it was read."""
+    with path.with_suffix(".read").open("a") as note:
+        note.write("x")
+    text = path.read_text()
+    if text == "stop":
+        raise KeyboardInterrupt
+    return text.upper()
+
+
+def read_how_often(paths: list[pathlib.Path]) -> list[int]:
+    notes = (path.with_suffix(".read") for path in paths)
+    return [len(note.read_text()) if note.exists() else 0 for note in notes]
+
+
+@pytest.mark.parametrize("least", [1, 99], ids=["in processes", "in this one"])
+def test_an_interrupted_run_is_gone_on_with_where_files_are_the_same(
+    least: int, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LINOCUT_WORKERS", "1")
+    paths = [tmp_path / f"{number}.txt" for number in range(5)]
+    for path, text in zip(paths, ["a", "b", "c", "stop", "e"], strict=True):
+        path.write_text(text)
+    kept = Kept(tmp_path / "state/done", sha256_of)
+    run = functools.partial(map_in_processes, shout, paths, label="t", kept=kept, least=least)
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    paths[2].write_text("changed")
+    paths[3].write_text("d")
+    with kept.file.open("ab") as file:
+        file.write(b"cut off in the mid")
+    assert run() == ["A", "B", "CHANGED", "D", "E"]
+    assert read_how_often(paths)[:4] == [1, 1, 2, 2]
+    assert not kept.file.parent.exists()
+
+
+def test_where_nothing_can_be_kept_the_work_goes_on(tmp_path: pathlib.Path, capsys) -> None:
+    paths = [tmp_path / "a.txt", tmp_path / "b.txt"]
+    for path in paths:
+        path.write_text(path.stem)
+    (tmp_path / "state").write_text("a file")
+    kept = Kept(tmp_path / "state/done", sha256_of)
+    assert map_in_processes(shout, paths, label="t", kept=kept, least=9) == ["A", "B"]
+    assert capsys.readouterr().err.count("an interrupted run would start anew") == 1
 
 
 def wait(seconds: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -15,6 +16,7 @@ from PIL import Image
 
 from linocut.errors import DataError
 from linocut.lab.config.params import DataConfig, PrepareConfig
+from linocut.lab.data import prepare as prepare_module
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.data.prepare import (
     allot,
@@ -212,6 +214,30 @@ def test_a_share_of_zero_stays_empty(tmp_path: Path) -> None:
         DataError, match=r"no test pictures among 4 files: .*raise data\.test_share"
     ):
         run(flat, tmp_path / "out", test_share=0.0)
+
+
+def test_many_pictures_are_read_by_processes_and_once_though_interrupted(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    run(folder, tmp_path / "serial")
+    data = dataclasses.replace(FOLDER, folder=str(folder))
+    begin = functools.partial(
+        prepare, data, SMALL, seed=0, out=tmp_path / "out", declarations=DECLARATIONS,
+        state=tmp_path / "state",
+    )  # fmt: skip
+    looks = [prepare_module.look_of] * 4
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, "look_of", lambda image: looks.pop()(image))
+        with pytest.raises(IndexError):
+            begin()
+    monkeypatch.setattr(prepare_module, "_MANY", 1)
+    begin()
+    assert "4 of 6 are done already" in capsys.readouterr().err
+    assert digests(tmp_path / "out") == digests(tmp_path / "serial")
+    assert not (tmp_path / "state").exists()
 
 
 def test_an_empty_split_is_refused_with_the_settings_that_fill_it(

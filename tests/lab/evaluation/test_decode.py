@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import io
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,7 +65,7 @@ def coded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spare a test that is not about processes the seconds that starting them takes."""
 
-    def plain_map(function: Callable[[Any], Any], tasks: Sequence[Any], *, label: str) -> list[Any]:
+    def plain_map(function: Callable[[Any], Any], tasks: Sequence[Any], **_: Any) -> list[Any]:
         return [function(task) for task in tasks]
 
     monkeypatch.setattr("linocut.lab.evaluation.decode.map_in_processes", plain_map)
@@ -110,6 +112,31 @@ def test_the_pictures_of_the_report_are_the_decoded_ones(coded: Path) -> None:
     assert [path.name for path in shown] == ["two-1.png"]
     file = coded / "files" / "two-1.lino"
     assert np.array_equal(read_image(shown[0]), read_image(io.BytesIO(file.read_bytes()[1:])))
+
+
+def test_an_interrupted_evaluation_decodes_the_rest_and_what_the_report_shows(
+    coded: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folders = (coded, coded.parent / "test", coded.parent / "out", CONFIG)
+    again = functools.partial(
+        evaluate_cell, *folders, load=JpegDecoder, state=coded.parent / "state"
+    )
+    monkeypatch.setenv("LINOCUT_WORKERS", "1")
+    file = coded / "files" / "two-1.lino"
+    content = file.read_bytes()
+    file.write_bytes(b"X" + content[1:])
+    with pytest.raises(BitstreamError):
+        again()
+    shutil.rmtree(coded.parent / "out")  # as DVC does
+    file.write_bytes(content)
+    again()
+    assert "1 of 2 are done already" in capsys.readouterr().err
+    rows = read_rows(coded.parent / "out" / "evaluation.csv", EvaluationRow)
+    assert [(row.picture, row.point) for row in rows] == [
+        ("one", 0), ("one", 1), ("two", 0), ("two", 1),
+    ]  # fmt: skip
+    assert not (coded.parent / "state").exists()
+    assert (coded.parent / "out/pictures/two-1.png").exists()
 
 
 @pytest.mark.usefixtures("in_this_process")

@@ -7,17 +7,24 @@ jobs; workers inherit it. What the user has set is left alone.
 Workers are spawned, so each one is fresh and loads only what its function needs, and each uses one
 thread, so that the machine is full and no more. None outlives the process that started it. How many
 there are is a fact of the machine: `LINOCUT_WORKERS`, or one a core.
+
+Work on many pictures may be kept while it is done: a run that was interrupted is gone on with where
+it was, as far as the files that it read are still the same.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
+import pathlib
+import pickle
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context, parent_process
-from typing import TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from linocut.errors import ConfigError
 
@@ -72,8 +79,25 @@ def worker_count() -> int:
     return int(value)
 
 
+class Kept(NamedTuple):
+    """Where results are kept until all of them are there.
+
+    Attributes:
+        file: named by what all results depend on: numbers, code.
+        content: a module-level function; hash of the files that the result of one task depends on.
+    """
+
+    file: pathlib.Path
+    content: Callable[[Any], str]
+
+
 def map_in_processes(
-    function: Callable[[Task], Result], tasks: Sequence[Task], *, label: str
+    function: Callable[[Task], Result],
+    tasks: Sequence[Task],
+    *,
+    label: str,
+    kept: Kept | None = None,
+    least: int = 1,
 ) -> list[Result]:
     """Apply a module-level function to every task in fresh processes; results in order.
 
@@ -81,13 +105,85 @@ def map_in_processes(
         function: what to do; like the tasks and results it has to be picklable.
         tasks: its arguments.
         label: the words beside the progress bar.
+        kept: where results are kept for the case that this is interrupted; the file goes when all
+            are there. None to keep none.
+        least: fewer tasks than that are done in this process, as new ones take seconds to start.
     """
-    if not tasks:
-        return []
-    workers = min(worker_count(), len(tasks))
-    context = get_context("spawn")
-    with _one_thread(), ProcessPoolExecutor(workers, context, initializer=_begin) as pool:
-        return list(_with_progress(pool.map(function, tasks), len(tasks), label))
+    done: list[Result] = _read(kept, tasks) if kept else []
+    rest = tasks[len(done) :]
+    told = functools.partial(_told, function, kept.content if kept else None)
+    with contextlib.ExitStack() as stack:
+        journal = stack.enter_context(_journal(kept.file)) if kept and rest else None
+        results: Iterable[tuple[str, Result]] = map(told, rest)
+        if len(rest) >= least and rest:
+            stack.enter_context(_one_thread())
+            workers = min(worker_count(), len(rest))
+            context = get_context("spawn")
+            pool = ProcessPoolExecutor(workers, context, initializer=_begin)
+            results = stack.enter_context(pool).map(told, rest)
+        for content, result in _with_progress(results, len(done), len(tasks), label):
+            done.append(result)
+            if journal:
+                journal = _keep(journal, (content, result))
+    if kept:
+        with contextlib.suppress(OSError):
+            kept.file.unlink(missing_ok=True)
+            kept.file.parent.rmdir()
+    return done
+
+
+def _told(
+    function: Callable[[Task], Result], content: Callable[[Task], str] | None, task: Task
+) -> tuple[str, Result]:
+    return content(task) if content else "", function(task)
+
+
+def _read(kept: Kept, tasks: Sequence[Task]) -> list[Any]:
+    """What an interrupted run has left of the first tasks, as far as their files are the same.
+
+    The file then holds these and no more, so that it can be gone on with.
+    """
+    done: list[Any] = []
+    if not kept.file.exists():
+        return done
+    with kept.file.open("r+b") as file:
+        end = 0
+        for task in tasks:
+            try:
+                content, result = pickle.load(file)
+                if content != kept.content(task):
+                    break
+            except Exception:  # whatever a file ends in that was cut off, or a picture has become
+                break
+            done.append(result)
+            end = file.tell()
+        file.truncate(end)
+    sys.stderr.write(f"{len(done)} of {len(tasks)} are done already\n")
+    return done
+
+
+@contextlib.contextmanager
+def _journal(path: pathlib.Path) -> Iterator[BinaryIO | None]:
+    """The file to add to, or None where there can be none: then nothing is kept."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("ab")
+    except OSError as error:
+        sys.stderr.write(f"{path}: {error.strerror}; an interrupted run would start anew\n")
+        yield None
+        return
+    with contextlib.suppress(OSError), file:
+        yield file
+
+
+def _keep(journal: BinaryIO, result: tuple[str, object]) -> BinaryIO | None:
+    try:
+        pickle.dump(result, journal)
+        journal.flush()
+    except OSError as error:
+        sys.stderr.write(f"{journal.name}: {error.strerror}; an interrupted run would start anew\n")
+        return None
+    return journal
 
 
 @contextlib.contextmanager
@@ -110,10 +206,14 @@ def _one_thread() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _with_progress(results: Iterable[Result], total: int, label: str) -> Iterable[Result]:
+def _with_progress(
+    results: Iterable[Result], done: int, total: int, label: str
+) -> Iterable[Result]:
     from tqdm import tqdm
 
-    progress: Iterable[Result] = tqdm(results, total=total, desc=label, unit="task", leave=False)
+    progress: Iterable[Result] = tqdm(
+        results, initial=done, total=total, desc=label, unit="task", leave=False
+    )
     return progress
 
 

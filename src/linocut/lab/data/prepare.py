@@ -4,7 +4,9 @@
                                                                    ├──> validation/NAME.png
                                                                    └──> train.npy  (n, s, s, 3)
 
-The same settings, seed and pictures give the same bytes. One picture is in memory at a time.
+The same settings, seed and pictures give the same bytes. A process has one picture in memory at a
+time; of each it keeps what `_Read` has. Many pictures are read by as many processes as there are
+cores, and what they have read outlives an interruption.
 
 A crop is taken at a random scale between half and full size where the picture is large enough, so
 that the compression artefacts of JPEG sources vanish and every structure is seen at several sizes.
@@ -31,6 +33,7 @@ from PIL import Image
 from linocut.errors import DataError
 from linocut.files import sha256_of, write_atomically
 from linocut.lab.config.params import DataConfig, PrepareConfig, Stream
+from linocut.lab.config.process import Kept, map_in_processes
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.data.sources import (
     SPLITS,
@@ -60,6 +63,8 @@ _REMEDIES: dict[Split, str] = {
     "train": "put some into train/, name folders in data.more_train, or let prepare.dead_leaves "
     "make some",
 }
+_MANY = 200
+"""From so many pictures on it is worth the seconds that new processes take."""
 _LOOK_PX = 32
 _LOOKS_AT_ONCE = 256
 _ALIKE = 0.97
@@ -72,6 +77,18 @@ _FLAT_LEVELS = 1.5
 """Mean absolute difference of neighbours below which a crop counts as flat, in 8-bit levels."""
 _FLAT_REFUSAL = 0.8
 _DRAWS = 4
+
+
+@dataclass(frozen=True)
+class _Read:
+    """What is kept of a file that is a picture."""
+
+    sha256: str
+    pixels_sha256: str
+    bytes: int
+    height: int
+    width: int
+    look: NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -121,6 +138,7 @@ def prepare(
     seed: int,
     out: Path,
     declarations: Path = Path("data"),
+    state: Path | None = None,
 ) -> None:
     """Write the prepared data set.
 
@@ -130,13 +148,14 @@ def prepare(
         seed: of the generated pictures, the choice of validation pictures and the crops.
         out: folder to fill: manifest.json, train.npy, validation/*.png, test/*.png.
         declarations: folder with samples.json and kodak.json; its kodak/ keeps what was downloaded.
+        state: folder for what an interrupted run has read, named by the code; None for none.
 
     Raises:
         DataError: a source is missing, or pictures cannot be used and `skip_bad` is off, or a
             split stays empty.
     """
     files = list_files(data, declarations)
-    checked, rejected = _check(files, data, config)
+    checked, rejected = _check(files, data, config, state)
     if rejected and not data.skip_bad:
         raise DataError(_refusal(rejected, len(files)))
     for entry in rejected:
@@ -193,30 +212,31 @@ def split_by_hash(pixels: str, validation_share: float, test_share: float) -> Sp
 
 
 def _check(
-    files: Sequence[PictureFile], data: DataConfig, config: PrepareConfig
+    files: Sequence[PictureFile], data: DataConfig, config: PrepareConfig, state: Path | None
 ) -> tuple[list[_Checked], list[dict[str, str]]]:
     """Read every file once; good pictures in order of split, and the others with the reason."""
     good: list[_Checked] = []
     rejected: list[dict[str, str]] = []
     seen: dict[str, str] = {}
     names: set[str] = set()
-    for file in _progress(files, "reading"):
-        try:
-            image = read_image(file.path)
-            pixels = pixels_sha256(image)
-            if pixels in seen:
-                raise DataError(f"{file.path}: same pixels as {seen[pixels]}")
-        except DataError as error:
-            rejected.append(_rejection(file, error))
+    kept = Kept(state / "read", sha256_of) if state else None
+    paths = [file.path for file in files]
+    _say(f"reading: {len(files)} pictures")
+    found = map_in_processes(_read, paths, label="reading", kept=kept, least=_MANY)
+    for file, read in zip(files, found, strict=True):
+        if isinstance(read, str):
+            rejected.append(_rejection(file, read))
             continue
-        split = file.split or _hash_split(pixels, data)
+        if read.pixels_sha256 in seen:
+            rejected.append(_rejection(file, f"same pixels as {seen[read.pixels_sha256]}"))
+            continue
+        split = file.split or _hash_split(read.pixels_sha256, data)
         name = _unique(file.name, names)
-        seen[pixels] = f"{split} picture {name}"
-        content = file.path.read_bytes()
+        seen[read.pixels_sha256] = f"{split} picture {name}"
         good.append(
             _Checked(
-                name, split, file, 0, sha256_of(content), pixels, len(content),
-                image.shape[0], image.shape[1], file.source, file.licence, look_of(image),
+                name, split, file, 0, read.sha256, read.pixels_sha256, read.bytes, read.height,
+                read.width, file.source, file.licence, read.look,
             )
         )  # fmt: skip
     good = _fill_splits(good, data, config.crop_px)
@@ -236,10 +256,21 @@ def _check(
                         f"(correlation {correlation:.3f})"
                     )
             except DataError as error:
-                rejected.append(_rejection(picture.file, error))
+                rejected.append(_rejection(picture.file, str(error)))
                 continue
             kept.append(picture)
     return kept, rejected
+
+
+def _read(path: Path) -> _Read | str:
+    """A picture, or why it is none."""
+    try:
+        image = read_image(path)
+        size = path.stat().st_size
+    except (DataError, OSError) as error:
+        return str(error).removeprefix(f"{path}: ")
+    pixels = pixels_sha256(image)
+    return _Read(sha256_of(path), pixels, size, image.shape[0], image.shape[1], look_of(image))
 
 
 def look_of(image: RgbArray) -> NDArray[np.float32]:
@@ -306,8 +337,7 @@ def _fill_splits(pictures: Sequence[_Checked], data: DataConfig, crop_px: int) -
     return found
 
 
-def _rejection(file: PictureFile, error: DataError) -> dict[str, str]:
-    reason = str(error).removeprefix(f"{file.path}: ")
+def _rejection(file: PictureFile, reason: str) -> dict[str, str]:
     return {"name": file.path.name, "source": file.source, "reason": reason}
 
 

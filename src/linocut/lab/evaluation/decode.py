@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from linocut.errors import DataError, LinocutError
-from linocut.lab.config.process import map_in_processes
+from linocut.files import sha256_of
+from linocut.lab.config.process import Kept, map_in_processes
 from linocut.lab.evaluation.rows import CodedRow, EvaluationRow, read_rows, write_rows
 from linocut.pictures.image import RgbArray, read_image, write_png
 from linocut.pictures.quality import Ssimulacra2, measure
@@ -51,6 +52,7 @@ def evaluate_cell(
     config: CompareConfig,
     *,
     load: Callable[[Path], Decoder] = load_codec,
+    state: Path | None = None,
 ) -> None:
     """Decode and measure every file of a cell.
 
@@ -63,6 +65,8 @@ def evaluate_cell(
         out_folder: made if it is not there.
         config: which pictures the report shows, and at about which rate.
         load: makes the decoder from the codec's folder; a module-level function.
+        state: folder for what an interrupted evaluation leaves to the next, named by the codec and
+            the numbers; None for none.
 
     Raises:
         DataError: a file or an original is missing or is not what coded.csv says.
@@ -87,7 +91,10 @@ def evaluate_cell(
         for picture, rows in sorted(by_picture.items())
     ]
     label = f"evaluate {out_folder.name}"
-    rows = [row for rows in map_in_processes(_evaluate, tasks, label=label) for row in rows]
+    kept = Kept(state / "evaluated", _content) if state else None
+    tasks.sort(key=lambda task: bool(task.shown))  # what DVC deletes before it repeats comes last
+    found = map_in_processes(_evaluate, tasks, label=label, kept=kept)
+    rows = sorted((row for rows in found for row in rows), key=lambda row: row.picture)
     write_rows(out_folder / "evaluation.csv", EvaluationRow, rows)
 
 
@@ -116,6 +123,15 @@ class _Task:
     rows: tuple[CodedRow, ...]
     shown: dict[int, Path]
     load: Callable[[Path], Decoder]
+
+
+def _content(task: _Task) -> str:
+    """Hash of the files of one picture, and of what coded.csv says of them."""
+    drawn = (folder / f"{task.original.stem}-{point}.png" for point, folder in task.shown.items())
+    if not all(path.exists() for path in drawn):
+        return "to be drawn"
+    files = [task.coded_folder / "files" / f"{row.picture}-{row.point}.lino" for row in task.rows]
+    return sha256_of(repr(task.rows).encode(), task.original, *files)
 
 
 @functools.lru_cache(maxsize=1)
