@@ -49,8 +49,8 @@ _C1, _C2 = np.float32(0.01**2), np.float32(0.03**2)
 _BAND_PX = 48
 """Rows that are worked on at once, and columns that one product of matrices makes."""
 
-_SSIMULACRA2_SCALES = 6
-_OPSIN = np.array(
+SSIMULACRA2_SCALES = 6
+OPSIN = np.array(
     [
         [0.30, 0.622, 0.078],
         [0.23, 0.692, 0.078],
@@ -58,7 +58,7 @@ _OPSIN = np.array(
     ],
     np.float32,
 )
-_OPSIN_BIAS = 0.0037930732552754493
+OPSIN_BIAS = 0.0037930732552754493
 
 Planes = NDArray[np.float32]
 
@@ -146,7 +146,7 @@ class Ssimulacra2:
             for known, framed in zip(self._scales, _xyb_scales(decoded), strict=True)
         ]
         ordered = np.stack(terms).transpose(1, 0, 2, 3).ravel()  # channel, scale, norm, kind
-        return _on_scale_of_100(float(weights[: len(ordered)] @ ordered))
+        return on_scale_of_100(float(weights[: len(ordered)] @ ordered))
 
 
 def _similarity(original: RgbArray, decoded: RgbArray, *, multiscale: bool) -> tuple[float, float]:
@@ -234,7 +234,7 @@ def _visible_terms(known: _Scale, framed: Planes) -> NDArray[np.float64]:
     return sums
 
 
-def _on_scale_of_100(weighted: float) -> float:
+def on_scale_of_100(weighted: float) -> float:
     """The weighted sum of the terms as a score."""
     x = 0.9562382616834844 * weighted
     x = 2.326765642916932 * x - 0.020884521182843837 * x**2 + 6.248496625763138e-05 * x**3
@@ -246,21 +246,21 @@ def _xyb_scales(image: RgbArray) -> Iterator[Planes]:
     table = np.arange(256) / 255.0
     table = np.where(table <= 0.04045, table / 12.92, ((table + 0.055) / 1.055) ** 2.4)
     linear = table.astype(np.float32)[image.transpose(2, 0, 1)]
-    for scale in range(_SSIMULACRA2_SCALES):
+    for scale in range(SSIMULACRA2_SCALES):
         if min(linear.shape[1:]) < SSIMULACRA2_SIDE_PX:
             return
         rows_reflected = ((0, 0), (_RADIUS_PX, _RADIUS_PX), (0, 0))
         zeros_beside = ((0, 0), (0, 0), (_RADIUS_PX, _RADIUS_PX))
         yield np.pad(np.pad(_xyb(linear), rows_reflected, "symmetric"), zeros_beside)
-        if scale < _SSIMULACRA2_SCALES - 1:
+        if scale < SSIMULACRA2_SCALES - 1:
             odd = [length % 2 for length in linear.shape[1:]]
             linear = _halved(np.pad(linear, ((0, 0), (0, odd[0]), (0, odd[1])), "edge"))
 
 
 def _xyb(linear: Planes) -> Planes:
     """Linear RGB (3, h, w) to XYB, shifted so that all of it is positive."""
-    mixed = (_OPSIN @ linear.reshape(3, -1)).reshape(linear.shape) + np.float32(_OPSIN_BIAS)
-    cubic = np.cbrt(np.maximum(mixed, 0)) - np.float32(np.cbrt(_OPSIN_BIAS))
+    mixed = (OPSIN @ linear.reshape(3, -1)).reshape(linear.shape) + np.float32(OPSIN_BIAS)
+    cubic = np.cbrt(np.maximum(mixed, 0)) - np.float32(np.cbrt(OPSIN_BIAS))
     red, green, blue = cubic
     y = np.float32(0.5) * (red + green)
     return np.stack([7 * (red - green) + np.float32(0.42), y + np.float32(0.01),

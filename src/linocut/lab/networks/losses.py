@@ -110,21 +110,21 @@ def takes_sides_from(side_px: int) -> Callable[[Function], Function]:
 
 def l2(x_hat: Tensor, x: Tensor) -> Tensor:
     """Mean squared error."""
-    x_hat, x = _pair(x_hat, x)
+    x_hat, x = pair(x_hat, x)
     return (x_hat - x).square().mean((1, 2, 3))
 
 
 def l1(x_hat: Tensor, x: Tensor) -> Tensor:
     """Mean absolute error."""
-    x_hat, x = _pair(x_hat, x)
+    x_hat, x = pair(x_hat, x)
     return (x_hat - x).abs().mean((1, 2, 3))
 
 
 @takes_sides_from(SSIM_MIN_SIDE_PX)
 def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
     """1 - SSIM, for pictures of at least 11 x 11 pixels."""
-    x_hat, x = _pair(x_hat, x, SSIM_MIN_SIDE_PX)
-    with _full_precision(x.device):
+    x_hat, x = pair(x_hat, x, SSIM_MIN_SIDE_PX)
+    with full_precision(x.device):
         luminance, contrast = _similarity(x_hat, x)
         return 1.0 - (luminance * contrast).mean((1, 2, 3))
 
@@ -132,10 +132,10 @@ def ssim(x_hat: Tensor, x: Tensor) -> Tensor:
 @takes_sides_from(MS_SSIM_MIN_SIDE_PX)
 def ms_ssim(x_hat: Tensor, x: Tensor) -> Tensor:
     """1 - MS-SSIM over five scales, for pictures of at least 176 x 176 pixels."""
-    x_hat, x = _pair(x_hat, x, MS_SSIM_MIN_SIDE_PX)
+    x_hat, x = pair(x_hat, x, MS_SSIM_MIN_SIDE_PX)
     product = x.new_ones(())
     last = len(MS_SSIM_WEIGHTS) - 1
-    with _full_precision(x.device):
+    with full_precision(x.device):
         for scale, weight in enumerate(MS_SSIM_WEIGHTS):
             luminance, contrast = _similarity(x_hat, x)
             term = contrast if scale < last else luminance * contrast
@@ -150,14 +150,14 @@ def ms_ssim(x_hat: Tensor, x: Tensor) -> Tensor:
 def mix(x_hat: Tensor, x: Tensor, *, alpha: Share) -> Tensor:
     """`alpha` parts MS-SSIM and 1 - `alpha` parts L1 under a Gaussian of sigma 8 pixels."""
     structure = ms_ssim(x_hat, x)
-    x_hat, x = _pair(x_hat, x)
+    x_hat, x = pair(x_hat, x)
     # The mean of the blurred error is a weighted mean of the error: no blur needed.
     rows, columns = (_rim_weights(side, x.dtype, x.device) for side in x.shape[2:])
     error = (rows[:, None] * columns * (x_hat - x).abs()).sum((2, 3)).mean(1)
     return alpha * structure + (1.0 - alpha) * error
 
 
-def _pair(x_hat: Tensor, x: Tensor, min_side_px: int = 1) -> tuple[Tensor, Tensor]:
+def pair(x_hat: Tensor, x: Tensor, min_side_px: int = 1) -> tuple[Tensor, Tensor]:
     """Both pictures, checked, in float32 or better whatever the mixed precision around is."""
     if x_hat.shape != x.shape or x.ndim != 4:
         raise ConfigError(
@@ -174,7 +174,7 @@ def _pair(x_hat: Tensor, x: Tensor, min_side_px: int = 1) -> tuple[Tensor, Tenso
 
 
 @contextlib.contextmanager
-def _full_precision(device: torch.device) -> Iterator[None]:
+def full_precision(device: torch.device) -> Iterator[None]:
     """Neither mixed precision nor TF32: a variance is a small difference of two large means."""
     precision = torch.get_float32_matmul_precision()
     with torch.autocast(device.type, enabled=False):
@@ -189,16 +189,16 @@ def _full_precision(device: torch.device) -> Iterator[None]:
 
 def _similarity(x_hat: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
     """Luminance and contrast terms of SSIM, (n, c, h - 10, w - 10) each."""
-    mu_hat, mu = _blur(x_hat), _blur(x)
+    mu_hat, mu = blur(x_hat), blur(x)
     mu_product, mu_squares = mu_hat * mu, mu_hat.square() + mu.square()
-    covariance = _blur(x_hat * x) - mu_product
-    variances = _blur(x_hat.square() + x.square()) - mu_squares
+    covariance = blur(x_hat * x) - mu_product
+    variances = blur(x_hat.square() + x.square()) - mu_squares
     luminance = (2.0 * mu_product + C1) / (mu_squares + C1)
     contrast = (2.0 * covariance + C2) / (variances + C2)
     return luminance, contrast
 
 
-def _blur(picture: Tensor) -> Tensor:
+def blur(picture: Tensor) -> Tensor:
     """Mean under the Gaussian window, (n, c, h, w) -> (n, c, h - 10, w - 10)."""
     rows, columns = (
         _windows(side, SSIM_SIGMA_PX, SSIM_TAPS, picture.dtype, picture.device)
