@@ -25,7 +25,7 @@ GAME = GameConfig(
     megapixels=6 * 2 * 32**2 / 1e6, warmup_share=0.34, crops=2, batch_size=2, crop_px=32,
     learning_rate=1e-3, adversarial_weight=0.8, distortion_weight=0.5, feature_weight=1.0,
     mean_weight=1.0, weave_weight=0.25, discriminator_channels=3,
-    discriminator_learning_rate=1e-3, resting_accuracy=0.9, blend=1.0,
+    discriminator_learning_rate=1e-3, discriminator_accuracy=0.9, blend=1.0,
 )  # fmt: skip
 """Of six iterations, two of them without the adversary."""
 

@@ -10,14 +10,15 @@ import torch
 
 from linocut.errors import LinocutError
 from linocut.lab.data.dead_leaves import dead_leaves
-from linocut.lab.networks.losses import smallest_side_px
+from linocut.lab.networks.losses import Features, smallest_side_px
 from linocut.lab.training import game
 from linocut.lab.training.game import (
+    FIRST_NOISE,
     Decodable,
     Distances,
     Opponent,
     PairDiscriminator,
-    changed_weights,
+    Seen,
     decodable,
     teach,
 )
@@ -26,6 +27,7 @@ from tiny import GAME, awake, loss_of, tensor
 
 CPU = torch.device("cpu")
 STEP = torch.tensor([16.0, 64.0])
+NO_NOISE = torch.tensor(0.0)
 
 
 @cache
@@ -49,6 +51,20 @@ def pair(seed=0):
     return plain + 0.02 * torch.randn_like(plain), plain
 
 
+FEATURES = Features("lite0")
+
+
+@torch.no_grad()
+def maps(x):
+    return FEATURES(x)
+
+
+def trio(seed=0):
+    """Maps of originals, of decodings that are the plain ones, and of the plain ones."""
+    x, plain = pair(seed)
+    return maps(x), maps(plain), maps(plain)
+
+
 def test_decoders_see_what_a_simple_encoder_writes():
     network, found = awake("cae"), seen()
     assert found.original.shape == (3, 64, 64, 3)
@@ -61,25 +77,38 @@ def test_decoders_see_what_a_simple_encoder_writes():
     assert 0.05 * found.step[0] < error < found.step[0]
 
 
-def test_logits_have_two_scales_and_do_not_see_the_brightness():
+def test_logits_are_of_every_map_and_of_what_the_candidate_differs_in():
     torch.manual_seed(0)
     judge, (x, plain) = PairDiscriminator(3).eval(), pair()
-    logits = judge(x, plain, STEP)
-    assert [tuple(one.shape) for one in logits] == [(2, 1, 8, 8), (2, 1, 4, 4)]
-    for a, b in zip(logits, judge(x + 0.1, plain, STEP), strict=True):
-        torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
+    real, other = maps(x), maps(plain)
+    judge.get_used_to(real, other)
+    logits = judge(real, other, NO_NOISE)
+    assert [tuple(one.shape) for one in logits] == [(2, 1, s, s) for s in (16, 16, 8, 4, 2)]
+    again = judge(other, other, NO_NOISE)
+    assert not any(torch.equal(a, b) for a, b in zip(logits, again, strict=True))
 
 
-def test_a_discriminator_learns_which_of_two_is_the_original_and_then_rests():
+def test_a_discriminator_learns_which_of_two_is_the_original():
     torch.manual_seed(0)
     opponent = Opponent(dataclasses.replace(GAME, discriminator_learning_rate=5e-3))
-    rows = [opponent.judge(*pair(s % 4), pair(s % 4)[1], STEP) for s in range(60)]
+    rows = [opponent.judge(*trio(s % 4)) for s in range(60)]
     assert rows[0]["discriminator_accuracy"] < 0.8
     assert rows[-1]["discriminator_accuracy"] > 0.85
+
+
+def test_noise_grows_while_the_discriminator_is_right_too_often_and_hides_what_it_sees():
+    torch.manual_seed(0)
+    opponent = Opponent(dataclasses.replace(GAME, discriminator_learning_rate=5e-3))
     opponent.accuracy.fill_(1.0)
-    before = [p.clone() for p in opponent.discriminator.parameters()]
-    opponent.judge(*pair(), pair()[1], STEP)
-    assert changed_weights(before, list(opponent.discriminator.parameters())) == 0.0
+    louder = opponent.judge(*trio())["discriminator_noise"]
+    assert louder > FIRST_NOISE
+    opponent.accuracy.fill_(0.5)
+    assert opponent.judge(*trio())["discriminator_noise"] < louder
+    opponent.noise.fill_(1e4)
+    real, _, plain = trio()
+    loud = [opponent.discriminator(one, plain, opponent.noise) for one in (real, plain)]
+    right = [float((a > b).float().mean()) for a, b in zip(*loud, strict=True)]
+    assert float(np.mean(right)) == pytest.approx(0.5, abs=0.2)
 
 
 @pytest.mark.parametrize("loss", ["l2", "l1", "ssim"])
@@ -91,7 +120,7 @@ def test_the_adversary_pulls_by_its_share_at_every_step_and_for_every_loss(loss)
     opponent = Opponent(GAME)
     opponent.accuracy.fill_(1.0)
     main = 100.0 * loss_of(loss)(x_hat, x)
-    told = opponent.cost(x, x_hat, x_hat.detach(), STEP)
+    told = opponent.cost(maps(x), FEATURES(x_hat), maps(x_hat.detach()))
     layer = network.synthesis_net.leave.weight
     weight = opponent.weight(main, told, x_hat, layer, STEP)
     for index in range(2):
@@ -112,9 +141,10 @@ def test_a_discriminator_that_guesses_has_no_weight():
 
 def test_distances_of_the_plain_decoding_are_about_the_sum_of_their_weights():
     distances, (x, plain) = Distances(GAME, loss_of("l2")), pair()
-    total = distances(plain, x, plain)
+    original, start = Seen(x, maps(x)), Seen(plain, maps(plain))
+    total = distances(start, original, start)
     assert total.tolist() == pytest.approx([2.75, 2.75], rel=0.2)
-    assert float(distances(x, x, plain).max()) < 0.05
+    assert float(distances(original, original, start).max()) < 0.05
 
 
 def test_a_weave_costs_more_than_noise_of_its_size():
@@ -126,7 +156,9 @@ def test_a_weave_costs_more_than_noise_of_its_size():
     weave = 0.01 * torch.ones_like(plain)
     weave[..., ::2, :] *= -1.0
     costs = [
-        Distances(only, loss_of("l2"))(plain + e, plain, plain + noise).mean()
+        Distances(only, loss_of("l2"))(
+            *(Seen(one, maps(one)) for one in (plain + e, plain, plain + noise))
+        ).mean()
         for e in (noise, weave)
     ]
     assert float(costs[1]) > 10.0 * float(costs[0])
@@ -215,9 +247,13 @@ def test_a_game_that_diverges_says_so(tmp_path):
 def test_the_state_of_an_opponent_survives_a_checkpoint():
     torch.manual_seed(0)
     first = Opponent(GAME)
-    first.judge(*pair(), pair()[1], STEP)
+    first.judge(*trio())
     kept = io.BytesIO()
     torch.save(first.state_dict(), kept)
     second = Opponent(GAME)
     second.load_state_dict(torch.load(io.BytesIO(kept.getvalue()), weights_only=True))
-    assert first.judge(*pair(), pair()[1], STEP) == second.judge(*pair(), pair()[1], STEP)
+    rows = []
+    for opponent in (first, second):
+        torch.manual_seed(1)  # of the noise
+        rows.append(opponent.judge(*trio()))
+    assert rows[0] == rows[1]

@@ -79,9 +79,9 @@ class GameConfig:
     It sees pieces of `crop_px` of `crops` training crops, larger and fewer ones where the
     distortion cannot be measured on these, and for the `warmup_share` of its `megapixels` no
     adversary. `adversarial_weight` is a share of the gradient of all other costs; those are of
-    pixels, deep features, means over 2 px, and a weave of 2 px. The discriminator rests while its
-    accuracy is above `resting_accuracy`. The end is `blend` of the way from the first weights to
-    the last.
+    pixels, deep features, means over 2 px, and a weave of 2 px. Noise on what the discriminator
+    sees holds its accuracy at `discriminator_accuracy`. The end is `blend` of the way from the
+    first weights to the last.
     """
 
     megapixels: NonNegative
@@ -97,7 +97,7 @@ class GameConfig:
     weave_weight: NonNegative
     discriminator_channels: Annotated[int, Field(ge=3)]
     discriminator_learning_rate: Positive
-    resting_accuracy: Share
+    discriminator_accuracy: Share
     blend: Share
 
 

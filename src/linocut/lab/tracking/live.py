@@ -216,7 +216,7 @@ HIDDEN_PARAMS = (
     "arch.game.feature_weight",
     "arch.game.learning_rate",
     "arch.game.mean_weight",
-    "arch.game.resting_accuracy",
+    "arch.game.discriminator_accuracy",
     "arch.game.warmup_share",
     "arch.game.weave_weight",
     "arch.levels",

@@ -6,37 +6,39 @@
 
     cost of the decoder = distances(x_hat, x) + w * softplus(D(x) - D(x_hat))
 
-Original and decoding differ by a thousandth of what pictures differ among each other, so the
-discriminator gets the difference to the plain decoding in quantisation steps, without the means
-over squares of 4 px: it asks for plausible detail, and leaves brightness to the distances.
+The discriminator looks through the first layers of a network that knows photographs already
+(EfficientNet-Lite0, five maps from fine to coarse), for from a few thousand crops it would not
+learn what they look like. Original and decoding differ by a thousandth of what pictures differ
+among each other, so it gets the difference to the plain decoding's maps, in units of the usual one.
 
 Three numbers decide whether such a game teaches, and each is set by what it does rather than by
 hand. Distances are divided by those of the plain decoding, so that fine and coarse steps and losses
 of any unit count alike. The adversary's weight w is a share of the gradient that the distances have
 where the game begins, both measured at the decoder's last layer, for each octave of steps; measured
 over and over it would grow as the decoder goes astray. It falls with the discriminator's skill. And
-the discriminator rests while it is right too often: its answers have no slope then.
+what the discriminator sees is the noisier, the more often it is right: it never stops learning, and
+is never so sure that its answers have no slope.
 
 In the end the weights are blended with those of the start. Halfway back, squared error has lost a
 quarter of what it had lost, and plausible detail about half of what it had gained.
 
 A twin is the same training without the adversary: whatever differs, the adversary did it.
 
-Source: Miyato et al. 2018 (spectral normalisation); Jolicoeur-Martineau 2019 (relativistic); Esser
-et al. 2021 (weight from the gradients at the last layer); Wang et al. 2018 (ESRGAN; blended
-weights); Agustsson et al. 2019 and Mentzer et al.
-2020 (a discriminator that sees the code).
+Source: Sauer et al. 2021 (a discriminator that looks through a trained network); Sonderby et al.
+2017 (noise on what it sees) and Karras et al. 2020 (as much as its accuracy asks for); Miyato et
+al. 2018 (spectral normalisation); Jolicoeur-Martineau 2019 (relativistic); Esser et al. 2021
+(weight from the gradients at the last layer); Wang et al. 2018 (ESRGAN; blended weights); Agustsson
+et al. 2019 and Mentzer et al. 2020 (a discriminator that sees the code).
 """
 
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -66,10 +68,17 @@ from linocut.lab.training.machine import (
 from linocut.lab.training.trainer import Log, Outcome, Row, progress
 from linocut.pictures.image import busiest_corner, crop
 
-BLIND_PX = 4
-"""Side of the means that the discriminator does not see."""
+PLACE_PX = 16
+"""Pieces of crops lie at multiples of this: the stride of the coarsest map."""
 SEEN_PX = 192
 """Side of the part of a training crop that decoders see, where it has the most detail."""
+MAP_CHANNELS = (32, 16, 24, 40, 112)
+"""Of the maps of EfficientNet-Lite0."""
+FIRST_NOISE, LEAST_NOISE, MOST_NOISE = 0.3, 0.02, 50.0
+NOISE_PACE = 0.2
+"""How much the logarithm of the noise grows in an iteration for each unit of accuracy too much."""
+USUAL_PACE = 0.05
+"""Weight of a batch in the running means of how large maps and their differences are."""
 LOGIT_GAIN, LOGIT_PRICE = 4.0, 1e-2
 """Spectral normalisation keeps logits small; the price keeps them where they have a slope."""
 SKILLED = 0.75
@@ -77,7 +86,7 @@ SKILLED = 0.75
 OWN_SHARE = 0.7
 """Each distance is divided by this share of the plain decoding's and the rest of the usual one."""
 MEAN_PX, PHASE_PX = 2, 16
-READY = 0.85
+READY = 0.8
 """Accuracy at which a discriminator is let into the game: what is measured before means nothing."""
 BALANCE_LENGTH = 20
 """Over how many crops of an octave of steps gradients are compared."""
@@ -88,43 +97,56 @@ AVERAGE_DECAY = 0.998
 GRADIENT_CLIP = 1.0
 
 
+Maps = Sequence[Tensor]
+"""What a trained network makes of a picture, see `linocut.lab.networks.losses.Features`."""
+
+
 class PairDiscriminator(nn.Module):
-    """Candidates (n, 3, h, w) in [0, 1] beside their plain decodings -> logits at two scales.
+    """Maps of candidates beside those of their plain decodings -> logits of each map.
 
     Args:
-        channels: of the first layer.
+        channels: of its hidden layers.
     """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        widths = (28, channels, 4 * channels // 3, 2 * channels, 2 * channels)
-        self.layers = nn.ModuleList(
-            spectral_norm(nn.Conv2d(a, b, 3 if stride == 1 else 4, stride, 1))
-            for (a, b), stride in zip(itertools.pairwise(widths), (1, 2, 2, 1), strict=True)
+        self.heads = nn.ModuleList(
+            nn.Sequential(
+                spectral_norm(nn.Conv2d(2 * inputs, channels, 1)),
+                nn.LeakyReLU(0.2),
+                spectral_norm(nn.Conv2d(channels, channels, 3, 1, 1)),
+                nn.LeakyReLU(0.2),
+                spectral_norm(nn.Conv2d(channels, 1, 1)),
+            )
+            for inputs in MAP_CHANNELS
         )
-        self.logits = nn.ModuleList(
-            spectral_norm(nn.Conv2d(widths[index], 1, 1)) for index in (2, 4)
-        )
+        self.difference: Tensor
+        self.register_buffer("difference", torch.zeros(len(MAP_CHANNELS)))
+        self.size: Tensor
+        self.register_buffer("size", torch.zeros(len(MAP_CHANNELS)))
 
-    def forward(self, candidate: Tensor, plain: Tensor, step: Tensor) -> list[Tensor]:
-        """Logits (n, 1, h/4, w/4) and (n, 1, h/8, w/8); step (n,) in grey levels."""
-        steps = 255.0 / step[:, None, None, None]
-        luma = candidate.mean(1, keepdim=True)
-        fine = _without_means(torch.cat([candidate - plain, luma], 1)) * steps
-        blocks = [functional.pixel_unshuffle(one, 2) for one in (fine, 2.0 * plain - 1.0)]
-        x, found = torch.cat(blocks, 1), []
-        for index, layer in enumerate(self.layers):
-            x = functional.leaky_relu(layer(x), 0.2)
-            if index in (1, 3):
-                found.append(LOGIT_GAIN * self.logits[index // 2](x))
+    @torch.no_grad()
+    def get_used_to(self, original: Maps, plain: Maps) -> None:
+        """Follow how large maps are, and the differences that a perfect decoder would make."""
+        pairs = list(zip(original, plain, strict=True))
+        for usual, squares in (
+            (self.difference, [(a - b).square().mean() for a, b in pairs]),
+            (self.size, [b.square().mean() for _, b in pairs]),
+        ):
+            found = torch.stack(squares)
+            parallel.average([found])
+            first = bool(usual.sum() == 0)
+            usual.copy_(found.sqrt() if first else torch.lerp(usual, found.sqrt(), USUAL_PACE))
+
+    def forward(self, candidate: Maps, plain: Maps, noise: Tensor) -> list[Tensor]:
+        """Logits (n, 1, h', w') of each map; noise () in units of the usual difference."""
+        found = []
+        for index, (head, one, other) in enumerate(zip(self.heads, candidate, plain, strict=True)):
+            difference = (one - other) / (self.difference[index] + 1e-6)
+            noisy = difference + noise * torch.randn_like(difference)
+            seen = torch.cat([noisy, other / (self.size[index] + 1e-6)], 1)
+            found.append(LOGIT_GAIN * head(seen))
         return found
-
-
-def _without_means(x: Tensor) -> Tensor:
-    """What is finer than means over squares of `BLIND_PX`."""
-    means = functional.avg_pool2d(x, BLIND_PX)
-    low = functional.interpolate(means, scale_factor=float(BLIND_PX), mode="bilinear")
-    return x - low
 
 
 class Opponent(nn.Module):
@@ -149,6 +171,8 @@ class Opponent(nn.Module):
         self.measured: Tensor
         self.register_buffer("balance", torch.zeros(OCTAVES))
         self.register_buffer("measured", torch.zeros(OCTAVES))
+        self.noise: Tensor
+        self.register_buffer("noise", torch.tensor(FIRST_NOISE))
         self.played: Tensor
         self.register_buffer("played", torch.tensor(0))
 
@@ -160,11 +184,12 @@ class Opponent(nn.Module):
         """Undo `get_extra_state`."""
         self.optimiser.load_state_dict(state)
 
-    def cost(self, x: Tensor, x_hat: Tensor, plain: Tensor, step: Tensor) -> Tensor:
-        """What each x_hat pays for being told from x, (n,)."""
+    def cost(self, x: Maps, x_hat: Maps, plain: Maps) -> Tensor:
+        """What each decoding pays for being told from its original by these maps, (n,)."""
+        self.discriminator.get_used_to(x, plain)
         with torch.no_grad():
-            real = self.discriminator(x, plain, step)
-        fake = self.discriminator(x_hat, plain, step)
+            real = self.discriminator(x, plain, self.noise)
+        fake = self.discriminator(x_hat, plain, self.noise)
         self._note(real, fake)
         found = [
             functional.softplus(a - b).mean((1, 2, 3)) for a, b in zip(real, fake, strict=True)
@@ -236,23 +261,21 @@ class Opponent(nn.Module):
         """0 for a discriminator that guesses, 1 for one whose opinion counts in full."""
         return min(max((float(self.accuracy) - 0.5) / (SKILLED - 0.5), 0.0), 1.0)
 
-    def judge(self, x: Tensor, x_hat: Tensor, plain: Tensor, step: Tensor) -> Row:
-        """Learn from a batch, unless the answers are right too often already.
+    def judge(self, x: Maps, x_hat: Maps, plain: Maps) -> Row:
+        """Learn from a batch.
 
         Returns:
             discriminator_accuracy: the share of places at which the original's logit is the larger
-            one, averaged over the last batches; and, if it learns, discriminator_loss.
+            one, averaged over the last batches; discriminator_noise and discriminator_loss.
         """
-        if float(self.accuracy) >= self.config.resting_accuracy:
-            self.accuracy -= 1e-4  # it is asked again, even where nobody else asks it
-            return {"discriminator_accuracy": float(self.accuracy)}
-        both = self.discriminator(
-            torch.cat([x, x_hat]), torch.cat([plain, plain]), torch.cat([step, step])
-        )
-        pairs = [logits.chunk(2) for logits in both]
-        loss = torch.stack([functional.softplus(b - a).mean() for a, b in pairs]).mean()
-        loss = loss + LOGIT_PRICE * torch.stack([one.square().mean() for one in both]).mean()
-        self._note([a for a, _ in pairs], [b for _, b in pairs])
+        self.discriminator.get_used_to(x, plain)
+        real, fake = (self.discriminator(one, plain, self.noise) for one in (x, x_hat))
+        pairs = [functional.softplus(b - a).mean() for a, b in zip(real, fake, strict=True)]
+        price = [one.square().mean() for one in (*real, *fake)]
+        loss = torch.stack(pairs).mean() + LOGIT_PRICE * torch.stack(price).mean()
+        self._note(real, fake)
+        excess = self.accuracy - self.config.discriminator_accuracy
+        self.noise.mul_(torch.exp(NOISE_PACE * excess)).clamp_(LEAST_NOISE, MOST_NOISE)
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         parallel.average_gradients(self.discriminator.parameters())
@@ -260,6 +283,7 @@ class Opponent(nn.Module):
         return {
             "discriminator_loss": float(loss.detach()),
             "discriminator_accuracy": float(self.accuracy),
+            "discriminator_noise": float(self.noise),
         }
 
     @torch.no_grad()
@@ -281,13 +305,14 @@ class JointAdversary(Opponent):
     def __init__(self, config: GameConfig, network: Cae) -> None:
         super().__init__(config)
         self._layer = network.synthesis_net.leave.weight
-        self._plain = [copy.deepcopy(network).requires_grad_(False)]  # no part of the state
+        self._features = [Features("lite0")]
+        self._plain = [copy.deepcopy(network).requires_grad_(False)]  # neither is part of the state
 
     def generator_cost(
         self, x: Tensor, outcome: Outcome, step: Tensor, distortion: Tensor
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """See `Adversary`; the cost is a share of the distortion's gradient."""
-        game = self.cost(x, outcome.x_hat, self._plain_of(outcome, step), step)
+        game = self.cost(*self._maps(x, outcome, step))
         weight = self.weight(distortion, game, outcome.x_hat, self._layer, step)
         numbers = {
             "generator_adversarial": game.detach().mean(),
@@ -299,14 +324,29 @@ class JointAdversary(Opponent):
         self, x: Tensor, outcome: Outcome, step: Tensor, learning_rate: float
     ) -> dict[str, Tensor]:
         """See `Adversary`; the discriminator has a learning rate of its own."""
-        row = self.judge(x, outcome.x_hat, self._plain_of(outcome, step), step)
+        row = self.judge(*self._maps(x, outcome, step))
         return {name: torch.tensor(value, device=x.device) for name, value in row.items()}
+
+    def _maps(self, x: Tensor, outcome: Outcome, step: Tensor) -> tuple[Maps, Maps, Maps]:
+        """Of the original, the decoding and the plain decoding."""
+        (features,) = self._features
+        features.to(step.device)
+        with torch.no_grad():
+            real, plain = features(x), features(self._plain_of(outcome, step))
+        return real, features(outcome.x_hat), plain
 
     @torch.no_grad()
     def _plain_of(self, outcome: Outcome, step: Tensor) -> Tensor:
         (decoder,) = self._plain
         y_hat = [band.detach() for band in outcome.y_hat]
         return decoder.to(step.device).synthesis(y_hat, step).float()
+
+
+class Seen(NamedTuple):
+    """A picture (n, 3, h, w), and its maps of deep features."""
+
+    picture: Tensor
+    maps: Maps
 
 
 class Distances(nn.Module):
@@ -323,7 +363,6 @@ class Distances(nn.Module):
     def __init__(self, config: GameConfig, distortion: Distortion) -> None:
         super().__init__()
         self.distortion = distortion
-        self.features = Features("lite0", DETAIL)
         self.weights = (
             config.distortion_weight, config.feature_weight, config.mean_weight,
             config.weave_weight,
@@ -331,12 +370,11 @@ class Distances(nn.Module):
         self.usual: Tensor
         self.register_buffer("usual", torch.zeros(len(self.weights)))
 
-    def forward(self, x_hat: Tensor, x: Tensor, plain: Tensor) -> Tensor:
+    def forward(self, x_hat: Seen, x: Seen, plain: Seen) -> Tensor:
         """The weighed sum, (n,)."""
         with torch.no_grad():
-            of_x = self._of(x)
-            start = self._between(plain, x, self._of(plain), of_x)
-        found = self._between(x_hat, x, self._of(x_hat), of_x)
+            start = self._between(plain, x)
+        found = self._between(x_hat, x)
         total = torch.zeros_like(found[0])
         for index, weight in enumerate(self.weights):
             new = start[index].mean()
@@ -347,19 +385,14 @@ class Distances(nn.Module):
             total = total + weight * found[index] / scale
         return total
 
-    def _of(self, x: Tensor) -> list[Tensor]:
-        found: list[Tensor] = self.features(x)
-        return found
-
-    def _between(
-        self, one: Tensor, other: Tensor, features: list[Tensor], of_other: list[Tensor]
-    ) -> list[Tensor]:
+    def _between(self, one: Seen, other: Seen) -> list[Tensor]:
         """The four distances (n,)."""
+        error = one.picture - other.picture
         return [
-            self.distortion(one, other),
-            distance(features, of_other),
-            functional.avg_pool2d(one - other, MEAN_PX).square().mean((1, 2, 3)),
-            _phase_means(one - other).square().mean((1, 2, 3)),
+            self.distortion(one.picture, other.picture),
+            distance(one.maps, other.maps),
+            functional.avg_pool2d(error, MEAN_PX).square().mean((1, 2, 3)),
+            _phase_means(error).square().mean((1, 2, 3)),
         ]
 
 
@@ -485,6 +518,7 @@ def teach(
     plain_decoder.to(device)
     network.to(device).train()
     distances, opponent = Distances(config, distortion).to(device), Opponent(config).to(device)
+    features = (Features("lite0") if adversarial else Features("lite0", DETAIL)).to(device)
     optimiser = torch.optim.Adam(learning, lr=config.learning_rate, betas=(0.5, 0.99))
     average = [parameter.detach().clone() for parameter in learning]
     side, count = _pieces(config, distortion)
@@ -498,7 +532,7 @@ def teach(
         average = [one.to(device) for one in state["average"]]
         network.load_state_dict(state["network"])
         opponent.load_state_dict(state["opponent"])
-        distances.load_state_dict(state["distances"], strict=False)
+        distances.load_state_dict(state["distances"])
         optimiser.load_state_dict(state["optimiser"])
     part = parallel.part_of(count)
     every = max(1, iterations // REPORTS)
@@ -515,11 +549,13 @@ def teach(
         optimiser.param_groups[0]["lr"] = pace * config.learning_rate
         with torch.no_grad():
             plain = plain_decoder.finish(linear, step)
+            of_x, of_plain = Seen(x, features(x)), Seen(plain, features(plain))
         x_hat = network.finish(linear, step)
-        main = distances(x_hat, x, plain)
+        of_x_hat = Seen(x_hat, features(x_hat))
+        main = distances(of_x_hat, of_x, of_plain)
         cost, row = main.mean(), {"distances": float(main.detach().mean())}
         if adversarial and iteration >= warm and opponent.enters():
-            game = opponent.cost(x, x_hat, plain, step)
+            game = opponent.cost(of_x.maps, of_x_hat.maps, of_plain.maps)
             weight = opponent.weight(main, game, x_hat, layer, step)
             cost = cost + opponent.entry * (weight * game).mean()
             row |= {
@@ -534,7 +570,8 @@ def teach(
         require_finite(row | {"gradient norm": float(norm)}, iteration, iterations, pace, step)
         optimiser.step()
         if adversarial and iteration >= warm // 2:  # it has learned something when it counts
-            row |= opponent.judge(x, x_hat.detach(), plain, step)
+            given = [one.detach() for one in of_x_hat.maps]
+            row |= opponent.judge(of_x.maps, given, of_plain.maps)
             require_finite(row, iteration, iterations, pace, step)
         decay = min(AVERAGE_DECAY, (iteration + 1) / (iteration + 10))
         for one, parameter in zip(average, learning, strict=True):
@@ -561,7 +598,7 @@ def teach(
                     "average": average,
                     "network": network.state_dict(),
                     "opponent": opponent.state_dict(),
-                    "distances": {"usual": distances.usual},
+                    "distances": distances.state_dict(),
                     "optimiser": optimiser.state_dict(),
                 }
             )
@@ -579,7 +616,7 @@ def teach(
 
 def _pieces(config: GameConfig, distortion: Distortion) -> tuple[int, int]:
     """Side and number of the pieces of an iteration: larger ones where a loss asks for them."""
-    side = max(config.crop_px, -(-smallest_side_px(distortion) // BLIND_PX) * BLIND_PX)
+    side = max(config.crop_px, -(-smallest_side_px(distortion) // PLACE_PX) * PLACE_PX)
     return side, max(1, round(config.batch_size * (config.crop_px / side) ** 2))
 
 
@@ -591,7 +628,7 @@ def _batch(
     side = min(side, whole)
     pictures, linear, steps = [], [], []
     for index in rng.integers(0, len(seen.step), count):
-        y, x = (BLIND_PX * int(i) for i in rng.integers(0, (whole - side) // BLIND_PX + 1, 2))
+        y, x = (PLACE_PX * int(i) for i in rng.integers(0, (whole - side) // PLACE_PX + 1, 2))
         pictures.append(seen.original[index, y : y + side, x : x + side])
         linear.append(seen.linear[index, :, y : y + side, x : x + side])
         steps.append(seen.step[index])
