@@ -13,8 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from linocut.lab.config.params import ScheduleConfig, TrainConfig
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.training import trainer as trainer_module
-from linocut.lab.training.adversary import BlockAdversary, Discriminator
-from linocut.lab.training.ncode import Encoding, Generation
+from linocut.lab.training.ncode import BlockAdversary, Discriminator, Encoding, Generation
 from linocut.lab.training.rate import Exchange
 from linocut.lab.training.trainer import Coding, Trainer
 from tiny import LOSSES, awake, loss_of

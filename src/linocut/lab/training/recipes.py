@@ -41,11 +41,10 @@ from linocut.lab.networks.losses import build_loss, description, l2
 from linocut.lab.networks.networks import Cae, Network, build_network
 from linocut.lab.networks.store import load_model, load_tensors, save_model
 from linocut.lab.training import parallel
-from linocut.lab.training.adversary import BlockAdversary, Discriminator
 from linocut.lab.training.game import JointAdversary, decodable, teach
 from linocut.lab.training.guards import ResumeState
 from linocut.lab.training.machine import pick_device
-from linocut.lab.training.ncode import Encoding, Generation
+from linocut.lab.training.ncode import BlockAdversary, Discriminator, Encoding, Generation
 from linocut.lab.training.trainer import Adversary, Coding, Distortion, Log, Row, Trainer
 from linocut.models import folders as models
 from linocut.pictures.image import centre, read_image
