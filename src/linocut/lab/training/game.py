@@ -19,8 +19,8 @@ over and over it would grow as the decoder goes astray. It falls with the discri
 what the discriminator sees is the noisier, the more often it is right: it never stops learning, and
 is never so sure that its answers have no slope.
 
-In the end the weights are blended with those of the start. Halfway back, squared error has lost a
-quarter of what it had lost, and plausible detail about half of what it had gained.
+In the end the weights are blended with those of the start. A quarter of the way back, squared error
+gets half of its loss back, and the Frechet distance stays where it is.
 
 A twin is the same training without the adversary: whatever differs, the adversary did it.
 
