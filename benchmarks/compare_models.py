@@ -1,6 +1,7 @@
 """Which codec needs fewer bits, on pictures that a choice may be made on.
 
     python -m benchmarks.compare_models ANCHOR MODEL ... [--pictures FILE ...] [--steps STEP ...]
+    python -m benchmarks.compare_models jpeg2000 MODEL ...    # or another one of Pillow's codecs
 
 Bits at equal quality against ANCHOR, from files, over the same steps for every model; in brackets
 the 95 % interval over the pictures. The steps begin with the finest one that networks are trained
@@ -23,6 +24,7 @@ from linocut.codec.codec import Codec
 from linocut.codec.effort import EncodeOptions
 from linocut.entropy.choice import DEFAULT_EFFORT, EFFORTS
 from linocut.errors import LinocutError
+from linocut.lab.evaluation import anchors
 from linocut.lab.evaluation.rd import (
     PictureCurves,
     bd_rate_between,
@@ -35,6 +37,7 @@ from linocut.pictures.quality import measure, ssimulacra2, to_db
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = (5.0, 8.0, 13.0, 21.0, 34.0, 55.0, 89.0, 144.0)
+CLASSICAL_POINTS = 12
 SCORES = ("PSNR", "MS-SSIM", "SSIMULACRA 2")
 HEAD = ("model", "bpp", *(f"bits at equal {score} [%]" for score in SCORES))
 
@@ -55,7 +58,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         pictures = {path.stem: read_image(path) for path in paths}
         for name in options.models:
-            curves = curves_of(Codec.load(name, threads=1), pictures, options.steps, options.effort)
+            if name in anchors.ANCHORS:
+                curves = classical_curves(name, pictures)
+            else:
+                codec = Codec.load(name, threads=1)
+                curves = curves_of(codec, pictures, options.steps, options.effort)
             anchor = anchor or curves
             print(line(name, anchor, curves), flush=True)
     except LinocutError as error:
@@ -72,8 +79,24 @@ def curves_of(
         analysed = codec.analyse(picture)
         files = [codec.encode(analysed, step, EncodeOptions(effort)) for step in steps]
         rows.append([_measured(picture, data, codec.decompress(data)) for data in files])
+    return _curves(tuple(pictures), rows)
+
+
+def classical_curves(name: str, pictures: dict[str, NDArray[np.uint8]]) -> list[PictureCurves]:
+    """The same of a codec of Pillow, over its whole ladder."""
+    rows = []
+    for picture in pictures.values():
+        settings = anchors.ladder(name, CLASSICAL_POINTS)
+        files = [anchors.encode(name, picture, setting) for setting in settings]
+        rows.append([_measured(picture, data, anchors.decode(data)) for data in files])
+    return _curves(tuple(pictures), rows)
+
+
+Score = tuple[float, float, float, float]
+
+
+def _curves(names: tuple[str, ...], rows: list[list[Score]]) -> list[PictureCurves]:
     bpp, psnr_db, ms_ssim, ssimulacra = np.moveaxis(np.array(rows), -1, 0)
-    names = tuple(pictures)
     return [
         PictureCurves(names, bpp, psnr_db),
         PictureCurves(names, bpp, ms_ssim, to_db),
@@ -81,9 +104,7 @@ def curves_of(
     ]
 
 
-def _measured(
-    picture: NDArray[np.uint8], data: bytes, decoded: NDArray[np.uint8]
-) -> tuple[float, float, float, float]:
+def _measured(picture: NDArray[np.uint8], data: bytes, decoded: NDArray[np.uint8]) -> Score:
     quality = measure(picture, decoded)
     bpp = 8 * len(data) / picture[..., 0].size
     return bpp, quality.psnr_db, quality.ms_ssim, ssimulacra2(picture, decoded)
@@ -97,7 +118,7 @@ def line(name: str, anchor: Sequence[PictureCurves], curves: Sequence[PictureCur
         for a, b in zip(anchor, curves, strict=True)
     ]
     rates = curves[0].mean()[0]
-    return f"| {name} | {rates[0]:.2f} to {rates[-1]:.2f} | {' | '.join(cells)} |"
+    return f"| {name} | {min(rates):.2f} to {max(rates):.2f} | {' | '.join(cells)} |"
 
 
 if __name__ == "__main__":

@@ -144,6 +144,17 @@ def test_models_are_measured_against_the_first(tmp_path, capsys):
     assert float(cells[1][3].split()[0]) < -5.0
 
 
+def test_models_are_measured_against_a_classical_codec(tmp_path, capsys):
+    path = str(tmp_path / "a.png")
+    write_png(path, dead_leaves(192, 208, 0))
+    options = ["jpeg2000", "jpeg", "cae-l2", "--steps", "8", "30", "110", "--pictures", path]
+    assert compare_models.main(options) == 0
+    _, _, anchor, jpeg, ours = capsys.readouterr().out.splitlines()
+    assert "+0.0 [+0.0, +0.0]" in anchor
+    assert float(jpeg.split("|")[3].split()[0]) > 10.0
+    assert float(ours.split("|")[3].split()[0]) < -5.0
+
+
 def test_a_model_that_is_none_is_one_line(tmp_path, capsys):
     write_png(tmp_path / "a.png", dead_leaves(64, 64, 0))
     with pytest.raises(SystemExit):
