@@ -1,5 +1,7 @@
 """A decoder that is tuned gets better on its own files, and nothing but the decoder changes."""
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -70,6 +72,20 @@ def test_tuning_helps_on_optimised_symbols_and_leaves_the_encoder_alone(personal
     for name, parameter in network.named_parameters():
         if name in encoder:
             torch.testing.assert_close(parameter, encoder[name], rtol=0, atol=0)
+
+
+def test_every_tensor_of_a_step_of_tuning_lies_on_the_device(monkeypatch):
+    """A device without values: what mixes it with the host fails."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    network = awake("cae")
+    coder, used = coder_of(network), rotation.identity(network.bands)
+    seen = decoder_tuning._seen(network, used, coder, CROPS, 2, 2, (30.0, 50.0), 0)
+    network.to("meta")
+    loss, step = decoder_tuning._distortions(network, coder, seen, CROPS, l2)
+    loss.sum().backward()
+    gradients = [p.grad for p in network.parameters() if p.grad is not None]
+    assert gradients
+    assert {tensor.device.type for tensor in (loss, step, *gradients)} == {"meta"}
 
 
 def test_tuning_is_a_function_of_the_seed():

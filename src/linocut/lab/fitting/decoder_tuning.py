@@ -4,7 +4,7 @@
 
 The training of a network rounds every latent to the nearest step. Files hold symbols chosen for
 their bits, which are smaller, so a decoder gains by seeing those. The encoder, the tables and all
-files stay as they are.
+files stay as they are. Symbols are chosen on the CPU, once; what learns is on the training device.
 """
 
 from __future__ import annotations
@@ -29,8 +29,14 @@ from linocut.entropy.planes import step_index
 from linocut.lab.config.params import Stream, TuningConfig
 from linocut.lab.networks.losses import Distortion
 from linocut.lab.networks.networks import Network
-from linocut.lab.training.guards import ResumeState, largest, require_finite
-from linocut.lab.training.machine import keep_freed_memory, picture_batch, return_freed_memory
+from linocut.lab.training.guards import ResumeState, largest, on_host, require_finite
+from linocut.lab.training.machine import (
+    keep_freed_memory,
+    pick_device,
+    picture_batch,
+    return_freed_memory,
+    to_device,
+)
 
 OWN_SHARE = 0.7
 """Every crop's loss is divided by this share of its own distortion and the rest of its step's."""
@@ -86,6 +92,7 @@ def tune_decoder(
     """
     seen = _seen(network, used, coder, crops, config.crops, effort, step_range, seed)
     keep_freed_memory()
+    network.to(pick_device())
     encoder = {id(parameter) for parameter in network.analysis_parameters()}
     learning = [p for p in network.parameters() if id(p) not in encoder]
     optimiser = torch.optim.Adam(learning, lr=config.learning_rate)
@@ -97,7 +104,8 @@ def tune_decoder(
     if state:
         network.load_state_dict(state["network"])
         optimiser.load_state_dict(state["optimiser"])
-        average = state["average"]
+        average = {name: value.to(average[name]) for name, value in state["average"].items()}
+    averaged, live = list(average.values()), list(network.state_dict().values())
     start = int(state["done"]) if state else 0
     rng = Stream.TUNING_BATCHES.generator(seed)
     batches = [rng.integers(0, len(seen), config.batch_size) for _ in range(iterations)]
@@ -114,13 +122,12 @@ def tune_decoder(
         optimiser.zero_grad(set_to_none=True)
         cost.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(learning, 1.0)
-        found = {"loss": float(cost.detach()), "gradient norm": float(norm)}
+        found = on_host({"loss": cost, "gradient norm": norm})
         rate = optimiser.param_groups[0]["lr"]
         require_finite(found, iteration, iterations, rate, step)
         optimiser.step()
         decay = min(0.999, (iteration + 1) / (iteration + 10))
-        for name, value in network.state_dict().items():
-            average[name].lerp_(value, 1.0 - decay)
+        torch._foreach_lerp_(averaged, live, 1.0 - decay)
         bar.update(pixels)
         if resume and time.monotonic() - saved > CHECKPOINT_EVERY_S:
             weight = largest(learning)
@@ -132,6 +139,7 @@ def tune_decoder(
     last = {"largest weight": largest(average.values())}
     require_finite(last, iterations - 1, iterations, config.learning_rate)
     network.load_state_dict(average)
+    network.to("cpu")
 
 
 @torch.inference_mode()
@@ -175,16 +183,21 @@ def _distortions(
     network: Network, coder: EntropyCoder, seen: Sequence[Seen], crops: NDArray[np.uint8],
     distortion: Distortion,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
-    """Distortion and step of each, (n,)."""
+    """Distortion and step of each, (n,), where the network is."""
+    device = next(network.parameters()).device
     latents = [
         one.rotation.inverse_transform(coder.dequantise(one.symbols, one.index)) for one in seen
     ]
-    bands = [torch.from_numpy(np.stack(band)) for band in zip(*latents, strict=True)]
-    step = torch.tensor([coder.told_step(one.index) for one in seen])
+    bands = [
+        to_device(torch.from_numpy(np.stack(band)), device) for band in zip(*latents, strict=True)
+    ]
+    step = to_device(torch.tensor([coder.told_step(one.index) for one in seen]), device)
     x_hat = network.synthesis(bands, step, linear_gradient=False)
-    return distortion(x_hat, _pictures(crops, [one.crop for one in seen])), step
+    return distortion(x_hat, _pictures(crops, [one.crop for one in seen], device)), step
 
 
-def _pictures(crops: NDArray[np.uint8], chosen: Sequence[int]) -> Tensor:
+def _pictures(
+    crops: NDArray[np.uint8], chosen: Sequence[int], device: torch.device | None = None
+) -> Tensor:
     """Training crops as (n, 3, s, s) in [0, 1]."""
-    return picture_batch(np.stack([crops[index] for index in chosen]))
+    return picture_batch(np.stack([crops[index] for index in chosen]), device)
