@@ -219,10 +219,10 @@ def _check(
     rejected: list[dict[str, str]] = []
     seen: dict[str, str] = {}
     names: set[str] = set()
-    kept = Kept(state / "read", sha256_of) if state else None
+    journal = Kept(state / "read", sha256_of) if state else None
     paths = [file.path for file in files]
     _say(f"reading: {len(files)} pictures")
-    found = map_in_processes(_read, paths, label="reading", kept=kept, least=_MANY)
+    found = map_in_processes(_read, paths, label="reading", kept=journal, least=_MANY)
     for file, read in zip(files, found, strict=True):
         if isinstance(read, str):
             rejected.append(_rejection(file, read))
