@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 from collections import Counter
 from unittest import mock
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
+from linocut.errors import ConfigError
 from linocut.lab.config.params import ScheduleConfig, TrainConfig
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.training import trainer as trainer_module
@@ -199,3 +201,36 @@ def test_what_was_left_on_the_host_is_found(elsewhere):
     one.distortion = lambda x_hat, x: (x_hat - float(x.mean())).square().mean((1, 2, 3))
     with pytest.raises(RuntimeError, match="meta"):
         one.step(0, joint=True)
+
+
+def plainly(history):
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in history[1:]]
+
+
+@pytest.mark.filterwarnings("ignore")  # of the tracing itself
+@pytest.mark.parametrize("kind", ["cae2018", "encoding"])
+def test_compiled_transforms_train_as_plain_ones(kind, monkeypatch, capsys):
+    """By the compiler's own tracing; what it makes of the trace is another machine's matter."""
+    plain = training(kind).run()
+    monkeypatch.setenv("LINOCUT_COMPILE", "on")
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager"))
+    one = training(kind)
+    assert plainly(one.run()) == plainly(plain)
+    assert set(one.fused) == {"analysis", "synthesis"}
+    assert "torch.compile" not in capsys.readouterr().err
+
+
+def test_what_cannot_be_compiled_is_said_once_and_trains_as_it_is(monkeypatch, capsys):
+    plain = training("encoding").run()
+    monkeypatch.setenv("LINOCUT_COMPILE", "on")
+
+    def broken(*_, **__):
+        raise RuntimeError("no C++\ncompiler")
+
+    monkeypatch.setattr(torch, "compile", lambda *_, **__: broken)
+    assert plainly(training("encoding").run()) == plainly(plain)
+    said = "torch.compile: no C++ compiler; the training goes on without it"
+    assert capsys.readouterr().err.count(said) == 1
+    monkeypatch.setenv("LINOCUT_COMPILE", "maybe")
+    with pytest.raises(ConfigError, match="LINOCUT_COMPILE is 'maybe', expected off or on"):
+        training("encoding").run()

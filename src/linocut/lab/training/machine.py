@@ -16,6 +16,7 @@ from linocut.errors import ConfigError
 
 DEVICE_VARIABLE = "LINOCUT_DEVICE"
 CHECKPOINT_VARIABLE = "LINOCUT_CHECKPOINT_S"
+COMPILE_VARIABLE = "LINOCUT_COMPILE"
 
 
 def pick_device() -> torch.device:
@@ -47,6 +48,18 @@ def checkpoint_interval_s() -> float:
     if not 0.0 <= seconds < float("inf"):
         raise ConfigError(f"{CHECKPOINT_VARIABLE} is {text!r}, expected a number of seconds")
     return seconds
+
+
+def compiles() -> bool:
+    """Whether LINOCUT_COMPILE, `off` or `on`, asks for torch.compile.
+
+    Raises:
+        ConfigError: it says something else.
+    """
+    text = os.environ.get(COMPILE_VARIABLE) or "off"
+    if text not in ("off", "on"):
+        raise ConfigError(f"{COMPILE_VARIABLE} is {text!r}, expected off or on")
+    return text == "on"
 
 
 def picture_batch(

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -36,6 +37,7 @@ from linocut.lab.training import parallel
 from linocut.lab.training.guards import ResumeState, largest, on_host, require_finite
 from linocut.lab.training.machine import (
     checkpoint_interval_s,
+    compiles,
     keep_freed_memory,
     picture_batch,
     to_device,
@@ -230,6 +232,9 @@ class Trainer:
             self.exchange, learned = parallel.of_first((self.exchange, learned))
             self.asks.learned.load_state_dict(learned)
             self._report({"loss": math.nan, "distortion": math.nan, "learning_rate": 0.0}, 0)
+        self.fused: dict[str, Any] = {}
+        if compiles():
+            self._compile()
         return start
 
     def step(self, iteration: int, *, joint: bool) -> Row:
@@ -250,9 +255,7 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = rate_scale * group["scale"]
         self.asks.choose_learning(joint)
-        half = self.device.type == "cuda" or self.schedule.precision == "bfloat16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
-            outcome = self.asks.forward(x, step, joint)
+        outcome = self._forward(x, step, joint)
         outcome = outcome._replace(x_hat=outcome.x_hat.float())  # who judges it is not approximate
         distortion = self.distortion(outcome.x_hat, x)
         weight, reference = self.exchange(step)
@@ -281,6 +284,41 @@ class Trainer:
         decay = min(self.config.ema_decay, (iteration + 1) / (iteration + 10))
         torch._foreach_lerp_(self.averaged, self.live, 1.0 - decay)
         return row
+
+    def _forward(self, x: Tensor, step: Tensor, joint: bool) -> Outcome:
+        """What the objective makes of a batch, in short numbers, by compiled transforms if any."""
+        half = self.device.type == "cuda" or self.schedule.precision == "bfloat16"
+        vars(self.network).update(self.fused)
+        try:
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
+                return self.asks.forward(x, step, joint)
+        finally:
+            for name in self.fused:
+                del vars(self.network)[name]
+
+    def _compile(self) -> None:
+        """Let torch.compile fuse the small kernels of the transforms, if it can.
+
+        Compilers fail when they are first used: both phases are tried, there and back, on pictures
+        that no iteration sees. Validation keeps to the transforms as they are.
+        """
+        before = {name: value.clone() for name, value in self.network.state_dict().items()}
+        x, rng = self.sample(2**31, self.part)
+        step = to_device(self.asks.draw_steps(rng, len(x)), self.device)
+        try:
+            for name in ("analysis", "synthesis"):
+                self.fused[name] = torch.compile(getattr(self.network, name), dynamic=False)
+            for joint in (False, True):
+                self.asks.choose_learning(joint)
+                outcome = self._forward(x, step, joint)
+                cost = outcome.x_hat.float().mean() + outcome.paid.mean()
+                cost.backward()  # type: ignore[no-untyped-call]
+        except Exception as error:  # dynamo, inductor, a C compiler: each has its own
+            self.fused = {}
+            why = " ".join(str(error).split())[:200]
+            sys.stderr.write(f"torch.compile: {why}; the training goes on without it\n")
+        self.optimiser.zero_grad(set_to_none=True)
+        self.network.load_state_dict(before)
 
     def learning_rate(self, iteration: int) -> float:
         """Warm-up over the first 5 %, then half a cosine down to 2 % of the peak."""
