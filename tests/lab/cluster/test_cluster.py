@@ -129,7 +129,6 @@ def two_nodes(folder: pathlib.Path):
     try:
         for number, start in enumerate(starts):
             place = {worker.PLACE_VARIABLE: str(folder / f"node{number}")}
-            place["RAY_worker_niceness"] = "0"  # Ray's 15 would starve them on a busy machine
             log = folder / f"start{number}"
             with log.open("w") as said:
                 nodes.append(

@@ -22,6 +22,7 @@ def pictures(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # Ray reads its own attributes
 def test_two_actors_compress_a_corpus_once(pictures, codec_folder, tmp_path, capfd):
     pytest.importorskip("ray", reason="pip install 'linocut[cluster]'")
     out = tmp_path / "out"

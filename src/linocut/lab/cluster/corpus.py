@@ -28,7 +28,7 @@ from linocut.models import folders
 from linocut.pictures.image import PICTURE_SUFFIXES, read_picture
 
 BLOCK = 64
-"""Pictures that an actor takes at once."""
+"""Most pictures that an actor takes at once."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -110,10 +110,11 @@ def compressed(
     )  # fmt: skip
     try:
         items = [{"name": name} for name in names]
-        rows = ray.data.from_items(items, override_num_blocks=-(-len(items) // BLOCK)).map(
+        blocks = min(len(items), max(actors, -(-len(items) // BLOCK)))
+        rows = ray.data.from_items(items, override_num_blocks=blocks).map(
             Compressor,  # type: ignore[arg-type]  # Ray makes one in every actor
             fn_constructor_args=(str(pictures), str(out), model, quality),
-            compute=ray.data.ActorPoolStrategy(size=actors),
+            compute=ray.data.ActorPoolStrategy(size=min(actors, blocks)),
             num_cpus=1,
         )
         yield from rows.iter_rows()
