@@ -139,6 +139,14 @@ def test_a_device_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) ->
     assert pick_device().type == "cpu"
 
 
+@pytest.fixture
+def no_generative_mix(monkeypatch):
+    known = models.available()
+    others = {name: folder for name, folder in known.items() if name != "generative-mix"}
+    monkeypatch.setattr(models, "available", lambda: others)
+
+
+@pytest.mark.usefixtures("no_generative_mix")
 def test_shipped_cells_are_the_shipped_networks_untrained(params, prepared, tmp_path):
     shipped = with_init(params, "shipped")
     where = place(prepared, tmp_path)
@@ -151,6 +159,7 @@ def test_shipped_cells_are_the_shipped_networks_untrained(params, prepared, tmp_
         recipes.train_cell(shipped, "generative", "mix", tmp_path / "no base", where)
 
 
+@pytest.mark.usefixtures("no_generative_mix")
 def test_a_cell_goes_on_with_the_released_network_of_its_own_loss(params, prepared, tmp_path):
     """And says so; where there is none for the loss, with the one for L2."""
     untrained = dataclasses.replace(params.train, init="release", megapixels=0.0)
