@@ -3,6 +3,7 @@
 Every test works on a copy of one checkout whose pipeline has run once.
 """
 
+import ctypes
 import os
 import pathlib
 import random
@@ -149,6 +150,64 @@ def test_a_deleted_source_is_named_before_anything_is_lost(copy: pathlib.Path) -
     run(copy, "git", "checkout", "--quiet", "data")
     run(copy, "dvc", "repro")
     assert results(copy) == before
+
+
+def test_a_second_repro_beside_the_first_is_refused_and_spoils_nothing(
+    undisturbed: pathlib.Path, copy: pathlib.Path
+) -> None:
+    train = ("dvc", "repro", "--force", "--single-item", "train@cae-l2")
+    log = copy.parent / "log"
+    with log.open("w") as file:
+        first = subprocess.Popen(
+            train, cwd=copy, env=environment(), stdout=file, stderr=subprocess.STDOUT
+        )
+    try:
+        while "Running stage" not in log.read_text():
+            assert first.poll() is None, log.read_text()
+            time.sleep(0.1)
+        second = subprocess.run(
+            train, cwd=copy, env=environment(), capture_output=True, text=True, check=False
+        )
+        assert first.wait() == 0, log.read_text()
+    finally:
+        first.kill()
+    assert second.returncode != 0
+    printed = second.stdout + second.stderr
+    assert "another stage is at work" in printed or "is busy" in printed or "lock" in printed
+    assert "Traceback" not in printed
+    assert results(copy) == results(undisturbed)
+    assert "Running stage" not in run(copy, "dvc", "repro")
+
+
+def test_a_cache_that_cannot_be_written_ends_a_stage_with_an_error_and_is_taken_up_again(
+    undisturbed: pathlib.Path, copy: pathlib.Path
+) -> None:
+    pca = ("dvc", "repro", "fit_pca@cae-l2")
+    params = copy / "params.yaml"
+    before = params.read_text(encoding="utf-8")
+    params.write_text(before.replace("mode: global", "mode: none"), encoding="utf-8")
+    assert params.read_text(encoding="utf-8") != before
+    folders = [path for path in (copy / ".dvc/cache").rglob("*") if path.is_dir()]
+    for folder in folders:
+        folder.chmod(0o555)
+
+    def obey_permissions() -> None:
+        """Also as root: without CAP_DAC_OVERRIDE, from the next program on."""
+        ctypes.CDLL(None).prctl(24, 1, 0, 0, 0)  # PR_CAPBSET_DROP
+
+    refused = subprocess.run(
+        pca, cwd=copy, env=environment(), preexec_fn=obey_permissions,
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert refused.returncode != 0
+    assert "Permission denied" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    for folder in folders:
+        folder.chmod(0o755)
+    assert "Running stage 'fit_pca@cae-l2'" in run(copy, *pca)
+    params.write_text(before, encoding="utf-8")
+    run(copy, "dvc", "repro")
+    assert results(copy) == results(undisturbed)
 
 
 def test_a_clock_that_was_wrong_runs_nothing_again(copy: pathlib.Path) -> None:

@@ -54,13 +54,16 @@ def run(folder: pathlib.Path, *command: str, **further: str) -> str:
 
 
 def copy_of_checkout(target: pathlib.Path) -> None:
-    """Every file that git tracks or would track, as a repository of its own."""
+    """Every file that git tracks or would track, as a repository of its own; and the kernel."""
     listed = run(ROOT, "git", "ls-files", "--cached", "--others", "--exclude-standard", "-z")
     for name in filter(None, listed.split("\0")):
         source = ROOT / name
         if source.is_file():
             (target / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target / name)
+    kernel = "src/linocut/entropy"
+    for source in (ROOT / kernel).glob("_kernel*.so"):  # numpy would take ten times as long
+        shutil.copy2(source, target / kernel)
     (target / "dvc.lock").unlink(missing_ok=True)
     shutil.rmtree(target / "reports", ignore_errors=True)
     run(target, "git", "init", "--quiet", "--initial-branch=main")
