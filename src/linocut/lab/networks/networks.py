@@ -246,8 +246,11 @@ class Cae2018(Network):
                     nn.init.orthogonal_(layer.weight, KEPT_GAIN)
                     assert layer.bias is not None
                     nn.init.zeros_(layer.bias)
-            self.analysis_net[-1].weight *= LATENT_GAIN
-            self.synthesis_net[0].weight /= LATENT_GAIN
+            last, first = self.analysis_net[-1], self.synthesis_net[0]
+            assert isinstance(last, nn.Conv2d | nn.ConvTranspose2d)
+            assert isinstance(first, nn.Conv2d | nn.ConvTranspose2d)
+            last.weight.mul_(LATENT_GAIN)
+            first.weight.div_(LATENT_GAIN)
 
     def analysis(self, x: Tensor) -> list[Tensor]:
         """Every component on its own."""
