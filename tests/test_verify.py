@@ -139,7 +139,9 @@ def _code(folder: Path, name: str, image: Any, number: int) -> None:
         ROWS.setdefault(folder, []).append(row)
 
 
-def plain_map(function: Callable[[Any], Any], tasks: Sequence[Any], *, label: str) -> list[Any]:
+def plain_map(
+    function: Callable[[Any], Any], tasks: Sequence[Any], *, label: str, kept: object = None
+) -> list[Any]:
     return [function(task) for task in tasks]
 
 

@@ -192,7 +192,7 @@ def test_every_profile_composes_with_every_data_source(profile: str, data: str) 
         (axis, n)
         for axis in ("arch", "loss", "task")
         for n in OPTIONS[axis]
-        if n not in ("all", "compress")  # several of them, none of them
+        if n not in ("all", "shipped", "compress")  # several of them, none of them
     ],
 )
 def test_every_option_alone_makes_a_grid_of_its_own_name(axis: str, name: str) -> None:

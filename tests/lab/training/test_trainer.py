@@ -206,8 +206,8 @@ def test_the_discriminator_learns_in_both_phases():
     training.run()
     after = weights_of(training.adversary.discriminator)
     assert not torch.equal(
-        before["layers.0.parametrizations.weight.original"],
-        after["layers.0.parametrizations.weight.original"],
+        before["heads.0.0.parametrizations.weight.original"],
+        after["heads.0.0.parametrizations.weight.original"],
     )
 
 
