@@ -3,7 +3,8 @@
     python tests/readme_blocks.py --write      rewrite them (`make readme`)
 
 `modules`: the first line of every room's docstring. `results`: the summary of reports/report.md.
-`kodak`, `kodak-published`: two blocks of docs/kodak/report.md, which `make kodak` writes.
+`kodak`, `kodak-published`: two blocks of docs/kodak/report.md, which `make kodak` writes; `cid22`:
+one of docs/cid22/report.md, which `make pictures` writes.
 `side-by-side`: the table of docs/side-by-side.md, which a benchmark writes.
 """
 
@@ -57,6 +58,7 @@ def with_block(text: str, name: str, content: str) -> str:
 BLOCKS = {
     "kodak": (README, KODAK, "results"),
     "kodak-published": (RESULTS, KODAK, "published"),
+    "cid22": (RESULTS, ROOT / "docs/cid22/report.md", "results"),
     "results": (RESULTS, REPORT, "results"),
     "side-by-side": (RESULTS, ROOT / "docs/side-by-side.md", "table"),
 }
