@@ -17,7 +17,7 @@ from linocut.lab.cluster import worker
 from linocut.lab.cluster.head import ClusterError, Resources, committed, plan_of, run_grid
 from linocut.lab.cluster.worker import Outcome, StepFailedError, Work
 from local_s3 import log_in, s3_server
-from small_checkout import results
+from small_checkout import results, small_checkout
 from test_smoke import BIN, ROOT, commit, environment, run
 
 BUCKET = "linocut-cluster"
@@ -162,12 +162,14 @@ def _children(pid: int) -> list[psutil.Process]:
     return []
 
 
-def _kill_a_worker_in_training(nodes: list[subprocess.Popen], head: subprocess.Popen) -> None:
+def _kill_a_worker_in_training(
+    nodes: list[subprocess.Popen], head: subprocess.Popen, training: str
+) -> None:
     """SIGKILL the Ray worker whose cell trains; DVC below it goes, too."""
     while head.poll() is None:
         for node in nodes:
             family = _children(node.pid)
-            trains = [p for p in family if _says(p, "src/work.py artifacts/trained")]
+            trains = [p for p in family if _says(p, training)]
             workers = [p for p in family if _says(p, "ray::") and trains and _above(p, trains[0])]
             if workers:
                 workers[0].kill()
@@ -280,14 +282,10 @@ def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         yield address
 
 
-@pytest.mark.slow
-def test_four_cells_on_two_nodes_are_those_of_a_serial_run_though_a_worker_is_killed(
-    tmp_path: pathlib.Path, s3: str
-) -> None:
-    head = miniature(tmp_path / "head", remote=f"s3://{BUCKET}/linocut", endpoint=s3)
-    serial = shutil.copytree(head, tmp_path / "serial")
-    place = {worker.PLACE_VARIABLE: str(tmp_path / "place"), "PYTHONPATH": str(ROOT / "src")}
-    log = tmp_path / "log"
+def on_two_nodes(head: pathlib.Path, folder: pathlib.Path, training: str) -> str:
+    """What the command says that runs the grid; the worker of the first `training` is killed."""
+    place = {worker.PLACE_VARIABLE: str(folder / "place"), "PYTHONPATH": str(ROOT / "src")}
+    log = folder / "log"
     ray_folder = pathlib.Path("/tmp", f"linocut-test-{os.getpid()}")  # sockets want short paths
     try:
         with two_nodes(ray_folder) as (address, nodes), log.open("w") as file:
@@ -296,7 +294,7 @@ def test_four_cells_on_two_nodes_are_those_of_a_serial_run_though_a_worker_is_ki
                 cwd=head, env=environment() | place, stdout=file, stderr=subprocess.STDOUT,
             )  # fmt: skip
             try:
-                _kill_a_worker_in_training(nodes, process)
+                _kill_a_worker_in_training(nodes, process, training)
                 process.wait()
             finally:
                 process.kill()
@@ -305,6 +303,16 @@ def test_four_cells_on_two_nodes_are_those_of_a_serial_run_though_a_worker_is_ki
         shutil.rmtree(ray_folder, ignore_errors=True)
     said = log.read_text()
     assert process.returncode == 0, said[-6000:]
+    return said
+
+
+@pytest.mark.slow
+def test_four_cells_on_two_nodes_are_those_of_a_serial_run_though_a_worker_is_killed(
+    tmp_path: pathlib.Path, s3: str
+) -> None:
+    head = miniature(tmp_path / "head", remote=f"s3://{BUCKET}/linocut", endpoint=s3)
+    serial = shutil.copytree(head, tmp_path / "serial")
+    said = on_two_nodes(head, tmp_path, "src/work.py artifacts/trained")
     for loss in "wxyz":
         assert f" a-{loss} ran train@a-{loss} on " in said
     after = said[said.rindex("(5 of 5)") :]
@@ -314,3 +322,23 @@ def test_four_cells_on_two_nodes_are_those_of_a_serial_run_though_a_worker_is_ki
     run(serial, "dvc", "repro")
     assert results(head) == results(serial)
     assert len(results(head)) == 7
+
+
+@pytest.mark.slow
+def test_four_small_cells_of_this_pipeline_are_those_of_a_serial_run_though_a_worker_is_killed(
+    tmp_path: pathlib.Path, s3: str
+) -> None:
+    head = small_checkout(tmp_path / "head", "arch=cae", "loss=[l1,l2,mix,ssim]")
+    remote = ("dvc", "remote", "add", "--quiet", "--default", "store", f"s3://{BUCKET}/small")
+    run(head, *remote)
+    run(head, "dvc", "remote", "modify", "--quiet", "store", "endpointurl", s3)
+    commit(head)
+    serial = shutil.copytree(head, tmp_path / "serial", symlinks=True)
+    said = on_two_nodes(head, tmp_path, "stages/train.py")
+    for loss in ("l1", "l2", "mix", "ssim"):
+        assert f"evaluate@cae-{loss} on " in said
+    run(serial, "dvc", "repro", OMP_NUM_THREADS="1", LINOCUT_WORKERS="1")
+    assert results(head) == results(serial)
+    assert {f"artifacts/evaluated/cae-{loss}" for loss in ("l1", "l2", "mix", "ssim")} <= {
+        path.rpartition("/pictures/")[0] for path in results(head)
+    }
