@@ -109,20 +109,28 @@ def training_files(folders: Iterable[str]) -> list[PictureFile]:
     """Every picture below further training folders."""
     files: list[PictureFile] = []
     for folder in folders:
-        root = expand_folder(folder)
-        files += _pictures_below(root, root.name, "train")
+        files += pictures_below(folder, "train")
     return files
 
 
 def folder_test_files(folder: str) -> list[PictureFile]:
     """Every picture below a folder of test pictures."""
     try:
-        root = expand_folder(folder)
+        return pictures_below(folder, "test")
     except DataError as error:
         raise DataError(
             f"data.test is {folder!r}, expected source, samples, kodak or a folder: {error}"
         ) from None
-    return _pictures_below(root, root.name, "test")
+
+
+def pictures_below(folder: str, split: Split | None = None) -> list[PictureFile]:
+    """Every picture below a folder from the settings, sorted by its path in it.
+
+    Raises:
+        DataError: there is no such folder, or no picture in it.
+    """
+    root = expand_folder(folder)
+    return _pictures_below(root, root.name, split)
 
 
 def expand_folder(folder: str) -> Path:

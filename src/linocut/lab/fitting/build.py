@@ -49,7 +49,7 @@ from linocut.lab.networks.store import (
 )
 from linocut.lab.networks.torch_transforms import TorchTransforms
 from linocut.lab.training.guards import ResumeState
-from linocut.lab.training.machine import one_thread, picture_batch
+from linocut.lab.training.machine import one_thread, picture_batch, read_crops
 from linocut.models import folders as models
 from linocut.models.folders import About, read_description
 from linocut.pictures.image import centre, read_image
@@ -104,7 +104,7 @@ def training_crops(network: Network, crops: pathlib.Path) -> NDArray[np.uint8]:
         network: s becomes a multiple of its `multiple`.
         crops: train.npy.
     """
-    pictures: NDArray[np.uint8] = np.load(crops, mmap_mode="r")
+    pictures = read_crops(crops)
     side = pictures.shape[1] // network.multiple * network.multiple
     return pictures[:, :side, :side]
 

@@ -31,7 +31,7 @@ from linocut.lab.networks.networks import Cae, Generative
 from linocut.lab.networks.store import load_model, load_tensors, save_model
 from linocut.lab.training.game import Decodable, Latent, decodable, teach
 from linocut.lab.training.guards import ResumeState
-from linocut.lab.training.machine import pick_device
+from linocut.lab.training.machine import pick_device, read_crops
 from linocut.lab.training.recipes import generator_of, write_history
 from linocut.lab.training.trainer import Log, Row
 from linocut.models import folders
@@ -126,7 +126,7 @@ def _write(options: argparse.Namespace) -> None:
     used = rotation_from(arrays, start.bands)
     coder = EntropyCoder(start.bands, EntropyTables.from_tensors(arrays))
     history = tune_generator(
-        start, used, coder, np.load(options.crops, mmap_mode="r"),
+        start, used, coder, read_crops(options.crops),
         build_loss(params.loss[options.loss]), config.game,
         effort=2, step_range=STEP_RANGE, seed=options.seed, adversarial=not options.twin,
         resume=ResumeState(options.out / "state"), log=_say,

@@ -9,6 +9,8 @@ After the decoder or the way of choosing symbols has changed. The network and th
 
 import argparse
 import pathlib
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 from linocut.codec.codec import Codec
@@ -16,6 +18,7 @@ from linocut.codec.rotation import rotation_from
 from linocut.entropy.choice import DEFAULT_EFFORT
 from linocut.entropy.coder import EntropyCoder
 from linocut.entropy.tables import EntropyTables
+from linocut.errors import LinocutError
 from linocut.lab.config.params import CodeConfig, TuningConfig
 from linocut.lab.fitting.build import rate_curve, symbol_tables
 from linocut.lab.networks.export import write_graphs
@@ -26,6 +29,7 @@ from linocut.lab.networks.store import (
     save_model,
 )
 from linocut.lab.networks.torch_transforms import TorchTransforms
+from linocut.models import folders
 from linocut.models.folders import About, read_description
 
 
@@ -68,25 +72,35 @@ def refit(
     write_graphs(out, network)  # they name places in the file of the weights
 
 
-def main() -> None:
-    """The command line of the module."""
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write a codec with other tables; 1 with a line of what is wrong."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    for name in ("folder", "crops", "validation", "out"):
+    parser.add_argument("folder", help="shipped name or folder")
+    for name in ("crops", "validation", "out"):
         parser.add_argument(name, type=pathlib.Path)
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--iterations", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--start", type=pathlib.Path, help="codec whose tables are begun with")
-    given = parser.parse_args()
+    parser.add_argument("--start", help="codec whose tables are begun with")
+    given = parser.parse_args(arguments)
+    try:
+        _refit(given)
+    except LinocutError as error:
+        print(f"linocut.lab.fitting.refit: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _refit(given: argparse.Namespace) -> None:
     known = None
     if given.start:
-        start = load_tensors(given.start)
+        start = load_tensors(folders.folder_of(given.start))
         known = EntropyTables.from_tensors({name: value.numpy() for name, value in start.items()})
     refit(
-        given.folder, given.crops, given.validation, given.out,
+        folders.folder_of(given.folder), given.crops, given.validation, given.out,
         count=given.count, iterations=given.iterations, seed=given.seed, known=known,
     )  # fmt: skip
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

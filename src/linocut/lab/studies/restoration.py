@@ -61,7 +61,7 @@ from linocut.lab.networks.export import write_graphs
 from linocut.lab.networks.losses import build_loss, description
 from linocut.lab.networks.networks import Network
 from linocut.lab.networks.store import load_model, load_tensors, save_model
-from linocut.lab.training.machine import pick_device, picture_batch
+from linocut.lab.training.machine import pick_device, picture_batch, read_crops
 from linocut.lab.training.rate import Exchange
 from linocut.lab.training.recipes import validation_centres
 from linocut.lab.training.trainer import (
@@ -131,7 +131,7 @@ class Restoration:
             network=network,
             objective=Restoring(coding, self.degrade, bottleneck, self.step, fitted),
             distortion=distortion,
-            crops=np.load(self.prepared / "train.npy", mmap_mode="c"),
+            crops=read_crops(self.prepared / "train.npy"),
             validation=validation_centres(self.prepared / "validation", network.multiple)[:1],
             config=self.params.train,
             schedule=self.params.restore,
@@ -159,7 +159,7 @@ def prepare_restoration(
 ) -> Restoration:
     """Degrade the test pictures, and choose the step."""
     degrade = degradation(params.task[task])
-    step = matching_step(params, np.load(prepared / "train.npy", mmap_mode="r"), degrade)
+    step = matching_step(params, read_crops(prepared / "train.npy"), degrade)
     tests = list(degraded_tests(prepared / "test", degrade, params.seed))
     return Restoration(params, base, prepared, degrade, step, tests)
 
@@ -329,7 +329,7 @@ def build_base(
 ) -> None:
     """Write a network as a complete codec, with tables fitted on degraded crops."""
     rng = Stream.BASE_CROPS.generator(params.seed)
-    crops = np.load(prepared / "train.npy", mmap_mode="r")
+    crops = read_crops(prepared / "train.npy")
     picked = crops[rng.permutation(len(crops))[: params.restore.table_crops]]
     with tempfile.TemporaryDirectory() as name:
         place = pathlib.Path(name)

@@ -35,6 +35,7 @@ from linocut.codec.codec import Codec
 from linocut.errors import DataError, LinocutError
 from linocut.format.bitstream import CORRECTION, LinoFile, pack, unpack
 from linocut.lab.config.params import GameConfig, Params
+from linocut.lab.data.sources import pictures_below
 from linocut.lab.evaluation.rd import Interval, resample_pictures
 from linocut.lab.evaluation.rows import (
     TWIN_DECODERS,
@@ -489,10 +490,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         places = {name: folders.folder_of(getattr(options, name)) for name in TWIN_DECODERS}
         networks = {name: generator_of(load_model(folder)) for name, folder in places.items()}
         codec = Codec.load(places[PLAIN])
-        pictures = sorted(p for p in options.pictures.iterdir() if p.suffix in (".png", ".jpg"))
+        pictures = [file.path for file in pictures_below(str(options.pictures))]
         files = new_files(codec, pictures, options.steps)
-        if not measure_decoders(files, decoders_of(codec, networks), options.out):
-            raise DataError(f"{options.pictures} holds no PNG or JPEG")
+        measure_decoders(files, decoders_of(codec, networks), options.out)
         record = places[ADVERSARIAL] / "history.csv"
         history = pd.read_csv(record).to_dict("records") if record.is_file() else []
         gate = judged(options.out, history, networks)

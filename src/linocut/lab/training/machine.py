@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import os
+import pathlib
 import sys
 from collections.abc import Iterator
 
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from linocut.errors import ConfigError
+from linocut.errors import ConfigError, DataError
 
 DEVICE_VARIABLE = "LINOCUT_DEVICE"
 CHECKPOINT_VARIABLE = "LINOCUT_CHECKPOINT_S"
@@ -60,6 +61,26 @@ def compiles() -> bool:
     if text not in ("off", "on"):
         raise ConfigError(f"{COMPILE_VARIABLE} is {text!r}, expected off or on")
     return text == "on"
+
+
+def read_crops(path: pathlib.Path) -> NDArray[np.uint8]:
+    """Training crops, uint8 (n, s, s, 3), read from disk as they are used.
+
+    Args:
+        path: train.npy of a prepared folder.
+
+    Raises:
+        DataError: it is not there, or holds something else.
+    """
+    try:
+        crops = np.load(path, mmap_mode="c")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file, expected training crops") from None
+    except (OSError, ValueError):
+        raise DataError(f"{path}: no NumPy array, expected training crops") from None
+    if crops.dtype != np.uint8 or crops.ndim != 4 or crops.shape[3] != 3:
+        raise DataError(f"{path}: {crops.dtype} {crops.shape}, expected crops, uint8 (n, s, s, 3)")
+    return crops
 
 
 def picture_batch(

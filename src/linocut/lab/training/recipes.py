@@ -43,7 +43,7 @@ from linocut.lab.networks.store import load_model, load_tensors, save_model
 from linocut.lab.training import parallel
 from linocut.lab.training.game import JointAdversary, decodable, teach
 from linocut.lab.training.guards import ResumeState
-from linocut.lab.training.machine import pick_device
+from linocut.lab.training.machine import pick_device, read_crops
 from linocut.lab.training.ncode import BlockAdversary, Discriminator, Encoding, Generation
 from linocut.lab.training.trainer import Adversary, Coding, Distortion, Log, Row, Trainer
 from linocut.models import folders as models
@@ -159,7 +159,7 @@ def _teach(
     """The generator's part of a cascade, on latents as a simple encoder writes them."""
     if config.schedule != "cascade" or config.game.megapixels <= 0:
         return []
-    crops = np.load(place.prepared / "train.npy", mmap_mode="r")
+    crops = read_crops(place.prepared / "train.npy")
     rng = Stream.GAME_CROPS.generator(params.seed)
     generator = generator_of(network)
     seen = decodable(generator, crops, params.train.step_range, rng, config.game.crops)
@@ -185,7 +185,7 @@ def _train_generator(
         network=network,
         objective=Generation(network),
         distortion=lambda x_hat, x: x_hat.new_zeros(len(x_hat)),
-        crops=np.load(place.prepared / "train.npy", mmap_mode="c"),
+        crops=read_crops(place.prepared / "train.npy"),
         validation=validation_centres(place.prepared / "validation", network.multiple),
         config=params.train,
         schedule=schedule,
@@ -228,7 +228,7 @@ def _train_encoder(
         network=network,
         objective=Encoding(network, discriminator, config.feature_weight),
         distortion=build_loss(params.loss[loss]),
-        crops=np.load(place.prepared / "train.npy", mmap_mode="c"),
+        crops=read_crops(place.prepared / "train.npy"),
         validation=validation_centres(place.prepared / "validation", network.multiple),
         config=params.train,
         schedule=schedule,
@@ -258,7 +258,7 @@ def _train(
             network=network,
             objective=objective,
             distortion=distortion,
-            crops=np.load(place.prepared / "train.npy", mmap_mode="c"),
+            crops=read_crops(place.prepared / "train.npy"),
             validation=validation_centres(place.prepared / "validation", network.multiple),
             config=params.train,
             schedule=schedule,
