@@ -176,6 +176,8 @@ def test_a_second_repro_beside_the_first_is_refused_and_spoils_nothing(
     assert "another stage is at work" in printed or "is busy" in printed or "lock" in printed
     assert "Traceback" not in printed
     assert results(copy) == results(undisturbed)
+    again = run(copy, "dvc", "repro")
+    assert again.count("Running stage") == again.count("Running stage 'compare'")  # of other times
     assert "Running stage" not in run(copy, "dvc", "repro")
 
 

@@ -118,6 +118,19 @@ def test_where_nothing_can_be_kept_the_work_goes_on(tmp_path: pathlib.Path, caps
     assert capsys.readouterr().err.count("an interrupted run would start anew") == 1
 
 
+@pytest.mark.parametrize("least", [1, 99], ids=["in processes", "in this one"])
+def test_a_file_that_is_missing_ends_the_work_though_the_rest_is_kept(
+    least: int, tmp_path: pathlib.Path
+) -> None:
+    (tmp_path / "a.txt").write_text("a")
+    paths = [tmp_path / "a.txt", tmp_path / "missing.txt"]
+    kept = Kept(tmp_path / "state/done", sha256_of)
+    with pytest.raises(FileNotFoundError, match="missing"):
+        map_in_processes(shout, paths, label="t", kept=kept, least=least)
+    paths[1].write_text("b")
+    assert map_in_processes(shout, paths, label="t", kept=kept, least=least) == ["A", "B"]
+
+
 def wait(seconds: float) -> None:
     print(os.getpid(), flush=True)
     time.sleep(seconds)

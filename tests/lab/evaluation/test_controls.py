@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from linocut.codec.codec import Codec
 from linocut.lab.config.params import CodeConfig, CompareConfig, TuningConfig
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.evaluation import controls
 from linocut.lab.evaluation.rows import CONTROLS, EvaluationRow, read_rows
+from linocut.lab.networks.store import load_model
 from linocut.models import folders
 from linocut.pictures.image import write_png
 
@@ -61,6 +63,14 @@ def test_without_networks_analysis_and_synthesis_undo_each_other(measured: Path)
         back = transforms.synthesis(transforms.analysis(picture), 130.0)
         worst[name] = int(np.abs(back.astype(int) - picture).max())
     assert worst["wavelet"] <= 1 < worst["release"]
+
+
+def test_the_weights_that_reach_no_picture_are_those_of_the_seed(measured: Path) -> None:
+    found = load_model(measured / "wavelet/codec")
+    torch.manual_seed(0)
+    expected = type(found)(found.config).state_dict()
+    for name, value in found.state_dict().items():
+        assert torch.equal(value, expected[name]), name
 
 
 def test_without_contexts_every_symbol_of_a_plane_has_the_same_price(measured: Path) -> None:

@@ -167,7 +167,11 @@ def test_a_step_starts_no_more_kernels_and_waits_no_more_often_than_written_down
 
 @pytest.fixture
 def elsewhere(monkeypatch):
-    """A device without values: what mixes it with the host, or asks it for a number, fails."""
+    """A device without values: what mixes it with the host, or asks it for a number, fails.
+
+    Fake CUDA tensors (`FakeTensorMode`) would be a second one, but a build of torch without CUDA
+    aborts at their first gradient: "not linked with support for cuda devices".
+    """
     monkeypatch.setattr(trainer_module, "on_host", lambda numbers: dict.fromkeys(numbers, 0.5))
     monkeypatch.setattr(Trainer, "_report", lambda self, row, done: "")
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())

@@ -172,8 +172,11 @@ def _journal(path: pathlib.Path) -> Iterator[BinaryIO | None]:
         sys.stderr.write(f"{path}: {error.strerror}; an interrupted run would start anew\n")
         yield None
         return
-    with contextlib.suppress(OSError), file:
+    try:
         yield file
+    finally:  # what fails inside is for the caller; what cannot be flushed is not
+        with contextlib.suppress(OSError):
+            file.close()
 
 
 def _keep(journal: BinaryIO, result: tuple[str, object]) -> BinaryIO | None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import torch
 from safetensors.numpy import save
 
 from linocut.codec.rotation import identity, rotation_tensors
@@ -47,11 +48,13 @@ def run_controls(
         config: rates, effort, crops of the tables.
         shown: which pictures are kept.
         step_range: finest and coarsest step, grey levels.
-        seed: of the choice of crops and steps.
+        seed: of the choice of crops and steps, and of the weights that are never used.
     """
     arch, _, loss = SOURCE.partition("-")
     released = load_model(models.folder_of(SOURCE))
-    untrained = type(released)(released.config).eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # what nets begin with reaches no picture, but is in the file
+        untrained = type(released)(released.config).eval()
     networks = {"wavelet": untrained, "no_contexts": released}
     for name in CONTROLS:
         network = networks[name]
