@@ -18,6 +18,7 @@ from PIL import Image
 from linocut.cli.main import main
 from linocut.format.bitstream import unpack
 from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.models import folders
 from linocut.pictures.image import read_picture, write_png
 from linocut.pictures.quality import psnr_db
 
@@ -97,7 +98,7 @@ def test_info_knows_what_decoding_with_a_shipped_model_costs(capsys) -> None:
     capsys.readouterr()
     assert run("info", "shipped.lino", "--json") == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["model"] == "cae-l2"
+    assert facts["model"] == folders.RECOMMENDED
     assert 5 < facts["decoder_kmac_per_px"] <= 20
 
 
