@@ -176,7 +176,8 @@ def test_a_cell_goes_on_with_the_released_network_of_its_own_loss(params, prepar
         assert read_description(where.out)["about"]["continues"] == start
 
 
-def test_where_no_network_is_released_one_is_trained_here(params, prepared, tmp_path):
+def test_where_no_network_is_released_one_is_trained_here(params, prepared, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "available", dict)
     where = place(prepared, tmp_path)
     grid = dataclasses.replace(params.grid, arch=("cae2018",), twin_arch=())
     twin = dataclasses.replace(params.twin, arch={})
@@ -185,6 +186,17 @@ def test_where_no_network_is_released_one_is_trained_here(params, prepared, tmp_
     recipes.train_base(with_init(small, "release"), "cae2018", where)
     rows = (where.out / "history.csv").read_text(encoding="utf-8").splitlines()
     assert len(rows) == 2 + 4  # names, the start, four iterations
+
+
+def test_a_released_network_of_another_size_is_not_continued(params, prepared, tmp_path):
+    wide = dataclasses.replace(params.arch["cae"].config, synthesis_channels=48)
+    arch = params.arch | {"cae": dataclasses.replace(params.arch["cae"], config=wide)}
+    asked = dataclasses.replace(with_init(params, "release"), arch=arch)
+    said = "arch.cae.synthesis_channels is 48, but cae-l2, which is continued, has 40"
+    with pytest.raises(ConfigError, match=said):
+        recipes.train_base(asked, "cae", place(prepared, tmp_path))
+    with pytest.raises(ConfigError, match=said):
+        recipes.train_cell(asked, "cae", "l2", tmp_path / "no base", place(prepared, tmp_path))
 
 
 def test_a_cell_says_what_it_was_trained_for(

@@ -73,7 +73,7 @@ def read_crops(path: pathlib.Path) -> NDArray[np.uint8]:
         DataError: it is not there, or holds something else.
     """
     try:
-        crops = np.load(path, mmap_mode="c")
+        crops: NDArray[np.uint8] = np.load(path, mmap_mode="c")
     except FileNotFoundError:
         raise DataError(f"{path}: no such file, expected training crops") from None
     except (OSError, ValueError):

@@ -34,7 +34,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from linocut.errors import ConfigError, DataError
-from linocut.lab.config.params import GenerativeConfig, NcodeConfig, Params, ScheduleConfig, Stream
+from linocut.lab.config.params import (
+    ArchOption,
+    GenerativeConfig,
+    NcodeConfig,
+    Params,
+    ScheduleConfig,
+    Stream,
+)
 from linocut.lab.config.parse import sources
 from linocut.lab.networks.layers import BLOCK_PX
 from linocut.lab.networks.losses import build_loss, description, l2
@@ -88,7 +95,7 @@ def train_base(params: Params, arch: str, place: TrainingPlace, log: Log | None 
     released = models.nearest_to(arch, "l2") if train.init == "release" else None
     if train.init == "shipped":
         released = models.folder_of(f"{arch}-l2")
-    network = load_model(released) if released else build_network(option)
+    network = _continued(released, arch, option) if released else build_network(option)
     schedule = train.base
     if released or train.init in ("scratch", "shipped"):
         schedule = dataclasses.replace(schedule, megapixels=0.0)
@@ -97,6 +104,23 @@ def train_base(params: Params, arch: str, place: TrainingPlace, log: Log | None 
     if train.init == "base" and isinstance(option.config, GenerativeConfig):
         history += _teach(params, network, option.config, l2, place, log)
     _save(params, network, schedule, about, history, place)
+
+
+def _continued(folder: pathlib.Path, arch: str, option: ArchOption) -> Network:
+    """The network of a folder, if it is of the size that the parameters ask for.
+
+    Raises:
+        ConfigError: it has another one.
+    """
+    network: Network = load_model(folder)
+    found, asked = (dataclasses.asdict(one) for one in (network.config, option.config))
+    for name in sorted(found.keys() & asked.keys() - {"schedule", "game"}):
+        if found[name] != asked[name]:
+            raise ConfigError(
+                f"arch.{arch}.{name} is {asked[name]}, but {folder.name}, which is continued, has "
+                f"{found[name]}: train.init=base trains a network of that size first"
+            )
+    return network
 
 
 def train_cell(
@@ -119,7 +143,7 @@ def train_cell(
         start = models.nearest_to(arch, loss) or base
     elif shipped:
         start = models.folder_of(f"{arch}-{loss}")
-    network = load_model(start)
+    network = _continued(start, arch, params.arch[arch])
     torch.manual_seed(params.seed)
     distortion = build_loss(params.loss[loss])
     more = train.base.megapixels if train.init == "scratch" else 0.0
