@@ -3,8 +3,8 @@
     python tests/readme_blocks.py --write      rewrite them (`make readme`)
 
 `modules`: the first line of every room's docstring. `results`: the summary of reports/report.md.
-`kodak`, `kodak-published`: two blocks of docs/kodak/report.md, which `make kodak` writes; `cid22`:
-one of docs/cid22/report.md, which `make pictures` writes.
+`kodak`, `kodak-published`: two blocks of docs/kodak/report.md, which `make kodak` writes; `cid22`
+and `clic2025`: one each of docs/cid22/report.md and its like, which `make pictures` writes.
 `side-by-side`: the table of docs/side-by-side.md, which a benchmark writes.
 """
 
@@ -59,6 +59,7 @@ BLOCKS = {
     "kodak": (README, KODAK, "results"),
     "kodak-published": (RESULTS, KODAK, "published"),
     "cid22": (RESULTS, ROOT / "docs/cid22/report.md", "results"),
+    "clic2025": (RESULTS, ROOT / "docs/clic2025/report.md", "results"),
     "results": (RESULTS, REPORT, "results"),
     "side-by-side": (RESULTS, ROOT / "docs/side-by-side.md", "table"),
 }
