@@ -95,15 +95,17 @@ endef
 # What a checkout of its own lacks: without the compiled kernel it would take ten times as long.
 COPIED = $$(ls src/linocut/entropy/_kernel*.so 2>/dev/null | sed 's/^/--copy-paths /')
 EFFORT ?= 2
-KODAK = kodak$(if $(filter-out 2,$(EFFORT)),-effort-$(EFFORT))
-kodak: checkout identity setup ## measure the shipped codecs on Kodak, beside this checkout: docs/kodak/; EFFORT=3 for smaller files
-	dvc exp run --temp $(COPIED) --force --name $(KODAK) -S profile=shipped -S data=kodak -S code.effort=$(EFFORT)
+ARCH ?= cae
+SHIPPED = -S profile=shipped -S arch=$(ARCH) -S loss=$(if $(filter cae,$(ARCH)),shipped,all) -S code.effort=$(EFFORT)
+KODAK = kodak$(if $(filter-out cae,$(ARCH)),-$(ARCH))$(if $(filter-out 2,$(EFFORT)),-effort-$(EFFORT))
+kodak: checkout identity setup ## measure the shipped codecs on Kodak, beside this checkout: docs/kodak/; EFFORT=3 for smaller files, ARCH=cae2018 for others
+	dvc exp run --temp $(COPIED) --force --name $(KODAK) $(SHIPPED) -S data=kodak
 	$(call keep_report,$(KODAK))
 
 NAME ?= $(notdir $(FOLDER))
 pictures: checkout identity setup ## measure the shipped codecs on the pictures of FOLDER, beside this checkout: docs/NAME/
 	test -d "$(FOLDER)" || { echo "FOLDER=$(FOLDER) is not a folder of pictures"; exit 1; }
-	dvc exp run --temp $(COPIED) --force --name $(NAME) -S profile=shipped -S 'data.test=$(abspath $(FOLDER))' -S code.effort=$(EFFORT)
+	dvc exp run --temp $(COPIED) --force --name $(NAME) $(SHIPPED) -S 'data.test=$(abspath $(FOLDER))'
 	$(call keep_report,$(NAME))
 
 verify: setup ## derive the numbers of README and report again from files and pictures
