@@ -122,6 +122,8 @@ def test_the_gate_says_of_every_condition_whether_it_is_met(
     assert (change.value, change.verdict) == (0.0, "failed")
     certain, *_ = twin.judged(result, [{"discriminator_accuracy": 0.99}], networks)
     assert certain.verdict == "failed"
+    shipped = twin.judged(result, [], networks)  # its history does not ship: no word of it
+    assert [row.condition for row in shipped] == [row.condition for row in gate[1:]]
 
 
 def test_a_correction_that_another_decoder_asked_for_is_left_aside(

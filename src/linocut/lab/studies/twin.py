@@ -268,7 +268,8 @@ def judged(out: pathlib.Path, history: Sequence[Row], networks: Mapping[str, Cae
 
     Args:
         out: scores.csv and frechet.csv.
-        history: of the adversarial training.
+        history: of the adversarial training; empty where it is not known, as of a shipped network:
+            then nothing is said of the discriminator.
         networks: by decoder.
     """
     known = [row.get("discriminator_accuracy", math.nan) for row in history]
@@ -283,10 +284,12 @@ def judged(out: pathlib.Path, history: Sequence[Row], networks: Mapping[str, Cae
     frechet = frechet[(frechet["decoder"] == ADVERSARIAL) & (frechet["reference"] == TWIN)]
     loss_db, ratio = float(psnr[ADVERSARIAL] - psnr[TWIN]), float(frechet["ratio"].mean())
     low, high = ACCURACY
-    conditions = {
+    told = {
         f"accuracy of the discriminator over the last half, {low} to {high}": (
             accuracy, low <= accuracy <= high,
         ),
+    }  # fmt: skip
+    conditions = (told if history else {}) | {
         f"change of the decoder's weights, above {LEAST_CHANGE}": (change, change > LEAST_CHANGE),
         "PSNR against the twin, below 0 dB": (loss_db, loss_db < 0.0),
         "Frechet distance over the twin's, below 1": (ratio, ratio < 1.0),
