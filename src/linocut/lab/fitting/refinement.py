@@ -34,7 +34,7 @@ from linocut.lab.networks.store import load_model
 from linocut.lab.networks.torch_transforms import TorchTransforms
 from linocut.models.folders import About
 
-ROUNDS = 16
+ROUNDS = 8
 FIRST_SHARE, LAST_SHARE = 0.3, 0.02
 """Of the way to the new target, in the first and in the last round."""
 
