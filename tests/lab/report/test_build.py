@@ -8,6 +8,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -17,10 +18,11 @@ from PIL import Image
 from experiment import CELLS, write_experiment
 from linocut.errors import DataError
 from linocut.lab.config.params import CompareConfig
+from linocut.lab.evaluation.rd import Interval, PictureCurves
 from linocut.lab.evaluation.rows import CONTROLS, BdRow
 from linocut.lab.report.build import compare, comparison_table, headline, report_text
 from linocut.lab.report.figures import colour, push_apart
-from linocut.lab.report.tables import read_tables
+from linocut.lab.report.tables import _lead, read_tables
 
 CONFIG = CompareConfig(bootstrap_draws=50, shown_pictures=1, shown_bpp=0.25)
 
@@ -148,6 +150,27 @@ def test_only_a_cell_that_leads_significantly_is_called_best(
     assert said in text
     assert ("best" in text) == (not alike)
     assert "3 pictures (too few for any lead to be significant)" in text
+
+
+@pytest.mark.parametrize(("other", "alike"), [(1.1, ""), (0.9, "a-l1"), (1.0, "a-l1")])
+def test_a_cell_that_is_behind_another_one_directly_is_not_said_to_lead(
+    other: float, alike: str
+) -> None:
+    names = tuple("abcdefgh")
+    bpp = np.tile([0.1, 0.3, 0.6, 1.0], (len(names), 1))
+    quality = np.tile([28.0, 31.0, 34.0, 37.0], (len(names), 1))
+    curves = {
+        "a-l2": PictureCurves(names, bpp, quality),
+        "a-l1": PictureCurves(names, other * bpp, quality),
+    }
+    comparison = SimpleNamespace(
+        cells=dict.fromkeys(curves),
+        curves={"psnr_db": curves},
+        ranking_anchor="jpeg2000",
+        leader=lambda metric: "a-l2",  # against the anchor, whose qualities are others
+        bd_rate=lambda *_: Interval(-9.0, -12.0, -6.0),
+    )
+    assert _lead(comparison, "psnr_db")["not_told_apart"] == alike
 
 
 def test_what_is_shown_is_in_the_files_that_are_checked(folder: Path, text: str) -> None:

@@ -24,6 +24,7 @@ from linocut.lab.evaluation.comparison import (
     Comparison,
     architectures,
     corrected_p_values,
+    picture_log_rates,
     rank,
 )
 from linocut.lab.evaluation.rd import TITLES, bd_rate_to_published, is_kodak
@@ -159,14 +160,23 @@ def tables_of(
 
 
 def _lead(comparison: Comparison, metric: str) -> dict[str, Any]:
-    """The cell with the lowest BD-rate, and the cells that the pictures do not tell from it."""
+    """The cell with the lowest BD-rate, and the cells that the pictures do not put behind it.
+
+    Two that lie close to each other may change places where they are compared directly, over the
+    qualities that they share: then none of them leads.
+    """
     leader = comparison.leader(metric)
     curves = {cell: comparison.curves[metric][cell] for cell in comparison.cells}
     p_values = corrected_p_values(curves)
     against = {
         cell: p_values[frozenset((leader, cell))] for cell in comparison.cells if cell != leader
     }
-    alike = [cell for cell, p in against.items() if not p < SIGNIFICANT]
+
+    def is_behind(cell: str) -> bool:
+        more_bits = picture_log_rates(curves[leader], curves[cell])
+        return against[cell] < SIGNIFICANT and float(more_bits.mean()) > 0.0
+
+    alike = [cell for cell in against if not is_behind(cell)]
     interval = comparison.bd_rate(leader, metric, comparison.ranking_anchor)
     return {
         "metric": metric,
