@@ -157,7 +157,7 @@ RELEASE = Path(__file__).resolve().parent / "release"
 DEFAULT = "default"
 """The name that stands for the recommended model."""
 
-RECOMMENDED = "cae-l2"
+RECOMMENDED = "cae-eyes"
 
 
 def available() -> dict[str, Path]:
