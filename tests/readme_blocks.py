@@ -3,8 +3,9 @@
     python tests/readme_blocks.py --write      rewrite them (`make readme`)
 
 `modules`: the first line of every room's docstring. `results`: the summary of reports/report.md.
-`kodak`, `kodak-published`: two blocks of docs/kodak/report.md, which `make kodak` writes; `cid22`
-and `clic2025`: one each of docs/cid22/report.md and its like, which `make pictures` writes.
+`kodak`, `kodak-published`: two blocks of docs/kodak/report.md, which `make kodak` writes, and one
+each of docs/kodak-generative/report.md and docs/kodak-cae2018/report.md; `cid22` and `clic2025`:
+one each of docs/cid22/report.md and its like, which `make pictures` writes.
 `side-by-side`: the table of docs/side-by-side.md, which a benchmark writes.
 """
 
@@ -58,6 +59,8 @@ def with_block(text: str, name: str, content: str) -> str:
 BLOCKS = {
     "kodak": (README, KODAK, "results"),
     "kodak-published": (RESULTS, KODAK, "published"),
+    "kodak-generative": (RESULTS, ROOT / "docs/kodak-generative/report.md", "results"),
+    "kodak-cae2018": (RESULTS, ROOT / "docs/kodak-cae2018/report.md", "results"),
     "cid22": (RESULTS, ROOT / "docs/cid22/report.md", "results"),
     "clic2025": (RESULTS, ROOT / "docs/clic2025/report.md", "results"),
     "results": (RESULTS, REPORT, "results"),
