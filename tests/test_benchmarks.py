@@ -13,6 +13,9 @@ from linocut.entropy.choice import DEFAULT_EFFORT, EFFORTS
 from linocut.lab.config.params import load_params
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.evaluation.anchors import ANCHORS
+from linocut.lab.networks.store import load_model
+from linocut.lab.training.recipes import generator_of
+from linocut.models.folders import folder_of
 from linocut.pictures.image import read_image, write_png
 from readme_blocks import block
 from tiny import OPTIONS
@@ -24,6 +27,7 @@ from benchmarks import (
     compare_models,
     effort_levels,
     large_pictures,
+    perception_plane,
     throughput,
 )
 
@@ -153,6 +157,29 @@ def test_models_are_measured_against_a_classical_codec(tmp_path, capsys):
     assert "+0.0 [+0.0, +0.0]" in anchor
     assert float(jpeg.split("|")[3].split()[0]) > 10.0
     assert float(ours.split("|")[3].split()[0]) < -5.0
+
+
+def test_the_plane_goes_from_the_plain_decoder_to_the_adversarial_one(tmp_path, capsys):
+    (tmp_path / "pictures").mkdir()
+    for seed in range(2):
+        write_png(tmp_path / "pictures" / f"{seed}.png", dead_leaves(96, 112, seed))
+    options = ["cae-l2", "generative-l2", "--steps", "96", "24", "--shares", "0", "0.5", "1"]
+    places = ["--pictures", str(tmp_path / "pictures"), "--out", str(tmp_path / "out")]
+    assert perception_plane.main([*options, *places]) == 0
+    head, rule, *rows = capsys.readouterr().out.splitlines()
+    assert head.count("|") == rule.count("|") == rows[0].count("|")
+    cells = [[float(cell) for cell in row.strip("|").split("|")] for row in rows]
+    assert [row[1] for row in cells] == 2 * [0.0, 0.5, 1.0]
+    assert cells[0][0] < cells[3][0]  # the coarser step first
+    for _, group in perception_plane.table_of(tmp_path / "out").groupby("point"):
+        assert group["psnr_db"].iloc[0] > group["psnr_db"].iloc[-1]  # what the adversary costs
+        assert group["psnr_db"].nunique() == len(group)
+    assert (tmp_path / "out" / "plane.png").stat().st_size > 10_000
+    ends = [load_model(folder_of(name)) for name in ("cae-l2", "generative-l2")]
+    way = perception_plane.between(generator_of(ends[0]), generator_of(ends[1]), 1.0)
+    for name, value in generator_of(ends[1]).named_parameters():
+        if name.startswith("synthesis_net"):
+            assert torch.allclose(way.state_dict()[name], value, atol=1e-6), name
 
 
 def test_a_model_that_is_none_is_one_line(tmp_path, capsys):
