@@ -96,7 +96,7 @@ def table_of(out: Path) -> pd.DataFrame:
 def draw(plane: pd.DataFrame, path: Path) -> None:
     """One line for each rate, from the plain decoder on."""
     matplotlib.use("agg")
-    figure, axes = plt.subplots(figsize=(6.4, 4.2), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7.2, 4.2), layout="constrained")
     colours = plt.colormaps["viridis"].resampled(plane["point"].nunique() + 1)
     for point, group in plane.groupby("point"):
         lost = group["psnr_db"] - group["psnr_db"].iloc[0]
@@ -110,7 +110,7 @@ def draw(plane: pd.DataFrame, path: Path) -> None:
     axes.set_ylabel("Frechet distance, share of the plain decoder's")
     axes.invert_xaxis()
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    figure.legend(loc="outside upper center", ncols=4, frameon=False, fontsize=8)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
