@@ -24,7 +24,7 @@ SLACK = {"psnr_db": 1e-3, "ms_ssim_db": 0.03, "ssimulacra2": 0.2}
 """Of BD-rates: the pipeline's SSIMULACRA 2 is another implementation."""
 
 REFERENCES = ("jpeg", "jpeg2000", "avif_444")
-RANKING = ("jpeg2000", "jpeg", "avif_444", "avif_420", "webp")
+RANKING = ("jpeg2000", "jpeg", "avif_444", "avif_420", "webp", "jpegxl")
 SIGNIFICANT, P_SLACK = 0.05, 0.02
 TWIN_SCORES = ("psnr_db", "ssimulacra2", "feature_distance")
 TWIN_DRAWS = 2000

@@ -30,6 +30,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import imagecodecs
 import numpy as np
 import torch
 import yaml
@@ -143,10 +144,7 @@ def measure(task: tuple[Any, ...]) -> tuple[str, str, list[Point], list[str]]:
     perceptual = Ssimulacra2(original)
     for label, data in files:
         try:
-            if kind == "anchor":
-                decoded = np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-            else:
-                decoded = codec.decompress(data)
+            decoded = decode(name, data) if kind == "anchor" else codec.decompress(data)
         except Exception as error:
             problems.append(f"{label} does not decode: {error}")
             continue
@@ -238,7 +236,9 @@ def load(name: str) -> Any:
 
 
 def encode(codec: str, image: np.ndarray[Any, Any], setting: int, speed: int) -> bytes:
-    """Code a picture with Pillow."""
+    """Code a picture with Pillow, or as JPEG XL with imagecodecs."""
+    if codec == "jpegxl":
+        return bytes(imagecodecs.jpegxl_encode(image, level=setting, numthreads=1))
     file_format, options = SAVE[codec]
     chosen: dict[str, Any] = {"quality": setting}
     if codec == "jpeg2000":
@@ -248,6 +248,13 @@ def encode(codec: str, image: np.ndarray[Any, Any], setting: int, speed: int) ->
     file = io.BytesIO()
     Image.fromarray(image).save(file, format=file_format, **options, **chosen)
     return file.getvalue()
+
+
+def decode(codec: str, data: bytes) -> np.ndarray[Any, Any]:
+    """The picture of such a file."""
+    if codec == "jpegxl":
+        return np.asarray(imagecodecs.jpegxl_decode(data))
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 
 
 def check_splits(prepared: Path) -> list[str]:

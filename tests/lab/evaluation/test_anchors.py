@@ -21,7 +21,7 @@ from linocut.lab.config.params import AnchorsConfig
 from linocut.lab.evaluation.anchors import ANCHORS, decode, encode, encode_near, ladder, run_anchors
 from linocut.lab.evaluation.rows import AnchorRow, read_rows
 from linocut.pictures.image import read_image, write_png
-from linocut.pictures.quality import psnr_db
+from linocut.pictures.quality import psnr_db, ssimulacra2
 
 Rgb = NDArray[np.uint8]
 
@@ -88,7 +88,15 @@ def test_avif_is_written_on_one_thread(codec: str) -> None:
     assert options["subsampling"].replace(":", "") == codec[-3:]
 
 
-@pytest.mark.parametrize("codec", ["jpeg", "jpeg2000", "avif_444"])
+def test_jpeg_xl_is_a_bare_codestream_that_serves_eyes_better_than_jpeg(photo: Rgb) -> None:
+    data = encode("jpegxl", photo, 20)
+    assert data[:2] == b"\xff\x0a"
+    assert decode(data).dtype == np.uint8
+    near = encode_near("jpeg", photo, len(data))
+    assert ssimulacra2(photo, decode(data)) > ssimulacra2(photo, decode(near)) + 10
+
+
+@pytest.mark.parametrize("codec", ["jpeg", "jpeg2000", "avif_444", "jpegxl"])
 def test_a_file_near_a_size_is_near_it(codec: str, photo: Rgb) -> None:
     target = 4000
     data = encode_near(codec, photo, target, avif_speed=10)

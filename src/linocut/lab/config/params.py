@@ -326,7 +326,7 @@ class CodeConfig:
 class AnchorsConfig:
     """Reference codecs, each at `points` settings."""
 
-    codecs: tuple[Literal["jpeg", "jpeg2000", "webp", "avif_420", "avif_444"], ...]
+    codecs: tuple[Literal["jpeg", "jpeg2000", "webp", "avif_420", "avif_444", "jpegxl"], ...]
     points: Annotated[int, Field(ge=2, le=100)]
     avif_speed: Annotated[int, Field(ge=0, le=10)]
 

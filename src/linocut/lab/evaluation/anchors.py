@@ -1,4 +1,4 @@
-"""Reference codecs, each at its best honest settings, through Pillow.
+"""Reference codecs, each at its best honest settings, through Pillow or, for JPEG XL, imagecodecs.
 
 An anchor that is run badly flatters everything beside it. JPEG 2000 with Pillow's defaults (5/3
 wavelet, no colour transform) loses 5 dB at 1 bpp against the same coder with 9/7 and the transform;
@@ -7,7 +7,8 @@ here, the versions of the coders are recorded, and a test holds the curves on th
 within 1 % of published measurements.
 
 AVIF runs on one thread with Pillow's other defaults, as it was measured: on two or more threads
-libavif writes other files, and by default it takes as many as the machine has.
+libavif writes other files, and by default it takes as many as the machine has. JPEG XL runs at its
+default effort, as a bare codestream.
 """
 
 from __future__ import annotations
@@ -36,14 +37,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Anchor:
-    """A codec of Pillow and the settings that span its curve.
+    """A codec and the settings that span its curve.
 
     Attributes:
         title: its name in tables and figures.
-        format: Pillow's name of the file format.
+        format: Pillow's name of the file format, or `JXL`.
         library: Pillow's name of the library underneath, for its version.
         ladder: settings from low to high rate; a quality, or for JPEG 2000 the compression ratio.
-        options: what Pillow's `save` is given for a setting, beside the format.
+        options: what Pillow's `save` is given for a setting, beside the format, or imagecodecs.
     """
 
     title: str
@@ -80,6 +81,12 @@ def _avif(subsampling: str) -> Callable[[float, int], dict[str, Any]]:
     return options
 
 
+def _jpegxl(setting: float, speed: int) -> dict[str, Any]:
+    return {"level": int(setting), "effort": 7, "numthreads": 1}
+
+
+_JPEG_XL = "JXL"
+_JPEG_XL_START = b"\xff\x0a"
 _QUALITIES = (5, 10, 15, 20, 30, 40, 50, 60, 70, 80, 85, 90, 95)
 _AVIF_QUALITIES = (10, 20, 30, 40, 50, 60, 70, 80, 90)
 _RATIOS = (240, 160, 120, 96, 80, 60, 48, 40, 32, 24, 20, 16, 12, 10)
@@ -90,6 +97,7 @@ ANCHORS: Mapping[str, Anchor] = {
     "webp": Anchor("WebP", "WEBP", "webp", (1, *_QUALITIES), _webp),
     "avif_420": Anchor("AVIF 4:2:0", "AVIF", "avif", _AVIF_QUALITIES, _avif("4:2:0")),
     "avif_444": Anchor("AVIF 4:4:4", "AVIF", "avif", _AVIF_QUALITIES, _avif("4:4:4")),
+    "jpegxl": Anchor("JPEG XL", _JPEG_XL, "libjxl", _QUALITIES, _jpegxl),
 }
 
 
@@ -104,13 +112,15 @@ def encode(codec: str, image: RgbArray, setting: float, avif_speed: int = 6) -> 
     """Compress (h, w, 3) uint8 with an anchor; `bytes` is the whole file.
 
     Raises:
-        DataError: this Pillow was built without the codec.
+        DataError: this Pillow, or imagecodecs, was built without the codec.
     """
     anchor = ANCHORS[codec]
+    options = anchor.options(setting, avif_speed)
+    if anchor.format == _JPEG_XL:
+        return bytes(_jpeg_xl().jpegxl_encode(image, **options))
     file = io.BytesIO()
     try:
-        picture = Image.fromarray(image)
-        picture.save(file, format=anchor.format, **anchor.options(setting, avif_speed))
+        Image.fromarray(image).save(file, format=anchor.format, **options)
     except (KeyError, OSError, ValueError) as error:
         raise DataError(f"this Pillow cannot write {anchor.title}: {error}") from None
     return file.getvalue()
@@ -118,7 +128,19 @@ def encode(codec: str, image: RgbArray, setting: float, avif_speed: int = 6) -> 
 
 def decode(data: bytes) -> RgbArray:
     """Decompress a file of any anchor to (h, w, 3) uint8."""
+    if data.startswith(_JPEG_XL_START):
+        picture: RgbArray = _jpeg_xl().jpegxl_decode(data, numthreads=1)
+        return picture
     return read_image(io.BytesIO(data), name="anchor")
+
+
+def _jpeg_xl() -> Any:
+    """The package that writes and reads JPEG XL."""
+    import imagecodecs
+
+    if not imagecodecs.JPEGXL.available:
+        raise DataError("this imagecodecs was built without JPEG XL")
+    return imagecodecs
 
 
 def encode_near(
@@ -163,10 +185,13 @@ def encode_near(
 
 
 def versions(codecs: Iterable[str], avif_speed: int) -> dict[str, str]:
-    """Versions of Pillow and of the coder library under each codec, and the effort of AVIF."""
+    """Versions of Pillow and of the library of each codec, and the effort of AVIF."""
     found = {"pillow": str(features.version("pil"))}
     for codec in codecs:
         anchor = ANCHORS[codec]
+        if anchor.format == _JPEG_XL:
+            found[codec] = str(_jpeg_xl().jpegxl_version())
+            continue
         found[codec] = f"{anchor.library} {features.version(anchor.library)}"
         if anchor.format == "AVIF" and features.check("avif"):
             from PIL import _avif

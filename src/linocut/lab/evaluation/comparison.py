@@ -87,7 +87,7 @@ METRICS: Mapping[str, Metric] = {
 REFERENCES = ("jpeg", "jpeg2000", "avif_444")
 """Anchors that the tables compare with; the first of `RANKING` that is there ranks the cells."""
 
-RANKING = ("jpeg2000", "jpeg", "avif_444", "avif_420", "webp")
+RANKING = ("jpeg2000", "jpeg", "avif_444", "avif_420", "webp", "jpegxl")
 
 
 @dataclass(frozen=True)

@@ -217,7 +217,10 @@ def _address(webp: bytes) -> str:
 # Views are whole figures and never changes to one: Plotly forgets the type of an axis whose data
 # are exchanged, and a category such as "0.12" becomes a number.
 
-_DASHES = {"jpeg": "dot", "jpeg2000": "solid", "webp": "dashdot", "avif_444": "dash"}
+_DASHES = {
+    "jpeg": "dot", "jpeg2000": "solid", "webp": "dashdot", "avif_444": "dash",
+    "jpegxl": "longdashdot",
+}  # fmt: skip
 _SYMBOLS = ("circle", "square", "diamond", "x")
 _ARCH_DASHES = ("solid", "4px,2px", "1px,2px", "8px,3px")
 _GROUPS = {
