@@ -238,7 +238,7 @@ def load(name: str) -> Any:
 def encode(codec: str, image: np.ndarray[Any, Any], setting: int, speed: int) -> bytes:
     """Code a picture with Pillow, or as JPEG XL with imagecodecs."""
     if codec == "jpegxl":
-        return bytes(imagecodecs.jpegxl_encode(image, level=setting, numthreads=1))
+        return bytes(imagecodecs.jpegxl_encode(image, level=setting, effort=7, numthreads=1))
     file_format, options = SAVE[codec]
     chosen: dict[str, Any] = {"quality": setting}
     if codec == "jpeg2000":
