@@ -22,10 +22,10 @@ from linocut.lab.networks.store import save_model
 from linocut.lab.report import restoration_section
 from linocut.lab.studies import restoration
 from linocut.lab.studies.restoration import (
-    DEGRADED,
+    BLUR_RADII,
     Restoring,
     add_noise,
-    build_bases,
+    blur,
     degradation,
     degrade_batch,
     degraded_tests,
@@ -34,6 +34,7 @@ from linocut.lab.studies.restoration import (
     restore,
     variants,
 )
+from linocut.lab.training.guards import ResumeState
 from linocut.lab.training.trainer import Coding, Trainer
 from linocut.pictures.image import write_png
 from linocut.pictures.quality import psnr_db
@@ -51,7 +52,7 @@ def params() -> Params:
         megapixels=2 * 64**2 / 1e6,
         crop_px=64,
         seeds=1,
-        table_crops=16,
+        table_crops=6,
         noise_sigmas=(0.0, 20.0),
         noise_bpp=1.5,
     )
@@ -78,12 +79,10 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory, params: Params) -> pathl
             write_png(prepared / split / f"{split}{index}.png", picture)
     np.save(prepared / "train.npy", np.stack([dead_leaves(64, 64, seed) for seed in range(16)]))
     save_model(folder / "pretrained" / "cae", untrained("cae"), {"arch": "cae"})
-    base = folder / "bases" / "cae"
-    build_bases(params, "denoise", folder / "pretrained" / "cae", prepared, base)
     for loss in params.grid.loss:
         restoration.restore_cell(
-            params, "denoise", loss, base / DEGRADED, prepared,
-            folder / "restored" / f"cae-{loss}",
+            params, "denoise", loss, folder / "pretrained" / "cae", prepared,
+            folder / "restored" / f"cae-{loss}", folder / "state" / loss,
         )  # fmt: skip
     return folder
 
@@ -130,11 +129,18 @@ def test_the_report_answers_the_hypotheses_and_shows_what_it_says(
     artifacts: pathlib.Path, params: Params
 ) -> None:
     out, restored = artifacts / "restoration", artifacts / "restored"
-    prepared, bases = artifacts / "prepared", artifacts / "bases"
+    prepared, base = artifacts / "prepared", artifacts / "pretrained" / "cae"
     file = out / "cae-noise.csv"
-    restoration.measure_noise(params, "cae", restored, bases, prepared, file)
+    restoration.measure_noise(params, "cae", base, restored, prepared, file)
+    restoration.measure_blur(params, "denoise", prepared, out / "control.csv")
     text = restoration_section.write_report(params, "denoise", restored, prepared, out)
-    for wanted in ("# Restoration: denoise sigma 25", "**H1**", "**H2**", "Noise tolerance"):
+    for wanted in (
+        "# Restoration: denoise sigma 25",
+        "**H1**",
+        "**H2**",
+        "Noise tolerance",
+        "(control)",
+    ):
         assert wanted in text
     assert "**H3**" not in text  # mix was not trained
     pictures = [line.partition("](")[2].rstrip(")") for line in text.splitlines() if "](" in line]
@@ -142,7 +148,61 @@ def test_the_report_answers_the_hypotheses_and_shows_what_it_says(
     assert all((out / name).is_file() for name in pictures)
 
 
-def test_learning_to_denoise_lowers_the_error() -> None:
+def test_a_killed_cell_keeps_its_trainings_and_what_they_share(
+    artifacts: pathlib.Path, params: Params, tmp_path: pathlib.Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    trainings: list[int] = []
+    train = Trainer.run
+
+    def counted(self: Trainer) -> list[dict[str, float]]:
+        trainings.append(self.seed)
+        return train(self)
+
+    def weights(state: str, seed: int, *, bottleneck: bool) -> dict[str, torch.Tensor]:
+        work = restoration.prepare_restoration(
+            params, "denoise", artifacts / "pretrained" / "cae", artifacts / "prepared",
+            tmp_path / state,
+        )  # fmt: skip
+        trained = work.train("l2", params.loss["l2"], seed, bottleneck)
+        return {name: value.clone() for name, value in trained.state_dict().items()}
+
+    monkeypatch.setattr(Trainer, "run", counted)
+    first = weights("state", 0, bottleneck=True)
+    again = weights("state", 0, bottleneck=True)  # by a new process, for all it knows
+    assert trainings == [0]
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    shared = weights("state", 1, bottleneck=True)
+    alone = weights("other", 1, bottleneck=True)
+    assert trainings == [0, 1, 1]
+    assert any(not torch.equal(shared[name], alone[name]) for name in shared)  # its own exchange
+    weights("state", 0, bottleneck=False)
+    assert trainings == [0, 1, 1, 0]
+
+
+def test_the_files_have_tables_for_what_the_trained_network_writes(
+    artifacts: pathlib.Path, params: Params, tmp_path: pathlib.Path
+) -> None:
+    base, prepared = artifacts / "pretrained" / "cae", artifacts / "prepared"
+    restoration.write_codec(params, base, prepared, lambda picture, rng: picture, tmp_path / "own")
+    noisy = add_noise(dead_leaves(96, 96, 0), 25.0, np.random.default_rng(0))
+    sizes = [
+        len(Codec.load(folder).compress(noisy, step=40.0, effort=0))
+        for folder in (artifacts / "restored" / "cae-l2" / "codec-l2", tmp_path / "own")
+    ]
+    assert sizes[0] < sizes[1]  # tables for noisy pictures, and those for clean ones
+
+
+def test_a_blur_removes_noise_and_a_wider_one_detail() -> None:
+    picture = dead_leaves(96, 96, 0)
+    noisy = add_noise(picture, 25.0, np.random.default_rng(0))
+    found = {radius: psnr_db(picture, blur(noisy, radius)) for radius in BLUR_RADII}
+    best = max(found, key=lambda radius: found[radius])
+    assert BLUR_RADII[0] < best < BLUR_RADII[-1]
+    assert found[best] > psnr_db(picture, noisy) + 1
+
+
+def test_learning_to_denoise_lowers_the_error(tmp_path: pathlib.Path) -> None:
     params = load_params(PARAMS)
     picture = dead_leaves(64, 64, 0)
     degrade = degradation(DenoiseConfig(25.0))
@@ -154,7 +214,8 @@ def test_learning_to_denoise_lowers_the_error() -> None:
         network=network, distortion=l2, crops=picture[None], validation=picture[None],
         config=params.train,
         schedule=dataclasses.replace(params.restore, megapixels=0.25, crop_px=64),
-        seed=0, device=torch.device("cpu"), objective=Restoring(coding, degrade, False, 80.0, {}),
+        seed=0, device=torch.device("cpu"),
+        objective=Restoring(coding, degrade, False, 80.0, ResumeState(tmp_path)),
     ).run()  # fmt: skip
     assert psnr_db(picture, restore(network, noisy, 80.0)) > before + 0.5
 

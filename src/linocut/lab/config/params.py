@@ -531,7 +531,7 @@ class Stream(Enum):
     GAME_CROPS = ("training", 1)
     DEGRADED_TESTS = ("studies", 3)
     MATCHING_STEP = ("studies", 4)
-    BASE_CROPS = ("studies", 5)
+    RESTORED_CROPS = ("studies", 5)
     NOISE = ("studies", 6)
 
     def generator(self, seed: int, *more: int) -> np.random.Generator:

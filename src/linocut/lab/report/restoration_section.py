@@ -1,7 +1,7 @@
 """What restoring with every loss gave: tables, answers to the hypotheses, figure, pictures.
 
 restored/<task>/<cell>/restored.csv, pictures/, codec-*/ + prepared/test --> restoration/<task>/
-    report.md  scores.csv  differences.csv  noise.csv  *.png
+    report.md  control.csv  differences.csv  <arch>-noise.csv  *.png
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from linocut.lab.evaluation.rows import NoiseRow, RestoredRow, read_rows, write_
 from linocut.lab.report import figures
 from linocut.lab.report.figures import CROP_PX, labelled_row
 from linocut.lab.report.tables import markdown_table
-from linocut.lab.studies.restoration import DEGRADED, variants
+from linocut.lab.studies.restoration import BLUR, DEGRADED, variants
 from linocut.pictures.image import busiest_corner, crop, read_image, write_png
 
 ARMS = ("without a bottleneck", "with the bottleneck")
@@ -45,12 +45,13 @@ def write_report(
         task: name of the degradation.
         restored: a folder for every cell.
         prepared: train.npy, validation/, test/.
-        out: report.md, tables and figures are written here; <arch>-noise.csv is there already,
-            where noise was studied.
+        out: report.md, tables and figures are written here; control.csv is there already, and
+            <arch>-noise.csv where noise was studied.
     """
     out.mkdir(parents=True, exist_ok=True)
     lines = [f"# Restoration: {task} {_numbers(params, task)}\n"]
     scores: list[ScoreRow] = []
+    control = read_rows(out / "control.csv", RestoredRow)
     for arch in params.grid.arch:
         rows = [
             row
@@ -62,7 +63,7 @@ def write_report(
         pairs += [("l1", "l2")] if {"l1", "l2"} <= set(losses) else []
         found = compare_losses(rows, pairs, params.seed)
         scores += found
-        lines += [f"## {arch}\n", *_tables(rows, found, losses), *_answers(params, found)]
+        lines += [f"## {arch}\n", *_tables(rows, found, losses, control), *_answers(params, found)]
         _draw(found, losses, out / f"{arch}-differences.png")
         lines += [f"![differences]({arch}-differences.png)\n"]
         shown = _strip(arch, losses, restored, prepared, out)
@@ -103,8 +104,9 @@ def _mixes(params: Params) -> list[tuple[str, str]]:
 
 
 def _tables(
-    rows: Sequence[RestoredRow], found: Sequence[ScoreRow], losses: Sequence[str]
-) -> list[str]:
+    rows: Sequence[RestoredRow], found: Sequence[ScoreRow], losses: Sequence[str],
+    control: Sequence[RestoredRow],
+) -> list[str]:  # fmt: skip
     lines = []
     for arm, title in enumerate(ARMS):
         mine = {(row.score, row.loss): row for row in found if row.bottleneck == arm
@@ -112,6 +114,9 @@ def _tables(
         rate = next(iter(mine.values())).bpp
         before = [f"{np.mean([getattr(row, f'input_{s}') for row in rows]):.4g}" for s in SCORES]
         table = [["degraded input", *before]]
+        if not rate:
+            blurred = [f"{np.mean([getattr(row, s) for row in control]):.4g}" for s in SCORES]
+            table.append([f"{BLUR}, {control[0].step:g} px (control)", *blurred])
         table += [[loss, *(_cell(mine[score, loss]) for score in SCORES)] for loss in losses]
         lines += [
             f"### {title.capitalize()}{f', at {rate:.3f} bpp' if rate else ''}\n",

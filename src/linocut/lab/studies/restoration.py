@@ -7,13 +7,10 @@ Zhao et al. 2017. With it the network is a codec whose input is degraded, and th
 the rate, at the exchange rate that a training for clean pictures has. All trainings of a task start
 from the same base network, see the same crops, degraded in the same way, and have the same length.
 
-The codecs that restorations start from are a base network with tables for what it will see:
+What is trained with a bottleneck becomes a codec with tables for what its own latents hold, which
+is less noise than there was:
 
-    base network + training crops, degraded --fit_pca, build_codec--> degraded/
-    base network + training crops           --fit_pca, build_codec--> clean/    for noise
-
-Every training of a task needs the first, so it is made once; the second is what noise tolerance is
-measured on.
+    trained network + training crops, degraded --fit_pca, build_codec--> codec
 
 Pictures are degraded by `denoise`, round(x + sigma * white Gaussian noise) clipped to 0..255, or by
 `dejpeg`, x through a JPEG file of some quality (4:2:0), training and test pictures alike.
@@ -35,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFilter
 from torch import Tensor, nn
 
 from linocut.codec.codec import Codec
@@ -57,10 +54,10 @@ from linocut.lab.config.process import map_in_processes
 from linocut.lab.evaluation.anchors import decode, encode_near
 from linocut.lab.evaluation.rows import NoiseRow, RestoredRow, write_rows
 from linocut.lab.fitting import build
-from linocut.lab.networks.export import write_graphs
 from linocut.lab.networks.losses import build_loss, description
 from linocut.lab.networks.networks import Network
-from linocut.lab.networks.store import load_model, load_tensors, save_model
+from linocut.lab.networks.store import load_model, save_model
+from linocut.lab.training.guards import ResumeState
 from linocut.lab.training.machine import pick_device, picture_batch, read_crops
 from linocut.lab.training.rate import Exchange
 from linocut.lab.training.recipes import validation_centres
@@ -72,7 +69,6 @@ from linocut.lab.training.trainer import (
     Row,
     Trainer,
 )
-from linocut.models.folders import read_description
 from linocut.pictures.image import read_image, write_png
 from linocut.pictures.quality import Quality, measure, psnr_db, ssimulacra2
 
@@ -83,8 +79,8 @@ Degradation = Callable[[Picture, np.random.Generator], Picture]
 EFFORT = 1
 """Of encoders in these studies: a dead zone; optimised symbols would cost more than training."""
 
-DEGRADED, CLEAN = "degraded", "clean"
-"""Folders of the codecs with tables for degraded and for clean pictures."""
+DEGRADED = "degraded"
+"""What the shown pictures are called before they are restored."""
 
 CALIBRATION_BATCHES = 8
 SHOWN_PICTURES = 2
@@ -107,11 +103,12 @@ class Restoration:
 
     Attributes:
         params: the whole of params.yaml.
-        base: folder of the network to start from, as a codec with tables for degraded pictures.
+        base: folder of the network to start from.
         prepared: train.npy, validation/, test/.
         degrade: what happens to the input.
         step: see `matching_step`.
         tests: the test pictures.
+        state: folder for what a killed run need not do again.
     """
 
     params: Params
@@ -120,32 +117,57 @@ class Restoration:
     degrade: Degradation
     step: float
     tests: Sequence[DegradedPicture]
+    state: pathlib.Path
 
-    def train(
-        self, distortion: Distortion, seed: int, bottleneck: bool, fitted: dict[str, Any]
-    ) -> Network:
-        """One training from the base network on."""
+    def train(self, name: str, option: LossOption, seed: int, bottleneck: bool) -> Network:
+        """One training from the base network on, unless a killed run has completed it already.
+
+        Args:
+            name: of the loss, as `variants` has it.
+            option: the loss.
+            seed: counted from `params.seed`.
+            bottleneck: see `Restoring`.
+        """
+        place = f"{name}-{'codec' if bottleneck else 'restorer'}-{seed}"
+        complete = self._kept(place, "network")
+        weights = complete.load()
+        if weights is None:
+            weights = self._train(name, option, seed, bottleneck, self._kept(place, "training"))
+            complete.save(weights)
+        network: Network = load_model(self.base)
+        network.load_state_dict(weights)
+        return network
+
+    def _train(
+        self, name: str, option: LossOption, seed: int, bottleneck: bool, resume: ResumeState
+    ) -> dict[str, Tensor]:
         network = load_model(self.base)
         coding = Coding(network, self.params.train.step_range)
         Trainer(
             network=network,
-            objective=Restoring(coding, self.degrade, bottleneck, self.step, fitted),
-            distortion=distortion,
+            objective=Restoring(
+                coding, self.degrade, bottleneck, self.step, self._kept(name, "exchange")
+            ),
+            distortion=build_loss(option),
             crops=read_crops(self.prepared / "train.npy"),
             validation=validation_centres(self.prepared / "validation", network.multiple)[:1],
             config=self.params.train,
             schedule=self.params.restore,
-            seed=seed,
+            seed=self.params.seed + seed,
             device=pick_device(),
+            resume=resume,
         ).run()
-        return network
+        return dict(network.state_dict())
+
+    def _kept(self, *parts: str) -> ResumeState:
+        return ResumeState(self.state.joinpath(*parts))
 
     def codec_of(self, network: Network, folder: pathlib.Path, about: dict[str, Any]) -> Codec:
-        """A trained network with the rotation and the tables of the base network's codec."""
-        tensors = load_tensors(self.base)
-        extra = {name: value for name, value in tensors.items() if not name.startswith("network.")}
-        save_model(folder, network, read_description(self.base)["about"] | about, extra)
-        write_graphs(folder, network)
+        """A trained network with a rotation and tables for degraded pictures as it writes them."""
+        with tempfile.TemporaryDirectory() as place:
+            trained = pathlib.Path(place)
+            save_model(trained, network, about)
+            write_codec(self.params, trained, self.prepared, self.degrade, folder)
         return Codec.load(folder)
 
     def steps(self) -> list[float]:
@@ -155,13 +177,13 @@ class Restoration:
 
 
 def prepare_restoration(
-    params: Params, task: str, base: pathlib.Path, prepared: pathlib.Path
+    params: Params, task: str, base: pathlib.Path, prepared: pathlib.Path, state: pathlib.Path
 ) -> Restoration:
     """Degrade the test pictures, and choose the step."""
     degrade = degradation(params.task[task])
     step = matching_step(params, read_crops(prepared / "train.npy"), degrade)
     tests = list(degraded_tests(prepared / "test", degrade, params.seed))
-    return Restoration(params, base, prepared, degrade, step, tests)
+    return Restoration(params, base, prepared, degrade, step, tests, state)
 
 
 def restore_cell(
@@ -171,6 +193,7 @@ def restore_cell(
     base: pathlib.Path,
     prepared: pathlib.Path,
     out: pathlib.Path,
+    state: pathlib.Path,
 ) -> None:
     """Train one architecture for one loss to undo one degradation, and measure what it restores.
 
@@ -178,23 +201,22 @@ def restore_cell(
         params: the whole of params.yaml.
         task: name of the degradation.
         loss: name of the loss; `mix` is trained with each alpha.
-        base: folder of the codec to start from.
+        base: folder of the network to start from.
         prepared: train.npy, validation/, test/.
-        out: restored.csv, pictures/, and under codec/ the codec of the first seed.
+        out: restored.csv, pictures/, and under codec-*/ the codec of the first seed.
+        state: folder for what a killed run need not do again.
     """
     (out / "pictures").mkdir(parents=True, exist_ok=True)
     rows: list[RestoredRow] = []
     with tempfile.TemporaryDirectory() as place:
-        work = prepare_restoration(params, task, base, prepared)
+        work = prepare_restoration(params, task, base, prepared, state)
         shown = {test.name for test in work.tests[:SHOWN_PICTURES]}
         for test in work.tests[:SHOWN_PICTURES]:
             write_png(out / "pictures" / f"{test.name}-{DEGRADED}.png", test.degraded)
         for name, option in variants(loss, params.loss[loss], params.restore.alphas):
             about = {"task": task} | description(loss, option)
-            fitted: dict[str, Any] = {}
             for seed, bottleneck in itertools.product(range(params.restore.seeds), (False, True)):
-                distortion = build_loss(option)
-                network = work.train(distortion, params.seed + seed, bottleneck, fitted)
+                network = work.train(name, option, seed, bottleneck)
                 codec = None
                 if bottleneck:
                     folder = (out if seed == 0 else pathlib.Path(place)) / f"codec-{name}"
@@ -204,6 +226,7 @@ def restore_cell(
                     if seed == 0 and not bottleneck and test.name in shown:
                         write_png(out / "pictures" / f"{test.name}-{name}.png", restored)
     write_rows(out / "restored.csv", RestoredRow, rows)
+    ResumeState(state).clear()
 
 
 def variants(
@@ -255,11 +278,52 @@ def degraded_tests(
 
 def matching_step(params: Params, crops: NDArray[np.uint8], degrade: Degradation) -> float:
     """The step whose rounding errors are as large as the degradation, within the trained range."""
-    rng = Stream.MATCHING_STEP.generator(params.seed)
-    picked = [crops[index] for index in rng.integers(0, len(crops), 8)]
-    errors = [np.square(degrade(c, rng).astype(np.float64) - c).mean() for c in picked]
+    pairs = _training_pairs(params.seed, crops, degrade)
+    errors = [np.square(after.astype(np.float64) - before).mean() for before, after in pairs]
     low, high = params.train.step_range
     return float(np.clip(math.sqrt(12.0 * float(np.mean(errors))), low, high))
+
+
+def _training_pairs(
+    seed: int, crops: NDArray[np.uint8], degrade: Degradation
+) -> list[tuple[Picture, Picture]]:
+    """Some training crops before and after their degradation."""
+    rng = Stream.MATCHING_STEP.generator(seed)
+    picked = [crops[index] for index in rng.integers(0, len(crops), 8)]
+    return [(crop, degrade(crop, rng)) for crop in picked]
+
+
+BLUR = "Gaussian blur"
+BLUR_RADII = tuple(round(0.1 * n, 1) for n in range(2, 31))
+
+
+def blur(picture: Picture, radius: float) -> Picture:
+    """The simplest restorer: a Gaussian of standard deviation `radius` px."""
+    return np.asarray(Image.fromarray(picture).filter(ImageFilter.GaussianBlur(radius)))
+
+
+def measure_blur(params: Params, task: str, prepared: pathlib.Path, out: pathlib.Path) -> None:
+    """The control: what a blur restores, of the radius that is best for some training crops.
+
+    Args:
+        params: the whole of params.yaml.
+        task: name of the degradation.
+        prepared: train.npy, test/.
+        out: the CSV file to write, with rows as `RestoredRow`; the radius is in the place of the
+            step.
+    """
+    degrade = degradation(params.task[task])
+    pairs = _training_pairs(params.seed, read_crops(prepared / "train.npy"), degrade)
+
+    def squared_error(radius: float) -> float:
+        errors = [np.square(blur(after, radius) - before.astype(float)) for before, after in pairs]
+        return float(np.mean(errors))
+
+    radius = min(BLUR_RADII, key=squared_error)
+    tests = degraded_tests(prepared / "test", degrade, params.seed)
+    rows = [_row(BLUR, False, 0, test, radius, 0.0, blur(test.degraded, radius)) for test in tests]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_rows(out, RestoredRow, rows)
 
 
 def restored_tests(
@@ -300,27 +364,10 @@ def _row(
     )
 
 
-def build_bases(
-    params: Params, task: str, network: pathlib.Path, prepared: pathlib.Path, out: pathlib.Path
-) -> None:
-    """Make the codecs of one task and one architecture.
-
-    Args:
-        params: the whole of params.yaml.
-        task: name of the degradation.
-        network: folder of the base network.
-        prepared: train.npy, validation/.
-        out: degraded/ and, for noise, clean/ are written here.
-    """
-    build_base(params, network, prepared, degradation(params.task[task]), out / DEGRADED)
-    if isinstance(params.task[task], DenoiseConfig):
-        build_base(params, network, prepared, lambda picture, rng: picture, out / CLEAN)
-
-
 _NO_TUNING = TuningConfig(megapixels=0.0, crops=1, batch_size=1, learning_rate=1.0)
 
 
-def build_base(
+def write_codec(
     params: Params,
     network: pathlib.Path,
     prepared: pathlib.Path,
@@ -328,7 +375,7 @@ def build_base(
     folder: pathlib.Path,
 ) -> None:
     """Write a network as a complete codec, with tables fitted on degraded crops."""
-    rng = Stream.BASE_CROPS.generator(params.seed)
+    rng = Stream.RESTORED_CROPS.generator(params.seed)
     crops = read_crops(prepared / "train.npy")
     picked = crops[rng.permutation(len(crops))[: params.restore.table_crops]]
     with tempfile.TemporaryDirectory() as name:
@@ -353,15 +400,15 @@ class Restoring:
         degrade: what happens to the input.
         bottleneck: whether latents are quantised and their rate is paid for.
         step: what the synthesis is told without a bottleneck, grey levels.
-        fitted: rate proxy and exchange rate of an earlier training from the same base network for
-            the same loss: filled by the first, used by the others.
+        shared: where the first training with a bottleneck leaves its rate proxy and its exchange
+            rate for the others of the same loss.
     """
 
     coding: Coding
     degrade: Degradation
     bottleneck: bool
     step: float
-    fitted: dict[str, Any]
+    shared: ResumeState
     learned: nn.Module = field(init=False)
 
     def __post_init__(self) -> None:
@@ -376,14 +423,14 @@ class Restoring:
     def calibrate(self, sample: CropSampler, distortion: Distortion, seed: int) -> Exchange:
         """With a bottleneck as for clean pictures; without, every loss starts at about 1."""
         if self.bottleneck:
-            if self.fitted:
-                self.learned.load_state_dict(self.fitted["proxy"])
-            else:
-                with torch.enable_grad():
-                    self.fitted["exchange"] = self.coding.calibrate(sample, distortion, seed)
-                proxy = self.learned.state_dict()
-                self.fitted["proxy"] = {name: value.clone() for name, value in proxy.items()}
-            exchange: Exchange = self.fitted["exchange"]
+            found = self.shared.load()
+            if found is not None:
+                self.learned.load_state_dict(found["proxy"])
+                return Exchange(**{name: tuple(value) for name, value in found["exchange"].items()})
+            with torch.enable_grad():
+                exchange = self.coding.calibrate(sample, distortion, seed)
+            rate = dataclasses.asdict(exchange)
+            self.shared.save({"proxy": self.learned.state_dict(), "exchange": rate})
             return exchange
         start = []
         for index in range(CALIBRATION_BATCHES):
@@ -497,8 +544,8 @@ def noise_tolerance(
 def measure_noise(
     params: Params,
     arch: str,
+    base: pathlib.Path,
     restored: pathlib.Path,
-    bases: pathlib.Path,
     prepared: pathlib.Path,
     out: pathlib.Path,
 ) -> None:
@@ -507,20 +554,25 @@ def measure_noise(
     Args:
         params: the whole of params.yaml.
         arch: the architecture.
+        base: folder of its base network.
         restored: a folder for every cell.
-        bases: a folder for every architecture.
-        prepared: the folder with test/.
+        prepared: train.npy, validation/, test/.
         out: the CSV file to write, with rows as `NoiseRow`.
     """
     loss = params.grid.loss[0]
     name = variants(loss, params.loss[loss], params.restore.alphas)[0][0]
-    codecs = {
-        f"{arch}, trained on clean pictures": bases / arch / CLEAN,
-        f"{arch}-{name}, trained on noisy ones": restored / f"{arch}-{loss}" / f"codec-{name}",
-    }
     pictures = sorted((prepared / "test").glob("*.png"))
     numbers = params.restore
-    rows = noise_tolerance(codecs, pictures, numbers.noise_sigmas, numbers.noise_bpp, params.seed)
+    with tempfile.TemporaryDirectory() as place:
+        clean = pathlib.Path(place) / arch
+        write_codec(params, base, prepared, lambda picture, rng: picture, clean)
+        codecs = {
+            f"{arch}, trained on clean pictures": clean,
+            f"{arch}-{name}, trained on noisy ones": restored / f"{arch}-{loss}" / f"codec-{name}",
+        }
+        rows = noise_tolerance(
+            codecs, pictures, numbers.noise_sigmas, numbers.noise_bpp, params.seed
+        )
     out.parent.mkdir(parents=True, exist_ok=True)
     write_rows(out, NoiseRow, rows)
 
