@@ -25,6 +25,7 @@ from linocut.lab.studies.restoration import (
     BLUR_RADII,
     Restoring,
     add_noise,
+    base_title,
     blur,
     degradation,
     degrade_batch,
@@ -260,6 +261,11 @@ def test_noise_has_the_standard_deviation_asked_for() -> None:
     error = add_noise(grey, 20.0, np.random.default_rng(0)).astype(float) - 128
     assert error.std() == pytest.approx(20.0, rel=0.02)
     assert error.mean() == pytest.approx(0.0, abs=0.3)
+
+
+def test_a_base_network_that_learned_nothing_is_called_so() -> None:
+    assert base_title("cae", "scratch") == "cae, not trained"
+    assert base_title("cae", "release") == "cae, trained on clean pictures"
 
 
 def test_noise_of_zero_leaves_the_picture_alone() -> None:

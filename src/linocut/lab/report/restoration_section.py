@@ -26,12 +26,12 @@ from linocut.pictures.image import busiest_corner, crop, read_image, write_png
 
 ARMS = ("without a bottleneck", "with the bottleneck")
 HOW = """\
-All trainings of an architecture start from the same network ({init}), see {megapixels:g} megapixels
-of the same crops, degraded in the same way, and differ in the loss and the seed alone. With the
-bottleneck the scores are those of pictures decoded from files, read at one rate; see
-`linocut.lab.report.restoration_section`. Differences: {seeds} seeds, {pictures} pictures, 95 %
-intervals from drawing both with replacement. {pictures} pictures are few: an interval says what
-other pictures of this kind would change, not what other kinds would.
+All trainings of an architecture start from the same network (train.init: {init}), see
+{megapixels:g} megapixels of the same crops, degraded in the same way, and differ in the loss and
+the seed alone. With the bottleneck the scores are those of pictures decoded from files, read at one
+rate; see `linocut.lab.report.restoration_section`. Differences: {seeds} seeds, {pictures} pictures,
+95 % intervals from drawing both with replacement. {pictures} pictures are few: an interval says
+what other pictures of this kind would change, not what other kinds would.
 """
 
 

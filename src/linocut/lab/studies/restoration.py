@@ -567,7 +567,7 @@ def measure_noise(
         clean = pathlib.Path(place) / arch
         write_codec(params, base, prepared, lambda picture, rng: picture, clean)
         codecs = {
-            f"{arch}, trained on clean pictures": clean,
+            base_title(arch, params.train.init): clean,
             f"{arch}-{name}, trained on noisy ones": restored / f"{arch}-{loss}" / f"codec-{name}",
         }
         rows = noise_tolerance(
@@ -575,6 +575,11 @@ def measure_noise(
         )
     out.parent.mkdir(parents=True, exist_ok=True)
     write_rows(out, NoiseRow, rows)
+
+
+def base_title(arch: str, init: str) -> str:
+    """What the network that restorations start from is called in a table."""
+    return f"{arch}, {'not trained' if init == 'scratch' else 'trained on clean pictures'}"
 
 
 def _rows_of(task: NoiseTask) -> list[NoiseRow]:
