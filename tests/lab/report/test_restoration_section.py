@@ -52,6 +52,21 @@ def test_with_a_bottleneck_losses_are_compared_at_equal_rate() -> None:
     assert 0.25 < paid.bpp < 0.6
 
 
+def test_a_loss_with_finer_files_is_read_where_it_has_some() -> None:
+    found = []
+    for row in rows({"l1": 0.0, "ssim": 0.0, "ms_ssim": 0.0, "l2": 0.3}, slope=4.0):
+        more = 1.2 if row.loss == "l2" else 1.0
+        found.append(
+            dataclasses.replace(
+                row, bpp=row.bpp * more, psnr_db=row.psnr_db + row.bottleneck * 4.0 * np.log(more)
+            )
+        )
+    paid = [row for row in compare_losses(found, [("l1", "l2")], 0) if row.bottleneck]
+    assert paid[0].score == "psnr_db"
+    assert paid[0].difference == pytest.approx(-0.3)
+    assert 0.48 <= paid[0].bpp <= 0.5  # finer than the mean of all rates
+
+
 def test_noise_widens_the_interval_until_no_difference_is_seen() -> None:
     found = compare_losses(rows({"l2": 0.0, "l1": 0.0}, noise=1.0), [("l1", "l2")], 0)[0]
     assert found.low < 0 < found.high

@@ -240,7 +240,8 @@ def _draw_noise(means: pd.DataFrame, path: pathlib.Path) -> None:
 # Losses are compared picture by picture and seed by seed. An interval comes from drawing both with
 # replacement, the same draws for all losses. With a bottleneck losses have to be read at one rate:
 # the curve of a loss is the mean over the drawn pictures of rate and score at each step, and all
-# curves of a draw are read, on straight lines over log rate, at the geometric mean of their rates.
+# curves of a draw are read, on straight lines over log rate, in the middle of the rates that all
+# of them reach.
 
 SCORES = {
     "psnr_db": "PSNR [dB]",
@@ -325,7 +326,8 @@ def _read(rates: Floats, values: Floats) -> tuple[Floats, float]:
     if score.shape[-1] == 1:
         return score[..., 0].mean(-1), 0.0
     log_rate = np.log(rates.mean(-1))
-    common = float(log_rate.mean())
+    lowest, highest = log_rate.min(-1).max(), log_rate.max(-1).min()
+    common = float(lowest + highest) / 2
     read = [
         np.mean([np.interp(common, x[::-1], y[::-1]) for x, y in zip(curves, at, strict=True)])
         for curves, at in zip(log_rate, score, strict=True)
