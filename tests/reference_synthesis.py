@@ -224,9 +224,10 @@ def floats_of(path: Path) -> dict[str, Array]:
     length = int.from_bytes(data[:8], "little")
     result = {}
     for name, facts in json.loads(data[8 : 8 + length]).items():
-        if name != "__metadata__" and facts["dtype"] == "F32":
+        if name != "__metadata__" and facts["dtype"] in ("F32", "F16"):
             start, end = (8 + length + offset for offset in facts["data_offsets"])
-            result[name] = np.frombuffer(data[start:end], "<f4").reshape(facts["shape"])
+            numbers = np.frombuffer(data[start:end], "<f4" if facts["dtype"] == "F32" else "<f2")
+            result[name] = numbers.astype(np.float32).reshape(facts["shape"])
     return result
 
 

@@ -17,6 +17,7 @@ from linocut.codec.codec import Codec
 from linocut.codec.picture_files import decompress_picture
 from linocut.errors import BitstreamError
 from linocut.format.bitstream import unpack
+from linocut.models import folders
 from linocut.pictures.image import read_image
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -74,6 +75,17 @@ def test_the_second_decoder_finds_these_pixels_too(name):
     expected = read_image(GOLDEN / f"{name}.png")
     assert decoded.shape == expected.shape
     assert np.abs(decoded.astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("name", ["cae-eyes", "generative-l2", "cae2018-l2"])
+def test_the_second_decoder_reads_files_of_shipped_networks(name):
+    picture = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
+    picture = picture.repeat(16, axis=0).repeat(16, axis=1)
+    codec = Codec.load(name)
+    data = codec.compress(picture, step=20.0)
+    decoded = reference_synthesis.picture(data, folders.folder_of(name))
+    assert np.abs(decoded.astype(int) - codec.decompress(data)).max() <= 1
+    assert np.abs(decoded.astype(int) - picture).mean() < 8
 
 
 def test_blocks_of_a_golden_file_are_read(codecs):

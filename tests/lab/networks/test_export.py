@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from unittest import mock
 
 import numpy as np
 import onnx
@@ -11,10 +12,10 @@ from torch import nn
 
 from linocut.codec.transforms import Geometry, GraphTransforms
 from linocut.errors import CheckpointError
-from linocut.lab.networks import export
+from linocut.lab.networks import export, store
 from linocut.lab.networks.export import write_graphs
 from linocut.lab.networks.networks import Network
-from linocut.lab.networks.store import save_model
+from linocut.lab.networks.store import round_to_half, save_model
 from linocut.lab.networks.torch_transforms import TorchTransforms, geometry_of
 from linocut.models import folders
 from tiny import awake
@@ -22,13 +23,16 @@ from tiny import awake
 ARCHITECTURES = ("cae", "generative", "cae2018", "ncode")
 
 
-@pytest.fixture(scope="module", params=ARCHITECTURES)
+@pytest.fixture(scope="module", params=[*ARCHITECTURES, "cae in half precision"])
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[GraphTransforms, TorchTransforms]:
     """The graphs of a network whose every part speaks, and the network itself."""
-    network = awake(request.param)
-    folder = tmp_path_factory.mktemp(request.param)
+    network = awake(request.param.split()[0])
+    if request.param.endswith("half precision"):
+        with mock.patch.object(store, "KERNEL_NUMBERS", 1):
+            round_to_half(network)
+    folder = tmp_path_factory.mktemp("model")
     save_model(folder, network, {})
     assert write_graphs(folder, network) <= 1
     return GraphTransforms(folder, geometry_of(network), threads=1), TorchTransforms(network)

@@ -11,14 +11,22 @@ from linocut.errors import CheckpointError
 from linocut.lab.config.params import CaeConfig
 from linocut.lab.networks.networks import ARCHITECTURES
 from linocut.lab.networks.store import (
+    KERNEL_NUMBERS,
     as_tensors,
     decoder_kmac_per_px,
     load_model,
     load_tensors,
+    round_to_half,
     save_model,
 )
 from linocut.models.folders import read_description
 from tiny import awake
+
+FULL = CaeConfig(
+    levels=5, gain_channels=16, analysis_channels=32, analysis_layers=2,
+    synthesis_channels=40, synthesis_deep_channels=64, synthesis_blocks=2,
+)  # fmt: skip
+"""The size that ships."""
 
 
 @pytest.fixture
@@ -41,6 +49,34 @@ def test_weights_extras_and_story_come_back(folder):
         torch.testing.assert_close(network.state_dict()[name], tensor, atol=0, rtol=0)
     np.testing.assert_array_equal(load_tensors(folder)["tables.weights"], [[0, 2], [3, 5]])
     assert read_description(folder)["about"] == {"loss": "l2"}
+
+
+def test_half_precision_is_half_of_the_file_and_comes_back_exactly(folder, tmp_path):
+    network = ARCHITECTURES["cae"](FULL)
+    save_model(tmp_path / "whole", network, {})
+    trained = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    round_to_half(network)
+    save_model(tmp_path / "half", network, {})
+    sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("whole", "half")]
+    assert sizes[1] < 0.53 * sizes[0]
+    for name, tensor in load_model(tmp_path / "half").state_dict().items():
+        assert tensor.dtype == trained[name].dtype
+        torch.testing.assert_close(tensor, network.state_dict()[name], atol=0, rtol=0)
+        if tensor.numel() < KERNEL_NUMBERS:  # lifting weights among them
+            torch.testing.assert_close(tensor, trained[name], atol=0, rtol=0)
+        elif tensor.is_floating_point():
+            torch.testing.assert_close(tensor, trained[name], atol=1e-7, rtol=2**-11)
+
+
+def test_what_half_precision_cannot_hold_stays(tmp_path):
+    network = ARCHITECTURES["cae"](FULL)
+    kernel = network.synthesis_net.enter.weight.data
+    kernel[0, 0] = 70_000.0
+    before = kernel.clone()
+    round_to_half(network)
+    save_model(tmp_path, network, {})
+    found = load_model(tmp_path).synthesis_net.enter.weight
+    torch.testing.assert_close(found.data, before, atol=0, rtol=0)
 
 
 def test_saving_twice_writes_the_same_bytes(folder, tmp_path):

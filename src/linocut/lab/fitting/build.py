@@ -45,6 +45,7 @@ from linocut.lab.networks.store import (
     decoder_kmac_per_px,
     load_model,
     load_tensors,
+    round_to_half,
     save_model,
 )
 from linocut.lab.networks.torch_transforms import TorchTransforms
@@ -141,6 +142,7 @@ def build_codec(
     is tuned.
     """
     network = load_model(trained)
+    round_to_half(network)
     tensors: dict[str, NDArray[Any]] = dict(load_file(rotated / ROTATION_FILE))
     steps = fixed_steps(network) or [step_range[0], COARSER * step_range[1]]
     about = dict(read_description(trained)["about"])
@@ -188,6 +190,7 @@ def build_codec(
                 network, used, coder, crops, distortion, config.tuning, effort=config.effort,
                 step_range=step_range, seed=seed, resume=resume,
             )  # fmt: skip
+        round_to_half(network)
     codec = Codec(
         TorchTransforms(network), used, EntropyCoder(network.bands, tables), bytes(8), folder.name,
         About(),

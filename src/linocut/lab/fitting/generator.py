@@ -28,7 +28,7 @@ from linocut.lab.config.parse import parse
 from linocut.lab.networks.export import write_graphs
 from linocut.lab.networks.losses import Distortion, build_loss
 from linocut.lab.networks.networks import Cae, Generative
-from linocut.lab.networks.store import load_model, load_tensors, save_model
+from linocut.lab.networks.store import load_model, load_tensors, round_to_half, save_model
 from linocut.lab.training.game import Decodable, Latent, decodable, teach
 from linocut.lab.training.guards import ResumeState
 from linocut.lab.training.machine import pick_device, read_crops
@@ -132,6 +132,7 @@ def _write(options: argparse.Namespace) -> None:
         resume=ResumeState(options.out / "state"), log=_say,
     )  # fmt: skip
     network = _as_generative(start, config)
+    round_to_half(network)
     about = dict(read_description(folder)["about"]) | {
         "arch": "generative", "loss": options.loss, "adversary": not options.twin,
         "decoder_of": folder.name, "megapixels": config.game.megapixels, "seed": options.seed,

@@ -26,6 +26,7 @@ from linocut.lab.networks.store import (
     as_tensors,
     load_model,
     load_tensors,
+    round_to_half,
     save_model,
 )
 from linocut.lab.networks.torch_transforms import TorchTransforms
@@ -50,6 +51,7 @@ def refit(
         known: tables to begin with; None for the codec's own.
     """
     network, description = load_model(folder), read_description(folder)
+    round_to_half(network)
     tensors: dict[str, Any] = {k: v.numpy() for k, v in load_tensors(folder).items()}
     tensors = {k: v for k, v in tensors.items() if not k.startswith("network.")}
     about = dict(description["about"])

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import pathlib
 import struct
 import sys
@@ -132,7 +133,7 @@ class Weights:
                 facts["data_offsets"][1] - facts["data_offsets"][0],
             )
             for name, facts in header.items()
-            if name != "__metadata__" and facts["dtype"] == "F32"
+            if name != "__metadata__" and facts["dtype"] in ("F32", "F16")
         }
         known = [*network.named_parameters(), *network.named_buffers()]
         names = {id(tensor): f"network.{name}" for name, tensor in known}
@@ -146,10 +147,11 @@ def graph_of(network: Network, name: str, weights: Weights) -> onnx.ModelProto:
     with torch.no_grad():
         tapes = [_record(function, network, inputs) for inputs in (first, second)]
         try:
-            return rewritten(_Writer(weights).write(name, first, *tapes))
+            model = rewritten(_Writer(weights).write(name, first, *tapes))
         except _NotKnownError as error:
             print(f"{name}.onnx: {error}; torch.onnx.export takes its time", file=sys.stderr)
-            return _exported(network, name, first, weights)
+            model = _exported(network, name, first, weights)
+    return _read_as_floats(model)
 
 
 def _analysis(network: Network, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -390,12 +392,31 @@ class _Writer:
 
 
 def _external(name: str, shape: Sequence[int], offset: int, length: int) -> TensorProto:
-    """A tensor whose numbers lie in the model.safetensors beside the graph."""
+    """A tensor of floats whose numbers lie in the model.safetensors beside the graph."""
     proto = TensorProto(name=name, data_type=TensorProto.FLOAT, dims=list(shape))
     proto.data_location = TensorProto.EXTERNAL
     for key, value in (("location", WEIGHTS), ("offset", offset), ("length", length)):
         proto.external_data.add(key=key, value=str(value))
     return proto
+
+
+def _read_as_floats(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Cast weights that lie in half precision; ONNX Runtime does it once, as it opens a graph.
+
+    Until here they pass for tensors of floats, and only their length tells: rules that look for
+    constant weights need not know.
+    """
+    casts = []
+    for weight in model.graph.initializer:
+        places = {one.key: one.value for one in weight.external_data}
+        if int(places.get("length", 0)) == 2 * math.prod(weight.dims):
+            name = weight.name
+            weight.name, weight.data_type = f"{name}.half", TensorProto.FLOAT16
+            casts.append(helper.make_node("Cast", [weight.name], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return model
 
 
 def _model(graph: onnx.GraphProto) -> onnx.ModelProto:
@@ -841,7 +862,7 @@ def _exported(
     made = program.model_proto
     for index, proto in enumerate(made.graph.initializer):
         place = weights.places.get(proto.name)
-        if place is not None and place[1] == 4 * int(np.prod(proto.dims)):
+        if place is not None and place[1] in [size * math.prod(proto.dims) for size in (2, 4)]:
             made.graph.initializer[index].CopyFrom(_external(proto.name, proto.dims, *place))
     return made
 
