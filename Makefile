@@ -118,7 +118,7 @@ ui: setup ## open MLflow on the runs (http://127.0.0.1:5000)
 
 exps: setup ## table of the DVC experiments
 	dvc exp show --only-changed --hide-workspace \
-	  --drop 'artifacts|stages|src|data/|rate_over|^arch|^loss|Executor|State|files'
+	  --drop 'artifacts|stages|src|data/|rate_over|lowest.ssim$$|^arch|^loss|Executor|State|files'
 
 seeds: setup ## compare the cells over the seeds of all experiments
 	@python -m linocut.lab.report.experiments

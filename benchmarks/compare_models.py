@@ -38,7 +38,7 @@ from linocut.pictures.quality import measure, ssimulacra2, to_db
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = (5.0, 8.0, 13.0, 21.0, 34.0, 55.0, 89.0, 144.0)
 CLASSICAL_POINTS = 12
-SCORES = ("PSNR", "MS-SSIM", "SSIMULACRA 2")
+SCORES = ("PSNR", "absolute error", "SSIM", "MS-SSIM", "SSIMULACRA 2")
 HEAD = ("model", "bpp", *(f"bits at equal {score} [%]" for score in SCORES))
 
 
@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def curves_of(
     codec: Codec, pictures: dict[str, NDArray[np.uint8]], steps: Sequence[float], effort: int
 ) -> list[PictureCurves]:
-    """Curves of all pictures in PSNR, MS-SSIM and SSIMULACRA 2."""
+    """Curves of all pictures in all of `SCORES`."""
     rows = []
     for picture in pictures.values():
         analysed = codec.analyse(picture)
@@ -92,13 +92,15 @@ def classical_curves(name: str, pictures: dict[str, NDArray[np.uint8]]) -> list[
     return _curves(tuple(pictures), rows)
 
 
-Score = tuple[float, float, float, float]
+Score = tuple[float, float, float, float, float, float]
 
 
 def _curves(names: tuple[str, ...], rows: list[list[Score]]) -> list[PictureCurves]:
-    bpp, psnr_db, ms_ssim, ssimulacra = np.moveaxis(np.array(rows), -1, 0)
+    bpp, psnr_db, absolute_db, ssim, ms_ssim, ssimulacra = np.moveaxis(np.array(rows), -1, 0)
     return [
         PictureCurves(names, bpp, psnr_db),
+        PictureCurves(names, bpp, absolute_db),
+        PictureCurves(names, bpp, ssim, to_db),
         PictureCurves(names, bpp, ms_ssim, to_db),
         PictureCurves(names, bpp, ssimulacra),
     ]
@@ -107,7 +109,14 @@ def _curves(names: tuple[str, ...], rows: list[list[Score]]) -> list[PictureCurv
 def _measured(picture: NDArray[np.uint8], data: bytes, decoded: NDArray[np.uint8]) -> Score:
     quality = measure(picture, decoded)
     bpp = 8 * len(data) / picture[..., 0].size
-    return bpp, quality.psnr_db, quality.ms_ssim, ssimulacra2(picture, decoded)
+    scores = quality.psnr_db, _absolute_db(picture, decoded), quality.ssim, quality.ms_ssim
+    return bpp, *scores, ssimulacra2(picture, decoded)
+
+
+def _absolute_db(picture: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> float:
+    """Mean absolute error of 8-bit RGB as decibels below 255; infinite for equal pictures."""
+    error = np.abs(picture.astype(np.int16) - decoded).mean()
+    return float(20 * np.log10(255 / error)) if error else float("inf")
 
 
 def line(name: str, anchor: Sequence[PictureCurves], curves: Sequence[PictureCurves]) -> str:

@@ -18,7 +18,8 @@ import scipy.interpolate
 import scipy.stats
 
 Array = np.ndarray[Any, np.dtype[np.float64]]
-METRICS = {"psnr_db": "PSNR", "ms_ssim_db": "MS-SSIM", "ssimulacra2": "SSIMULACRA 2"}
+METRICS = ("psnr_db", "ssim_db", "ms_ssim_db", "ssimulacra2")
+"""Of the columns of points behind the rate."""
 MIN_OVERLAP = 0.5
 """Of the narrower of two ranges of quality; below it curves have no BD-rate."""
 
@@ -32,7 +33,7 @@ class Expected:
         controls: names in order.
         anchors: names in order.
         pictures: names of the test pictures.
-        points: (pictures, points, 4) of rate, PSNR, MS-SSIM and SSIMULACRA 2, by curve.
+        points: (pictures, points, 5) of rate, PSNR, SSIM, MS-SSIM and SSIMULACRA 2, by curve.
         bd: estimate, low and high by (curve, metric, anchor); NaN where there is none.
         files: how many files each cell has.
         draws: resampled pictures.
@@ -52,7 +53,7 @@ class Expected:
     def compute(
         cls,
         cells: Sequence[str],
-        measured: Mapping[str, Mapping[str, Sequence[tuple[float, float, float, float]]]],
+        measured: Mapping[str, Mapping[str, Sequence[tuple[float, ...]]]],
         *,
         seed: int,
         draws: int,
@@ -79,11 +80,10 @@ class Expected:
         """Mean rate and quality, rising in rate."""
         mean = self.points[name][pictures].mean(axis=0)
         mean = mean[np.argsort(mean[:, 0], kind="stable")]
-        if metric == "psnr_db":
-            return mean[:, 0], mean[:, 1]
-        if metric == "ssimulacra2":
-            return mean[:, 0], mean[:, 3]
-        return mean[:, 0], -10 * np.log10(1 - mean[:, 2])
+        quality = mean[:, 1 + METRICS.index(metric)]
+        if metric in ("ssim_db", "ms_ssim_db"):
+            quality = -10 * np.log10(1 - quality)
+        return mean[:, 0], quality
 
     def bd_rate(self, test: str, metric: str, anchor: str, pictures: Any = slice(None)) -> float:
         """BD-rate in per cent of two mean curves, NaN where there is none."""

@@ -1,6 +1,6 @@
-"""PSNR, MS-SSIM, SSIMULACRA 2 and patch distance, written again; part of `verify.py`.
+"""PSNR, SSIM, MS-SSIM and SSIMULACRA 2, written again; part of `verify.py`.
 
-MS-SSIM and SSIMULACRA 2 are other people's code.
+SSIM, MS-SSIM and SSIMULACRA 2 are other people's code.
 """
 
 from __future__ import annotations
@@ -27,12 +27,23 @@ def psnr_db(one: Picture, two: Picture) -> float:
     return 10 * math.log10(255**2 / error) if error else math.inf
 
 
+def ssim(one: Picture, two: Picture) -> float:
+    """SSIM by pytorch-msssim; NaN for pictures that its window does not fit into."""
+    if min(one.shape[:2]) < 11:
+        return math.nan
+    return float(pytorch_msssim.ssim(_planes(one), _planes(two), data_range=255.0))
+
+
 def ms_ssim(one: Picture, two: Picture) -> float:
     """MS-SSIM by pytorch-msssim; NaN for small pictures."""
     if min(one.shape[:2]) <= 160:
         return math.nan
-    x, y = (torch.tensor(image).permute(2, 0, 1)[None].float() for image in (one, two))
-    return float(pytorch_msssim.ms_ssim(x, y, data_range=255.0))
+    return float(pytorch_msssim.ms_ssim(_planes(one), _planes(two), data_range=255.0))
+
+
+def _planes(image: Picture) -> torch.Tensor:
+    """(1, 3, h, w) float32."""
+    return torch.tensor(image).permute(2, 0, 1)[None].float()
 
 
 class Ssimulacra2:

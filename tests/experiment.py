@@ -30,12 +30,13 @@ RATE_FACTORS = {
 """Rates of cells and controls at the PSNR of JPEG 2000: BD-rates of -20, +50, ... per cent."""
 
 SIMILARITY_FACTORS = dict.fromkeys(RATE_FACTORS, 1.0) | {"cae-ms_ssim": 0.4}
-"""What is left of 1 - MS-SSIM at each point."""
+"""What is left of 1 - MS-SSIM at each point; 1 - SSIM is the same for all."""
 
 _BPP = np.array([0.1, 0.2, 0.4, 0.8, 1.6])
 _PSNR_DB = np.array([26.0, 28.5, 31.2, 34.2, 37.5])
 _SSIMULACRA2 = (20.0, 40.0, 60.0, 75.0, 85.0)
 _DISSIMILARITY = 10 ** (-np.array([9.0, 11.5, 14.0, 17.0, 20.0]) / 10)
+_SSIM = 1 - 2 * _DISSIMILARITY
 _JPEG_FACTOR = 1.6
 
 
@@ -55,7 +56,8 @@ def write_experiment(artifacts: Path, *, side: int = 176) -> None:
             for point, setting in enumerate((240, 120, 60, 30, 15)):
                 bpp = float(_BPP[point] * spread[name] * factor)
                 size = round(bpp * pixels / 8)
-                quality = (_PSNR_DB[point], 0.9, 1 - _DISSIMILARITY[point], _SSIMULACRA2[point])
+                similar = (float(_SSIM[point]), 1 - _DISSIMILARITY[point])
+                quality = (_PSNR_DB[point], *similar, _SSIMULACRA2[point])
                 anchors.append(AnchorRow(codec, name, setting, size, bpp, *quality, 0.1, 0.05))
     (artifacts / "anchors").mkdir()
     write_rows(artifacts / "anchors" / "anchors.csv", AnchorRow, anchors)
@@ -69,7 +71,7 @@ def write_experiment(artifacts: Path, *, side: int = 176) -> None:
                 bpp = float(_BPP[point] * spread[name] * RATE_FACTORS[cell])
                 size = round(bpp * pixels / 8)
                 ms_ssim = 1 - _DISSIMILARITY[point] * SIMILARITY_FACTORS[cell]
-                quality = (_PSNR_DB[point], 0.9, ms_ssim, _SSIMULACRA2[point])
+                quality = (_PSNR_DB[point], _SSIM[point], ms_ssim, _SSIMULACRA2[point])
                 estimate = bpp / 1.01
                 rows.append(
                     EvaluationRow(name, point, 0.1, size, bpp, estimate, *quality, 0.2, 0.1)

@@ -297,9 +297,10 @@ def test_draws_have_the_bd_rates_of_the_package(monkeypatch: pytest.MonkeyPatch)
     from benchmarks.expected_numbers import Expected
 
     rng = np.random.default_rng(5)
-    base = np.array(
-        [[0.1, 26, 0.9, 20], [0.3, 30, 0.95, 50], [0.8, 34, 0.98, 70], [2, 39, 0.99, 80]]
-    )
+    base = np.array([
+        [0.1, 26, 0.7, 0.9, 20], [0.3, 30, 0.8, 0.95, 50], [0.8, 34, 0.9, 0.98, 70],
+        [2, 39, 0.95, 0.99, 80],
+    ])  # fmt: skip
     measured = {
         name: {
             picture: [tuple(row) for row in base * (1 + gap * rng.random())] for picture in "abc"

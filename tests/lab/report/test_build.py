@@ -60,12 +60,13 @@ def spoil(artifacts: Path, pattern: str, columns: tuple[str, ...], value: float)
 def test_metrics_hold_the_headline_numbers(folder: Path) -> None:
     found = json.loads((folder / "reports" / "metrics.json").read_text())
     rates = json.loads((folder / "reports" / "cells.json").read_text())
-    assert {cell: len(row) for cell, row in rates.items()} == dict.fromkeys(CELLS, 3)
+    assert {cell: len(row) for cell, row in rates.items()} == dict.fromkeys(CELLS, 4)
     assert found == {
         "leader": "cae-l2",
         "leads_significantly": False,
         "lowest": {
             "psnr": -20.0,
+            "ssim": -20.0,
             "ms_ssim": rates["cae-ms_ssim"]["ms_ssim"],
             "ssimulacra2": -20.0,
         },
@@ -78,7 +79,7 @@ def test_metrics_hold_the_headline_numbers(folder: Path) -> None:
 def test_the_report_names_every_cell_and_its_number(text: str) -> None:
     assert "| cae-l2 | -50.0 [-50.0, -50.0] | -20.0 [-20.0, -20.0] |" in text
     for cell in CELLS:
-        assert text.count(f"\n| {cell} |") == 6
+        assert text.count(f"\n| {cell} |") == 7
     assert "pillow 1.2.3" in text
     block = text.partition("<!-- results -->")[2].partition("<!-- /results -->")[0]
     assert "the lowest is cae-l2 with -20.0 %" in block
@@ -93,6 +94,7 @@ def test_losses_are_ranked_within_their_architecture(folder: Path, text: str) ->
     ranking = read_tables(folder / "reports").ranking
     assert set(ranking[["metric", "arch", "best"]].itertuples(index=False, name=None)) == {
         ("psnr_db", "cae", "cae-l2"),
+        ("ssim_db", "cae", "cae-l2"),
         ("ms_ssim_db", "cae", "cae-ms_ssim"),
         ("ssimulacra2", "cae", "cae-l2"),
     }
@@ -178,7 +180,7 @@ def test_what_is_shown_is_in_the_files_that_are_checked(folder: Path, text: str)
     pictures = sorted(path.name for path in (folder / "reports" / "plots").glob("*.png"))
     assert report_text(tables, pictures) == text
     assert len(tables.rd) == 5 * (len(CELLS) + len(CONTROLS) + 2)
-    assert len(tables.bd_rate) == 3 * (2 * (len(CELLS) + len(CONTROLS)) + 2)
+    assert len(tables.bd_rate) == 4 * (2 * (len(CELLS) + len(CONTROLS)) + 2)
 
 
 def test_anchors_are_matched_with_the_leading_cell_alone(folder: Path, tmp_path: Path) -> None:
@@ -210,18 +212,18 @@ def test_small_pictures_leave_ms_ssim_out_and_say_why(tmp_path: Path) -> None:
     cells, anchors = ", ".join(CELLS), "JPEG 2000, JPEG"
     assert f"- MS-SSIM, {cells} against {anchors}: anchor curve has values" in text
     found = json.loads((tmp_path / "reports" / "metrics.json").read_text())
-    assert set(found["lowest"]) == {"psnr", "ssimulacra2"}
+    assert set(found["lowest"]) == {"psnr", "ssim", "ssimulacra2"}
     rates = json.loads((tmp_path / "reports" / "cells.json").read_text())
-    assert set(rates["cae-l2"]) == {"psnr", "ssimulacra2"}
+    assert set(rates["cae-l2"]) == {"psnr", "ssim", "ssimulacra2"}
     assert "nan" not in (tmp_path / "reports" / "metrics.json").read_text().lower()
 
 
 def test_curves_that_compare_with_nothing_say_so_once(tmp_path: Path) -> None:
     write_experiment(tmp_path / "artifacts")
-    columns = ("psnr_db", "ms_ssim", "ssimulacra2")
+    columns = ("psnr_db", "ssim", "ms_ssim", "ssimulacra2")
     spoil(tmp_path / "artifacts", "evaluated/cae-l2/evaluation.csv", columns, 0.9)
     text = report(tmp_path / "artifacts", tmp_path / "reports", ("cae-l2",))
-    assert text.count("test curve does not rise") == 3
+    assert text.count("test curve does not rise") == 4
     assert "- PSNR, cae-l2 against JPEG 2000, JPEG: test curve does not rise" in text
     assert "the report says why" in text
     page = (tmp_path / "reports" / "report.html").read_text()

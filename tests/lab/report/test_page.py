@@ -106,7 +106,7 @@ def test_every_entry_of_every_control_keeps_axes_and_data(window: Browser) -> No
         })();
         """
     )
-    assert wrong == [[], (6 + 1) + (6 + 1) + (len(CELLS) + 1)]
+    assert wrong == [[], (8 + 1) + (8 + 1) + (len(CELLS) + 1)]
 
 
 def test_bars_stand_at_rates_whatever_cell_is_chosen(window: Browser) -> None:

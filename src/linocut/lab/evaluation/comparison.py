@@ -80,6 +80,7 @@ class Metric:
 
 METRICS: Mapping[str, Metric] = {
     "psnr_db": Metric("PSNR", "psnr_db", None, "PSNR [dB]"),
+    "ssim_db": Metric("SSIM", "ssim", to_db, "SSIM [dB]"),
     "ms_ssim_db": Metric("MS-SSIM", "ms_ssim", to_db, "MS-SSIM [dB]"),
     "ssimulacra2": Metric("SSIMULACRA 2", "ssimulacra2", None, "SSIMULACRA 2"),
 }
@@ -303,7 +304,8 @@ def _published_points() -> tuple[RdRow, ...]:
             continue  # the anchors here are these
         nothing = [float("nan")] * len(curve["bpp"])
         similarity = to_db(curve["ms_ssim"]).tolist() if "ms_ssim" in curve else nothing
-        columns = zip(curve["bpp"], curve.get("psnr_db", nothing), similarity, nothing, strict=True)
+        psnr_db = curve.get("psnr_db", nothing)
+        columns = zip(curve["bpp"], psnr_db, nothing, similarity, nothing, strict=True)
         rows += [RdRow(name, "published", *point) for point in columns]
     return tuple(rows)
 

@@ -196,6 +196,7 @@ class RdRow:
     kind: str
     bpp: float
     psnr_db: float
+    ssim_db: float
     ms_ssim_db: float
     ssimulacra2: float
 

@@ -144,10 +144,10 @@ HOW = """\
 
 - **Rate**: 8 x bytes of the file on disk / pixels, header and tables of that file included.
 - **Quality**: of the picture that a fresh process decodes from that file, against the original, on
-  8-bit RGB. A curve goes through the means over the pictures of rate and PSNR, MS-SSIM or
-  SSIMULACRA 2 at each setting; MS-SSIM is shown as -10 log10(1 - mean). SSIMULACRA 2 is 100 for no
-  visible difference, 90 for hardly any, 70 for a good picture, 50 for a plain difference, 30 for a
-  bad picture.
+  8-bit RGB. A curve goes through the means over the pictures of rate and PSNR, SSIM, MS-SSIM or
+  SSIMULACRA 2 at each setting; SSIM and MS-SSIM are shown as -10 log10(1 - mean). SSIMULACRA 2 is
+  100 for no visible difference, 90 for hardly any, 70 for a good picture, 50 for a plain
+  difference, 30 for a bad picture.
 - **BD-rate**: average difference in rate at equal quality, PCHIP over log rate, on the qualities
   that both curves reach. Where they share less than half of the narrower range there is none.
 - **Intervals**: 95 %, {draws} draws of the {pictures} pictures with replacement, the same draws for
@@ -196,7 +196,7 @@ def report_text(tables: Tables, pictures: Sequence[str]) -> str:
         *images("BD-rates with intervals", "bd_rate.png"),
         *_ranking(tables),
         "## Quality at equal rate\n",
-        "PSNR and MS-SSIM in dB, and SSIMULACRA 2, read off the mean curves.\n",
+        "PSNR, SSIM and MS-SSIM in dB, and SSIMULACRA 2, read off the mean curves.\n",
         _quality_table(tables),
         "",
         "## Pictures at matched size\n",
@@ -229,7 +229,7 @@ def results_block(tables: Tables) -> str:
         (metric, anchor)
         for metric in METRICS
         for anchor in tables.references
-        if metric == "psnr_db" or anchor != "jpeg"
+        if _is_summarised(metric, anchor, tables.about["anchor"])
     ]
     header = [f"{METRICS[metric].title} vs {title(anchor)}" for metric, anchor in pairs]
     curves = [*tables.cells, *tables.curves("control")]
@@ -241,6 +241,13 @@ def results_block(tables: Tables) -> str:
     if any("-" in row for row in rows):
         note += " A dash: the report says why there is none."
     return "\n".join([headline(tables), "", markdown_table(["cell", *header], rows), note])
+
+
+def _is_summarised(metric: str, anchor: str, ranking: str) -> bool:
+    """Whether the summary has room for a metric against an anchor."""
+    if metric == "psnr_db":
+        return True
+    return anchor == ranking if metric == "ssim_db" else anchor != "jpeg"
 
 
 def headline(tables: Tables) -> str:
