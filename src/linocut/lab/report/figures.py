@@ -136,7 +136,7 @@ def colour(loss: str) -> str:
 
 
 def draw_rd(cells: Sequence[str], points: Sequence[RdRow], path: Path) -> None:
-    """Rate-distortion curves: a row per metric, a column per architecture.
+    """Rate-distortion curves: a row per metric, a column per architecture; of one, two by two.
 
     Args:
         cells: which curves to draw in colour.
@@ -144,21 +144,24 @@ def draw_rd(cells: Sequence[str], points: Sequence[RdRow], path: Path) -> None:
         path: the PNG to write.
     """
     groups = architectures(cells)
-    figure, panels = small_multiples(len(METRICS), len(groups), width=5.4, height=4.1)
+    columns = max(2, len(groups))
+    places = [(metric, arch) for metric in METRICS for arch in groups]
+    rows = -(-len(places) // columns)
+    figure, panels = small_multiples(rows, columns, width=5.4, height=4.1)
     of_cells = [row.bpp for row in points if row.kind == "cell"]
     limits = (min(of_cells) / 1.12, max(of_cells) * 1.04)
-    for row, (metric, kind) in enumerate(METRICS.items()):
-        for column, (arch, members) in enumerate(groups.items()):
-            axes = panels[row][column]
-            set_title(axes, arch if row == 0 else "")
-            axes.set_ylabel(kind.label if column == 0 else "")
-            axes.set_xlabel("rate [bits per pixel]" if row == len(METRICS) - 1 else "")
-            _draw_curves(axes, points, members, metric, limits)
+    for place, (metric, arch) in enumerate(places):
+        row, column = divmod(place, columns)
+        axes = panels[row][column]
+        set_title(axes, arch if row == 0 and column < len(groups) else "")
+        axes.set_ylabel(METRICS[metric].label if column == 0 or len(groups) == 1 else "")
+        axes.set_xlabel("rate [bits per pixel]" if row == rows - 1 else "")
+        _draw_curves(axes, points, groups[arch], metric, limits)
     save(figure, path)
 
 
 def draw_bd_rates(comparison: Comparison, path: Path) -> None:
-    """BD-rates of all cells and anchors with their intervals, a panel per metric."""
+    """BD-rates of all cells and anchors with their intervals, two panels a row, one per metric."""
     anchor = comparison.ranking_anchor
     others = [name for name in comparison.anchors if name != anchor]
     groups = architectures(tuple(comparison.cells))
@@ -166,8 +169,10 @@ def draw_bd_rates(comparison: Comparison, path: Path) -> None:
     for cells in (*groups.values(), list(comparison.controls), others):
         lines += [*cells, None]
     height = 0.9 + 0.27 * len(lines)
-    figure, panels = small_multiples(1, len(METRICS), width=5.0, height=height, sharey=True)
-    for axes, (metric, kind) in zip(panels[0], METRICS.items(), strict=True):
+    rows = -(-len(METRICS) // 2)
+    figure, panels = small_multiples(rows, 2, width=5.0, height=height, sharey=True)
+    axes_of = [axes for row in panels for axes in row]
+    for axes, (metric, kind) in zip(axes_of, METRICS.items(), strict=True):
         set_title(axes, f"BD-rate in {kind.title} against {title(anchor)}")
         axes.axvline(0, color=INK, lw=1)
         axes.grid(visible=False, axis="y")
