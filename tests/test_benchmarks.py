@@ -27,6 +27,7 @@ from benchmarks import (
     compare_models,
     effort_levels,
     large_pictures,
+    middles,
     perception_plane,
     throughput,
 )
@@ -188,3 +189,17 @@ def test_a_model_that_is_none_is_one_line(tmp_path, capsys):
     with pytest.raises(SystemExit):
         compare_models.main(["zzz", "--pictures", str(tmp_path / "a.png")])
     assert "'zzz' is neither a folder" in capsys.readouterr().err
+
+
+def test_middles_are_of_the_fourth_picture_and_of_one_in_so_many(tmp_path, capsys):
+    (tmp_path / "in").mkdir()
+    for number in range(9):
+        write_png(tmp_path / "in" / f"{number}.png", dead_leaves(40, 50, number))
+    options = ["--every", "5", "--size", "32", "--out", str(tmp_path / "out")]
+    assert middles.main([str(tmp_path / "in"), *options]) == 0
+    written = sorted((tmp_path / "out").iterdir())
+    assert [path.name for path in written] == ["3.png", "8.png"]
+    assert (read_image(written[0]) == dead_leaves(40, 50, 3)[4:36, 9:41]).all()
+    with pytest.raises(SystemExit):
+        middles.main([str(tmp_path / "none"), *options])
+    assert "not a folder" in capsys.readouterr().err
