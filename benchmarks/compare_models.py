@@ -26,6 +26,7 @@ from linocut.entropy.choice import DEFAULT_EFFORT, EFFORTS
 from linocut.errors import LinocutError
 from linocut.lab.evaluation import anchors
 from linocut.lab.evaluation.rd import (
+    CurveError,
     PictureCurves,
     bd_rate_between,
     bd_rate_draws,
@@ -120,12 +121,16 @@ def _absolute_db(picture: NDArray[np.uint8], decoded: NDArray[np.uint8]) -> floa
 
 
 def line(name: str, anchor: Sequence[PictureCurves], curves: Sequence[PictureCurves]) -> str:
-    """A row of the table; the anchor has zeros."""
+    """A row of the table; the anchor has zeros. stderr says where curves cannot be compared."""
     draws = resample_pictures(len(anchor[0].pictures), DRAWS)
-    cells = [
-        interval_text(percentile_interval(bd_rate_between(a, b), bd_rate_draws(a, b, draws)))
-        for a, b in zip(anchor, curves, strict=True)
-    ]
+    cells = []
+    for score, a, b in zip(SCORES, anchor, curves, strict=True):
+        try:
+            change = percentile_interval(bd_rate_between(a, b), bd_rate_draws(a, b, draws))
+            cells.append(interval_text(change))
+        except CurveError as error:
+            print(f"{name}, {score}: {error}", file=sys.stderr)
+            cells.append("-")
     rates = curves[0].mean()[0]
     return f"| {name} | {min(rates):.2f} to {max(rates):.2f} | {' | '.join(cells)} |"
 

@@ -13,6 +13,7 @@ from linocut.entropy.choice import DEFAULT_EFFORT, EFFORTS
 from linocut.lab.config.params import load_params
 from linocut.lab.data.dead_leaves import dead_leaves
 from linocut.lab.evaluation.anchors import ANCHORS
+from linocut.lab.evaluation.rd import PictureCurves
 from linocut.lab.networks.store import load_model
 from linocut.lab.training.recipes import generator_of
 from linocut.models.folders import folder_of
@@ -159,6 +160,15 @@ def test_models_are_measured_against_a_classical_codec(tmp_path, capsys):
     assert "+0.0 [+0.0, +0.0]" in anchor
     assert float(jpeg.split("|")[3].split()[0]) > 10.0
     assert float(ours.split("|")[3].split()[0]) < -5.0
+
+
+def test_a_curve_that_does_not_rise_leaves_the_other_measures(capsys):
+    bpp = np.array([[0.2, 0.5, 1.0]])
+    rising = PictureCurves(("a",), bpp, np.array([[30.0, 34.0, 38.0]]))
+    falling = PictureCurves(("a",), bpp, np.array([[30.0, 34.0, 33.0]]))
+    row = compare_models.line("model", 5 * [rising], [falling, *4 * [rising]])
+    assert [cell.strip() for cell in row.split("|")[3:8]] == ["-", *4 * ["+0.0 [+0.0, +0.0]"]]
+    assert "model, PSNR: test curve does not rise" in capsys.readouterr().err
 
 
 def test_the_plane_goes_from_the_plain_decoder_to_the_adversarial_one(tmp_path, capsys):
