@@ -1,4 +1,4 @@
-"""The middles of some pictures of a folder: what most numbers of docs/log.md were measured on.
+"""The middles of some pictures of a folder, on which choices are made and trials measured.
 
     python -m benchmarks.middles FOLDER --every 7 --size 384 --out OUT    # 14 of 95 photographs
     python -m benchmarks.middles FOLDER --every 6 --size 448 --out OUT    # 16
@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error("--every and --size begin at 1")
     try:
         chosen = pictures_below(options.folder)[FIRST :: options.every]
+        if not chosen:
+            parser.error(f"{options.folder} has fewer than {FIRST + 1} pictures")
         options.out.mkdir(parents=True, exist_ok=True)
         for file in chosen:
             middle = centre(read_image(file.path), options.size, options.size)

@@ -213,3 +213,6 @@ def test_middles_are_of_the_fourth_picture_and_of_one_in_so_many(tmp_path, capsy
     with pytest.raises(SystemExit):
         middles.main([str(tmp_path / "none"), *options])
     assert "not a folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        middles.main([str(tmp_path / "out"), *options])  # two pictures, and no fourth
+    assert "fewer than 4 pictures" in capsys.readouterr().err
