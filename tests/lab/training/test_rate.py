@@ -76,7 +76,10 @@ def test_products_with_bands_are_means_of_neighbours(shape):
     torch.testing.assert_close(wide, functional.avg_pool2d(magnitude, 5, 1, 2))
 
 
-@pytest.mark.parametrize("bands", [wavelet_bands(2), tuple(Band(n, 4, 8) for n in "abc")])
+WIDENING = (Band("LL", 3, 8, smooth=True), Band("D2", 9, 8), Band("D1", 6, 4, parent=1))
+
+
+@pytest.mark.parametrize("bands", [wavelet_bands(2), tuple(Band(n, 4, 8) for n in "abc"), WIDENING])
 def test_coarser_steps_cost_fewer_bits_in_every_picture(bands):
     torch.manual_seed(0)
     latent = [30 * torch.randn(2, b.channels, 32 // b.stride, 32 // b.stride) for b in bands]

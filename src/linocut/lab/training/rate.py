@@ -146,12 +146,18 @@ class RateProxy(nn.Module):
             scale = scale - magnitude * (w[0] / 8.0 + colour)
             scale = scale + magnitude.sum(1, keepdim=True) * colour
             if band.parent is not None:
-                scale = scale + functional.interpolate(nears[band.parent] * w[3], scale_factor=2.0)
+                above = alike(nears[band.parent], band.channels)
+                scale = scale + functional.interpolate(above * w[3], scale_factor=2.0)
             if index > 0 and self.bands[index - 1].stride == band.stride:
-                scale = scale + nears[index - 1] * w[4]
+                scale = scale + alike(nears[index - 1], band.channels) * w[4]
             scale = functional.threshold(scale, SMALLEST_SCALE, SMALLEST_SCALE)
             total = total + laplace_bits(u, scale).sum(dim=(1, 2, 3))
         return total
+
+
+def alike(near: Tensor, channels: int) -> Tensor:
+    """Another band (n, c, h, w), or its mean where this one has other channels."""
+    return near if near.shape[1] == channels else near.mean(1, keepdim=True)
 
 
 def round_straight_through(y: Tensor, step: Tensor) -> Tensor:
