@@ -86,10 +86,10 @@ readme: setup ## write the tables of README.md that come from other files
 	python tests/readme_blocks.py --write
 
 define keep_report
-	mkdir -p docs/$(1)/plots
+	mkdir -p docs/reports/$(1)/plots
 	run=$$(git for-each-ref --sort=-committerdate --count=1 --format='%(refname)' 'refs/exps/**/$(1)') \
 	&& for file in report.md metrics.json cells.json plots/rd.png plots/bd_rate.png; do \
-		git show $$run:reports/$$file > docs/$(1)/$$file || exit 1; done
+		git show $$run:reports/$$file > docs/reports/$(1)/$$file || exit 1; done
 endef
 
 # What a checkout of its own lacks: without the compiled kernel it would take ten times as long.
@@ -97,13 +97,13 @@ COPIED = $$(ls src/linocut/entropy/_kernel*.so 2>/dev/null | sed 's/^/--copy-pat
 EFFORT ?= 2
 ARCH ?= cae
 SHIPPED = -S profile=shipped -S arch=$(ARCH) -S loss=$(if $(filter cae,$(ARCH)),shipped,all) -S code.effort=$(EFFORT)
-KODAK = kodak$(if $(filter-out cae,$(ARCH)),-$(ARCH))$(if $(filter-out 2,$(EFFORT)),-effort-$(EFFORT))
-kodak: checkout identity setup ## measure the shipped codecs on Kodak, beside this checkout: docs/kodak/; EFFORT=3 for smaller files, ARCH=cae2018 for others
-	dvc exp run --temp $(COPIED) --force --name $(KODAK) $(SHIPPED) -S data=kodak
-	$(call keep_report,$(KODAK))
+VARIANT = $(if $(filter-out cae,$(ARCH)),-$(ARCH))$(if $(filter-out 2,$(EFFORT)),-effort-$(EFFORT))
+kodak: checkout identity setup ## measure the shipped codecs on Kodak, beside this checkout: docs/reports/kodak/; EFFORT=3 for smaller files, ARCH=cae2018 for others
+	dvc exp run --temp $(COPIED) --force --name kodak$(VARIANT) $(SHIPPED) -S data=kodak
+	$(call keep_report,kodak$(VARIANT))
 
-NAME ?= $(notdir $(FOLDER))
-pictures: checkout identity setup ## measure the shipped codecs on the pictures of FOLDER, beside this checkout: docs/NAME/
+NAME ?= $(notdir $(FOLDER))$(VARIANT)
+pictures: checkout identity setup ## measure them on the pictures of FOLDER: docs/reports/NAME/; EFFORT and ARCH as above
 	test -d "$(FOLDER)" || { echo "FOLDER=$(FOLDER) is not a folder of pictures"; exit 1; }
 	dvc exp run --temp $(COPIED) --force --name $(NAME) $(SHIPPED) -S 'data.test=$(abspath $(FOLDER))'
 	$(call keep_report,$(NAME))

@@ -3,9 +3,9 @@
     python tests/readme_blocks.py --write      rewrite them (`make readme`)
 
 `modules`: the first line of every room's docstring. `results`: the summary of reports/report.md.
-`kodak`, `kodak-published`: two blocks of docs/kodak/report.md, which `make kodak` writes, and one
-each of docs/kodak-generative/report.md and docs/kodak-cae2018/report.md; `cid22` and `clic2025`:
-one each of docs/cid22/report.md and its like, which `make pictures` writes.
+`kodak-published`: what docs/reports/kodak/report.md says of curves that others published; `kodak`,
+`cid22`, `clic2025`, and each of these for another architecture: the summaries in docs/reports/,
+which `make kodak` and `make pictures` write.
 `side-by-side`: the table of docs/side-by-side.md, which a benchmark writes.
 """
 
@@ -19,7 +19,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
 REPORT = ROOT / "reports/report.md"
-KODAK = ROOT / "docs/kodak/report.md"
+MEASURED = ROOT / "docs/reports"
 RESULTS = ROOT / "docs/results.md"
 ROOMS = (
     "cli/", "pillow.py", "codec/", "entropy/", "format/", "pictures/", "models/", "errors.py",
@@ -57,14 +57,13 @@ def with_block(text: str, name: str, content: str) -> str:
 
 
 BLOCKS = {
-    "kodak": (README, KODAK, "results"),
-    "kodak-published": (RESULTS, KODAK, "published"),
-    "kodak-generative": (RESULTS, ROOT / "docs/kodak-generative/report.md", "results"),
-    "kodak-cae2018": (RESULTS, ROOT / "docs/kodak-cae2018/report.md", "results"),
-    "cid22": (RESULTS, ROOT / "docs/cid22/report.md", "results"),
-    "clic2025": (RESULTS, ROOT / "docs/clic2025/report.md", "results"),
+    "kodak-published": (RESULTS, MEASURED / "kodak/report.md", "published"),
     "results": (RESULTS, REPORT, "results"),
     "side-by-side": (RESULTS, ROOT / "docs/side-by-side.md", "table"),
+} | {
+    name: (README if name == "kodak" else RESULTS, MEASURED / name / "report.md", "results")
+    for corpus in ("kodak", "cid22", "clic2025")
+    for name in (corpus, f"{corpus}-generative", f"{corpus}-cae2018")
 }
 """Blocks by name: the page that repeats one, the file that has it, and its name there."""
 
