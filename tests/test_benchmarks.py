@@ -1,6 +1,7 @@
 """The measurements of speed run, and their parts add up."""
 
 import dataclasses
+import shutil
 import sys
 from pathlib import Path
 
@@ -175,14 +176,14 @@ def test_the_plane_goes_from_the_plain_decoder_to_the_adversarial_one(tmp_path, 
     (tmp_path / "pictures").mkdir()
     for seed in range(2):
         write_png(tmp_path / "pictures" / f"{seed}.png", dead_leaves(96, 112, seed))
-    options = ["cae-l2", "generative-l2", "--steps", "96", "24", "--shares", "0", "0.5", "1"]
+    options = ["cae-l2", "generative-l2", "--steps", "96", "24", "--shares", "0.5", "1"]
     places = ["--pictures", str(tmp_path / "pictures"), "--out", str(tmp_path / "out")]
     assert perception_plane.main([*options, *places]) == 0
     head, rule, *rows = capsys.readouterr().out.splitlines()
     assert head.count("|") == rule.count("|") == rows[0].count("|")
-    cells = [[float(cell) for cell in row.strip("|").split("|")] for row in rows]
-    assert [row[1] for row in cells] == 2 * [0.0, 0.5, 1.0]
-    assert cells[0][0] < cells[3][0]  # the coarser step first
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    assert [row[1] for row in cells] == 2 * ["plain", "0.5", "1"]
+    assert float(cells[0][0]) < float(cells[3][0])  # the coarser step first
     for _, group in perception_plane.table_of(tmp_path / "out").groupby("point"):
         assert group["psnr_db"].iloc[0] > group["psnr_db"].iloc[-1]  # what the adversary costs
         assert group["psnr_db"].nunique() == len(group)
@@ -192,6 +193,21 @@ def test_the_plane_goes_from_the_plain_decoder_to_the_adversarial_one(tmp_path, 
     for name, value in generator_of(ends[1]).named_parameters():
         if name.startswith("synthesis_net"):
             assert torch.allclose(way.state_dict()[name], value, atol=1e-6), name
+
+
+def test_the_plane_has_several_trained_decoders_under_the_names_of_their_folders(tmp_path, capsys):
+    (tmp_path / "pictures").mkdir()
+    write_png(tmp_path / "pictures" / "a.png", dead_leaves(96, 112, 0))
+    for name, shipped in (("0.1", "generative-l2"), ("0.4", "generative-l1")):
+        shutil.copytree(folder_of(shipped), tmp_path / name)
+    trained = [str(tmp_path / name) for name in ("0.1", "0.4")]
+    places = ["--pictures", str(tmp_path / "pictures"), "--out", str(tmp_path / "out")]
+    assert perception_plane.main(["cae-l2", *trained, "--steps", "48", *places]) == 0
+    cells = [row.strip("|").split("|") for row in capsys.readouterr().out.splitlines()[2:]]
+    assert [row[1].strip() for row in cells] == ["plain", "0.1", "0.4"]
+    assert len({row[2] for row in cells}) == 3  # three decoders, not one thrice
+    assert perception_plane.main(["cae-l2", trained[0], trained[0], *places]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_a_model_that_is_none_is_one_line(tmp_path, capsys):
