@@ -20,6 +20,7 @@ from pathlib import Path
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import torch
 
@@ -105,9 +106,13 @@ def draw(plane: pd.DataFrame, path: Path) -> None:
         ratio = group["frechet_distance"] / group["frechet_distance"].iloc[0]
         label = f"{group['bpp'].iloc[0]:.2f} bpp, {group['psnr_db'].iloc[0]:.1f} dB"
         axes.plot(lost, ratio, "o-", color=colours(int(str(point))), label=label)
-        for name, x, y in zip(group["decoder"], lost, ratio, strict=True):
-            if name != PLAIN and point == plane["point"].max():
-                axes.annotate(name, (x, y), (5, 3), textcoords="offset points", fontsize=8)
+        if point == plane["point"].max():
+            steep = np.gradient(ratio) < np.gradient(lost) / 2.0  # above a point is the line, then
+            for name, x, y, above in list(zip(group["decoder"], lost, ratio, ~steep, strict=True))[
+                1:
+            ]:
+                offset, side = ((0, 6), "center") if above else ((-6, -3), "right")
+                axes.annotate(name, (x, y), offset, textcoords="offset points", ha=side, fontsize=8)
     axes.set_xlabel("PSNR against the plain decoder [dB]")
     axes.set_ylabel("Frechet distance, share of the plain decoder's")
     axes.invert_xaxis()
