@@ -163,7 +163,8 @@ Written by `python -m benchmarks.beside_classical --write`.
 Sums over {len(names)} pictures ({", ".join(names)}), means of qualities.
 Compress and decompress: seconds of CPU per megapixel on one thread, without loading the model.
 Every file is as near to the size of the first codec's as its settings allow. JPEG is progressive
-and optimised with 4:2:0, JPEG 2000 uses 9/7 and the colour transform, WebP method 6, AVIF speed 6.
+and optimised with 4:2:0, JPEG 2000 uses 9/7 and the colour transform, WebP method 6, AVIF speed 6,
+JPEG XL effort 7.
 """
 
 
