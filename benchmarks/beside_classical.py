@@ -2,7 +2,7 @@
 
     python -m benchmarks.beside_classical [--bpp 0.25 0.75] [--write]
 
-`--write` writes docs/side-by-side.md, too; `make readme` then repeats its table in README.md.
+`--write` writes docs/side-by-side.md, too; `make readme` then repeats its table in docs/results.md.
 
 Every file of a picture is as near to the size of the first codec's as its settings allow: see the
 column. Seconds are of CPU, on one thread, for pictures in memory: of one encoding with the settings
@@ -151,7 +151,7 @@ def line(name: str, rows: Sequence[Row]) -> str:
 
 
 def page(table: str, names: Sequence[str]) -> str:
-    """The file in docs/ whose table README repeats."""
+    """The page whose table docs/results.md repeats."""
     return f"""# Side by side
 
 Written by `python -m benchmarks.beside_classical --write`.
