@@ -102,7 +102,7 @@ kodak: checkout identity setup ## measure the shipped codecs on Kodak, beside th
 	dvc exp run --temp $(COPIED) --force --name kodak$(VARIANT) $(SHIPPED) -S data=kodak
 	$(call keep_report,kodak$(VARIANT))
 
-NAME ?= $(notdir $(FOLDER))$(VARIANT)
+NAME ?= $(notdir $(abspath $(FOLDER)))$(VARIANT)
 pictures: checkout identity setup ## measure them on the pictures of FOLDER: docs/reports/NAME/; EFFORT and ARCH as above
 	test -d "$(FOLDER)" || { echo "FOLDER=$(FOLDER) is not a folder of pictures"; exit 1; }
 	dvc exp run --temp $(COPIED) --force --name $(NAME) $(SHIPPED) -S 'data.test=$(abspath $(FOLDER))'

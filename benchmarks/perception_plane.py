@@ -55,8 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         place, *places = [folders.folder_of(name) for name in (options.plain, *options.trained)]
         codec, plain = Codec.load(place), generator_of(load_model(place))
         trained = {one.name: generator_of(load_model(one)) for one in places}
-        if len(trained) < len(places):
-            raise ConfigError(f"folders of one name: {', '.join(map(str, places))}")
+        if len({PLAIN, *CONTROLS, *trained}) < 1 + len(CONTROLS) + len(places):
+            raise ConfigError(f"folders of one name, or a taken one: {', '.join(map(str, places))}")
         if len(trained) == 1:
             (end,) = trained.values()
             trained = {f"{share:g}": between(plain, end, share) for share in options.shares}
@@ -108,9 +108,8 @@ def draw(plane: pd.DataFrame, path: Path) -> None:
         axes.plot(lost, ratio, "o-", color=colours(int(str(point))), label=label)
         if point == plane["point"].max():
             steep = np.gradient(ratio) < np.gradient(lost) / 2.0  # above a point is the line, then
-            for name, x, y, above in list(zip(group["decoder"], lost, ratio, ~steep, strict=True))[
-                1:
-            ]:
+            labels = zip(group["decoder"], lost, ratio, ~steep, strict=True)
+            for name, x, y, above in [label for label in labels if label[0] != PLAIN]:
                 offset, side = ((0, 6), "center") if above else ((-6, -3), "right")
                 axes.annotate(name, (x, y), offset, textcoords="offset points", ha=side, fontsize=8)
     axes.set_xlabel("PSNR against the plain decoder [dB]")

@@ -207,7 +207,9 @@ def test_the_plane_has_several_trained_decoders_under_the_names_of_their_folders
     assert [row[1].strip() for row in cells] == ["plain", "0.1", "0.4"]
     assert len({row[2] for row in cells}) == 3  # three decoders, not one thrice
     assert perception_plane.main(["cae-l2", trained[0], trained[0], *places]) == 1
-    assert capsys.readouterr().err.count("\n") == 1
+    (tmp_path / "0.4").rename(tmp_path / "plain")
+    assert perception_plane.main(["cae-l2", trained[0], str(tmp_path / "plain"), *places]) == 1
+    assert capsys.readouterr().err.count("\n") == 2
 
 
 def test_a_model_that_is_none_is_one_line(tmp_path, capsys):
