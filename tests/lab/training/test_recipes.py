@@ -176,6 +176,19 @@ def test_a_cell_goes_on_with_the_released_network_of_its_own_loss(params, prepar
         assert read_description(where.out)["about"]["continues"] == start
 
 
+def test_a_cell_goes_on_with_the_released_network_of_squared_error(params, prepared, tmp_path):
+    untrained = dataclasses.replace(params.train, init="release_l2", megapixels=0.0)
+    given = dataclasses.replace(params, train=untrained)
+    recipes.train_base(given, "cae", place(prepared, tmp_path / "base"))
+    where = place(prepared, tmp_path)
+    recipes.train_cell(given, "cae", "ms_ssim", tmp_path / "base", where)
+    theirs = load_model(models.folder_of("cae-l2")).state_dict()
+    for folder in (place(prepared, tmp_path / "base").out, where.out):
+        ours = load_model(folder).state_dict()
+        assert all(torch.equal(ours[name], value) for name, value in theirs.items())
+    assert read_description(where.out)["about"]["continues"] == "cae-l2"
+
+
 def test_where_no_network_is_released_one_is_trained_here(params, prepared, tmp_path, monkeypatch):
     monkeypatch.setattr(models, "available", dict)
     where = place(prepared, tmp_path)

@@ -279,7 +279,7 @@ class ScheduleConfig:
 class TrainConfig(ScheduleConfig):
     """The trainings of the cells, and under `base` those of the networks that they start from."""
 
-    init: Literal["base", "scratch", "release", "shipped"]
+    init: Literal["base", "scratch", "release", "release_l2", "shipped"]
     base: ScheduleConfig
     ema_decay: Share
     gradient_clip: Positive

@@ -7,7 +7,7 @@ With `init: base` all losses of an architecture start from one base network, whi
 affordable and favours none of them. With `scratch` the base network is the untrained one and every
 cell is trained for both lengths together. With `release` every cell goes on with the network that
 the package ships for its architecture and loss; where there is none, with the one for L2, or with a
-base network that is trained here.
+base network that is trained here. With `release_l2` every cell goes on from the one for L2.
 With `shipped` nothing is trained: every cell is the codec of its name that the package ships.
 
 A `generative` cascade keeps the paper's order: the decoder learns against a discriminator in the
@@ -65,6 +65,7 @@ HISTORY_COLUMNS = (
     "learning_rate",
     "seconds",
 )
+RELEASED = ("release", "release_l2")
 VALIDATION_PX = 256
 _DISCRIMINATOR = "discriminator."
 
@@ -92,7 +93,7 @@ def train_base(params: Params, arch: str, place: TrainingPlace, log: Log | None 
     if isinstance(option.config, NcodeConfig):
         _train_generator(params, option.config, build_network(option), place, log)
         return
-    released = models.nearest_to(arch, "l2") if train.init == "release" else None
+    released = models.nearest_to(arch, "l2") if train.init in RELEASED else None
     if train.init == "shipped":
         released = models.folder_of(f"{arch}-l2")
     network = _continued(released, arch, option) if released else build_network(option)
@@ -139,8 +140,8 @@ def train_cell(
         return
     shipped = train.init == "shipped"
     start = base
-    if train.init == "release":
-        start = models.nearest_to(arch, loss) or base
+    if train.init in RELEASED:
+        start = models.nearest_to(arch, loss if train.init == "release" else "l2") or base
     elif shipped:
         start = models.folder_of(f"{arch}-{loss}")
     network = _continued(start, arch, params.arch[arch])
@@ -150,7 +151,7 @@ def train_cell(
     megapixels = 0.0 if shipped else train.megapixels + more
     schedule = dataclasses.replace(train, megapixels=megapixels)
     about = {"arch": arch} | description(loss, params.loss[loss])
-    if train.init == "release" and start != base:
+    if train.init in RELEASED and start != base:
         about["continues"] = start.name
     about |= _of_plugins(params.arch[arch].target, params.loss[loss].target)
     objective, adversary, late = Coding(network, train.step_range), None, False
