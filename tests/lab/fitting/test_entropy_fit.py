@@ -14,6 +14,7 @@ from linocut.entropy.contexts import LARGEST_WEIGHT, MAGNITUDE_INPUTS
 from linocut.entropy.planes import Band, planes_of, wavelet_bands
 from linocut.entropy.tables import BIN_SHIFT
 from linocut.lab.data.dead_leaves import dead_leaves
+from linocut.lab.fitting.build import shipped_tables
 from linocut.lab.fitting.entropy_fit import (
     ContextNetworks,
     fit_networks,
@@ -22,7 +23,8 @@ from linocut.lab.fitting.entropy_fit import (
     whole_frequencies,
 )
 from linocut.lab.fitting.refit import refit
-from linocut.lab.networks.store import load_tensors
+from linocut.lab.networks.store import load_model, load_tensors
+from linocut.models import folders as models
 from linocut.pictures.image import write_png
 from symbols import laplace_latent, written_tables
 
@@ -175,3 +177,20 @@ def test_whole_frequencies_are_whole_positive_and_sum_to_65536(weights):
     assert whole.min() >= 1
     shares = np.array(weights) / sum(weights) * (65536 - len(weights))
     assert np.abs(whole - 1 - shares).max() <= 1.0 + 1e-6
+
+
+@pytest.mark.parametrize(
+    ("about", "expected"),
+    [
+        ({"loss": "ms_ssim"}, "cae-ms_ssim"),
+        ({"loss": "ms_ssim", "continues": "cae-l2"}, "cae-l2"),
+        ({"loss": "of one's own"}, "cae-l2"),
+    ],
+)
+def test_tables_begin_with_those_of_the_codec_that_is_continued(about, expected):
+    folder = models.folder_of(expected)
+    begun = shipped_tables(load_model(folder), about)
+    assert begun is not None
+    known = load_tensors(folder)
+    found = begun.tensors()
+    assert all(np.array_equal(array, known[name].numpy()) for name, array in found.items())

@@ -7,7 +7,7 @@ network + rotation + training crops --build_codec--> codec/
 import csv
 import dataclasses
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -146,7 +146,7 @@ def build_codec(
     tensors: dict[str, NDArray[Any]] = dict(load_file(rotated / ROTATION_FILE))
     steps = fixed_steps(network) or [step_range[0], COARSER * step_range[1]]
     about = dict(read_description(trained)["about"])
-    loss = str(about.get("loss", "l2"))
+    known = shipped_tables(network, about)
     about |= {
         "step_range": [steps[0], steps[-1]],
         "rate_curve": [],
@@ -167,7 +167,7 @@ def build_codec(
             config,
             step_range,
             seed,
-            shipped_tables(network, loss),
+            known,
         ),
     )
     tensors |= tables.tensors()
@@ -276,9 +276,17 @@ def symbol_tables(
     return fit_tables(network.bands, again, ContextNetworks.of(tables), bins)
 
 
-def shipped_tables(network: Network, loss: str) -> EntropyTables | None:
-    """Those of the shipped codec nearest to one for this loss, if it has the same latent."""
-    shipped = models.nearest_to(network.architecture, loss)
+def shipped_tables(network: Network, about: Mapping[str, Any]) -> EntropyTables | None:
+    """Those of the shipped codec that a network goes on from, if it has the same latent.
+
+    Of one that began elsewhere: the nearest to its loss.
+
+    Args:
+        network: the one to make a codec of.
+        about: what its model.json says of it.
+    """
+    nearest = models.nearest_to(network.architecture, str(about.get("loss", "l2")))
+    shipped = models.available().get(str(about.get("continues")), nearest)
     if shipped is None or load_model(shipped).bands != network.bands:
         return None
     tensors = {key: value.numpy() for key, value in load_tensors(shipped).items()}
