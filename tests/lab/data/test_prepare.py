@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -289,6 +290,28 @@ def test_generated_pictures_fill_up_missing_validation(folder: Path, tmp_path: P
     assert np.load(tmp_path / "out" / "train.npy").std(axis=(1, 2, 3)).min() > 1
     validation = [e["name"] for e in manifest["pictures"] if e["split"] == "validation"]
     assert validation == ["validation1", "dead_leaves_0001"]
+
+
+def test_every_seed_has_the_same_validation_pictures(folder: Path, tmp_path: Path) -> None:
+    """Rates are read from them; what is trained on differs."""
+    outs = [tmp_path / str(seed) for seed in range(3)]
+
+    def prepared(config: dict[str, Any]) -> tuple[list[Any], list[Any]]:
+        for seed, out in enumerate(outs):
+            shutil.rmtree(out, ignore_errors=True)
+            run(folder, out, seed=seed, **config)
+        validation = [digests(out / "validation") for out in outs]
+        return validation, [(out / "train.npy").read_bytes() for out in outs]
+
+    (folder / "validation" / "validation0.png").unlink()
+    generated, crops = prepared({"dead_leaves": 1})
+    assert generated[0] == generated[1] == generated[2]
+    assert len(generated[0]) == 2
+    assert len(set(crops)) == 3
+    for i in range(8):
+        write_png(folder / "validation" / f"more{i}.png", picture(50 + i))
+    chosen, _ = prepared({})
+    assert chosen[0] == chosen[1] == chosen[2]
 
 
 def test_surplus_validation_pictures_are_not_trained_on(folder: Path, tmp_path: Path) -> None:

@@ -145,7 +145,8 @@ def prepare(
     Args:
         data: which pictures.
         config: how many crops of which size, generated and validation pictures.
-        seed: of the generated pictures, the choice of validation pictures and the crops.
+        seed: of the pictures that are generated to train on, and of the crops. Validation pictures
+            are the same for all: rates are read from them.
         out: folder to fill: manifest.json, train.npy, validation/*.png, test/*.png.
         declarations: folder with samples.json and kodak.json; its kodak/ keeps what was downloaded.
         state: folder for what an interrupted run has read, named by the code; None for none.
@@ -160,7 +161,7 @@ def prepare(
         raise DataError(_refusal(rejected, len(files)))
     for entry in rejected:
         _say(f"left out {entry['name']}: {entry['reason']}")
-    pictures = _limit_validation(checked, config.validation_pictures, seed)
+    pictures = _limit_validation(checked, config.validation_pictures)
     pictures += _generated(config, seed, sum(p.split == "validation" for p in pictures))
     for split in SPLITS:
         if not any(picture.split == split for picture in pictures):
@@ -356,10 +357,10 @@ def _unique(name: str, names: set[str]) -> str:
     return candidate
 
 
-def _limit_validation(checked: list[_Checked], most: int, seed: int) -> list[_Checked]:
-    """Keep a seeded choice of `most` validation pictures; the rest are left unused, not trained."""
+def _limit_validation(checked: list[_Checked], most: int) -> list[_Checked]:
+    """Keep a random `most` of the validation pictures; the rest are left unused, not trained."""
     validation = [picture for picture in checked if picture.split == "validation"]
-    rng = Stream.VALIDATION_PICTURES.generator(seed)
+    rng = Stream.VALIDATION_PICTURES.generator(seed=0)
     chosen = {validation[i].name for i in rng.permutation(len(validation))[:most]}
     return [p for p in checked if p.split != "validation" or p.name in chosen]
 
@@ -370,7 +371,7 @@ def _generated(config: PrepareConfig, seed: int, validation: int) -> list[_Check
     pictures = []
     for i in range(config.dead_leaves + missing):
         split: Split = "train" if i < config.dead_leaves else "validation"
-        picture_seed = seed * 1_000_003 + i
+        picture_seed = (seed if split == "train" else 0) * 1_000_003 + i
         size = max(DEAD_LEAVES_PX, config.crop_px)
         identity = sha256_of(f"dead_leaves {size} {picture_seed}".encode())
         pictures.append(
