@@ -141,7 +141,7 @@ def test_models_are_measured_against_the_first(tmp_path, capsys):
     for seed in range(2):
         paths.append(str(tmp_path / f"{seed}.png"))
         write_png(paths[-1], dead_leaves(176, 192, seed))
-    options = ["cae-l2", "cae-ms_ssim", "--steps", "8", "20", "50", "--pictures", *paths]
+    options = ["cae-l2", "cae-ms_ssim", "--steps", "5", "12", "30", "80", "--pictures", *paths]
     assert compare_models.main(options) == 0
     head, rule, first, second = capsys.readouterr().out.splitlines()
     assert head.count("|") == rule.count("|") == first.count("|") == second.count("|")
