@@ -146,7 +146,6 @@ def build_codec(
     tensors: dict[str, NDArray[Any]] = dict(load_file(rotated / ROTATION_FILE))
     steps = fixed_steps(network) or [step_range[0], COARSER * step_range[1]]
     about = dict(read_description(trained)["about"])
-    known = shipped_tables(network, about)
     about |= {
         "step_range": [steps[0], steps[-1]],
         "rate_curve": [],
@@ -167,7 +166,7 @@ def build_codec(
             config,
             step_range,
             seed,
-            known,
+            shipped_tables(network, about),
         ),
     )
     tensors |= tables.tensors()
@@ -286,7 +285,7 @@ def shipped_tables(network: Network, about: Mapping[str, Any]) -> EntropyTables 
         about: what its model.json says of it.
     """
     nearest = models.nearest_to(network.architecture, str(about.get("loss", "l2")))
-    shipped = models.available().get(str(about.get("continues")), nearest)
+    shipped = models.available().get(about.get("continues", ""), nearest)
     if shipped is None or load_model(shipped).bands != network.bands:
         return None
     tensors = {key: value.numpy() for key, value in load_tensors(shipped).items()}

@@ -66,6 +66,7 @@ HISTORY_COLUMNS = (
     "seconds",
 )
 RELEASED = ("release", "release_l2")
+"""Values of `train.init` that go on from a network which the package ships."""
 VALIDATION_PX = 256
 _DISCRIMINATOR = "discriminator."
 
